@@ -1,0 +1,35 @@
+"""Blind source separation learned from mixtures alone, with a multi-source variational auto-encoder."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "MultiSourceVAE": "vae_bss_tf.model",
+    "ModelConfig": "vae_bss_tf.config",
+    "DataConfig": "vae_bss_tf.config",
+    "TrainConfig": "vae_bss_tf.config",
+    "Preset": "vae_bss_tf.config",
+    "PRESETS": "vae_bss_tf.config",
+    "get_preset": "vae_bss_tf.config",
+    "SourceBank": "vae_bss_tf.datasets",
+    "load_bank": "vae_bss_tf.datasets",
+    "evaluation_mixtures": "vae_bss_tf.datasets.mixtures",
+    "training_mixtures": "vae_bss_tf.datasets.mixtures",
+    "ratio_mask": "vae_bss_tf.masking",
+    "VaeBssError": "vae_bss_tf.errors",
+}
+
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: importing the package must not import TensorFlow.
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,59 @@
+"""A split's sources in memory: what every data set gives and every mixture is drawn from."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceBank:
+    """The sources of one split. No source stands in two splits.
+
+    Attributes:
+        name: Name of the data set.
+        split: "train", "validation" or "test".
+        items: uint8 or float32 `[num_items, *shape]`, the sources at full scale.
+        labels: int64 `[num_items]`, the class of each source.
+        full_scale: The value of `items` that stands for 1.
+    """
+
+    name: str
+    split: str
+    items: npt.NDArray[np.generic]
+    labels: npt.NDArray[np.int64]
+    full_scale: float
+
+    def __post_init__(self) -> None:
+        if len(self.items) == 0:
+            raise DataError(f"{self.name} {self.split}: no sources were found; check the data folder.")
+        if len(self.items) != len(self.labels):
+            raise DataError(
+                f"{self.name} {self.split}: {len(self.items)} sources but {len(self.labels)} labels; "
+                "the files do not belong together."
+            )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one source."""
+        return self.items.shape[1:]
+
+
+def split_permutation(num_items: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Returns the fixed order in which a data set without splits of its own is cut into splits.
+
+    Args:
+        num_items: Number of sources.
+        seed: Seed of the order; the default is the one every result was measured with.
+
+    Returns:
+        int64 `[num_items]`, a permutation.
+    """
+    return np.random.default_rng(seed).permutation(num_items).astype(np.int64)

@@ -1,0 +1,126 @@
+"""Mixtures of a bank's sources: endless batches to train on, and a fixed set to be judged on."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.datasets.bank import SourceBank
+from vae_bss_tf.errors import ConfigError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def training_mixtures(
+    bank: SourceBank, *, num_mixed: Sequence[int], batch_size: int, seed: int, start_step: int = 0
+) -> "tf.data.Dataset":
+    """Endless batches of fresh mixtures, and of nothing else: no source leaves this function.
+
+    Each mixture draws its count M from `num_mixed` with equal chance, then M sources with equal chance, and is
+    their sum over `max(num_mixed)` (the paper's (d1 + d2) / 2). Batch `i` depends on the seed and `i` alone, so a
+    training that goes on at step `i` sees what it would have seen.
+
+    Args:
+        bank: The sources.
+        num_mixed: The counts M to draw from, each at least 1.
+        batch_size: Mixtures a batch; at least 1.
+        seed: Seed of the draw.
+        start_step: Index of the first batch.
+
+    Returns:
+        A `tf.data.Dataset` of `{"mixture": float32 [batch_size, *bank.shape]}` in [0, 1].
+
+    Raises:
+        ConfigError: `num_mixed` is empty or holds a count below 1.
+    """
+    import tensorflow as tf
+
+    counts = _check_counts(num_mixed)
+    largest = max(counts)
+    items = tf.constant(bank.items)
+    scale = 1.0 / (bank.full_scale * largest)
+
+    def draw(step: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        step_seed = tf.stack([tf.constant(seed, tf.int64), step])
+        drawn = tf.random.stateless_uniform([batch_size, largest], step_seed, 0, len(bank), tf.int32)
+        # One source at a time keeps the working set at one batch.
+        sources = [tf.cast(tf.gather(items, drawn[:, m]), tf.float32) for m in range(largest)]
+        if min(counts) < largest:
+            which = tf.random.stateless_uniform([batch_size], step_seed + (1 << 32), 0, len(counts), tf.int32)
+            count = tf.gather(tf.constant(counts), which)[:, tf.newaxis, tf.newaxis]
+            sources = [source * tf.cast(m < count, tf.float32) for m, source in enumerate(sources)]
+        return {"mixture": tf.add_n(sources) * scale}
+
+    dataset = tf.data.Dataset.counter(start_step).map(draw, num_parallel_calls=2, deterministic=True).prefetch(8)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # with it on, fit can stall for seconds when training ends
+    return dataset.with_options(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Fixed mixtures with the sources that they were made of.
+
+    Attributes:
+        mixtures: float32 `[num_mixtures, *shape]` in [0, 1].
+        sources: float32 `[num_mixtures, max(num_mixed), *shape]`, as they stand in the mixture; absent ones zero.
+        counts: int64 `[num_mixtures]`, the number of sources in each mixture.
+        labels: int64 `[num_mixtures, max(num_mixed)]`, the class of each source; -1 where absent.
+    """
+
+    mixtures: npt.NDArray[np.float32]
+    sources: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+
+def evaluation_mixtures(
+    bank: SourceBank, *, num_mixed: Sequence[int], num_mixtures: int, seed: int = 0
+) -> EvaluationSet:
+    """Draws a fixed set of mixtures: the same for the same bank, counts, number and seed.
+
+    No mixture holds one source twice. Scaling as in `training_mixtures`.
+
+    Args:
+        bank: The sources, at least `max(num_mixed)` of them.
+        num_mixed: The counts M to draw from, each at least 1.
+        num_mixtures: How many; at least 1.
+        seed: Seed of the draw.
+
+    Returns:
+        The mixtures and their sources.
+
+    Raises:
+        ConfigError: There are no mixtures to draw, a count is below 1, or the bank is too small.
+    """
+    counts = _check_counts(num_mixed)
+    largest = max(counts)
+    if num_mixtures < 1:
+        raise ConfigError(f"number of mixtures is {num_mixtures}; it must be at least 1.")
+    if len(bank) < largest:
+        raise ConfigError(f"{bank.name} {bank.split} has {len(bank)} sources; mixtures of {largest} need as many.")
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(bank), size=(num_mixtures, largest))
+    while (repeated := _has_repeats(drawn)).any():
+        drawn[repeated] = rng.integers(len(bank), size=(int(repeated.sum()), largest))
+    count = rng.choice(np.asarray(counts, np.int64), size=num_mixtures)
+    present = np.arange(largest) < count[:, np.newaxis]
+    gain = present / np.float32(bank.full_scale * largest)
+    expand = (slice(None), slice(None), *[np.newaxis] * len(bank.shape))
+    sources = bank.items[drawn] * gain[expand].astype(np.float32)
+    return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1))
+
+
+def _check_counts(num_mixed: Sequence[int]) -> tuple[int, ...]:
+    counts = tuple(int(m) for m in num_mixed)
+    if not counts or min(counts) < 1:
+        raise ConfigError(f"num_mixed is {counts}; it must hold one or more counts of at least 1.")
+    return counts
+
+
+def _has_repeats(drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    ordered = np.sort(drawn, axis=1)
+    return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))

@@ -1,0 +1,260 @@
+"""The layers of the multi-source VAE. Axes: `[batch, num_sources, ...]`."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_bss_tf.masking import ratio_mask
+
+PACKAGE = "vae_bss_tf"
+
+
+def fan_in_uniform() -> keras.initializers.Initializer:
+    """Kernel initialiser: uniform in +-1/sqrt(fan_in). Keras' default, Glorot, does not part the sources."""
+    return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+
+def fan_in_dense(fan_in: int, units: int, **kwargs: Any) -> keras.layers.Dense:
+    """A `Dense` layer whose kernel and bias are both uniform in +-1/sqrt(fan_in) at the start.
+
+    Args:
+        fan_in: Size of the input's last axis.
+        units: Size of the output's last axis.
+        **kwargs: Further arguments of `keras.layers.Dense`.
+
+    Returns:
+        The layer, not yet built.
+    """
+    limit = 1 / math.sqrt(fan_in)
+    return keras.layers.Dense(
+        units,
+        kernel_initializer=fan_in_uniform(),
+        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+        **kwargs,
+    )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DenseBlock(keras.layers.Layer):
+    """Dense, batch normalisation, ReLU: the paper's block.
+
+    Under a strategy of several replicas the normalisation is over the batch of all of them.
+
+    Call arguments:
+        inputs: float `[batch, features]`.
+        training: Whether to normalise by the batch's own moments.
+
+    Returns:
+        float `[batch, units]`, >= 0.
+
+    Args:
+        units: Size of the output; at least 1.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.dense = fan_in_dense(int(input_shape[-1] or 0), self.units, dtype=self.dtype_policy, name="dense")
+        self.dense.build(input_shape)
+        self.normalization = keras.layers.BatchNormalization(
+            epsilon=1e-5,
+            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            dtype=self.dtype_policy,
+            name="normalization",
+        )
+        self.normalization.build((None, self.units))
+
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        return keras.ops.relu(self.normalization(self.dense(inputs), training=training))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MultiSourceEncoder(keras.layers.Layer):
+    """One network that reads the mixture and emits the posterior of all K latents (paper, figure 1).
+
+    Call arguments:
+        mixture: float32 `[batch, *input_shape]`.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        The latents' mean and log variance, each float32 `[batch, num_sources, latent_dim]`.
+
+    Args:
+        num_sources: K; at least 1.
+        latent_dim: Dimensions of one source's latent; at least 1.
+        hidden_units: Units of each hidden block, from the mixture to the latents.
+    """
+
+    def __init__(self, num_sources: int, latent_dim: int, hidden_units: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_sources = num_sources
+        self.latent_dim = latent_dim
+        self.hidden_units = tuple(hidden_units)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        width = math.prod(n or 0 for n in input_shape[1:])
+        self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
+        self.blocks = [
+            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+        ]
+        for block in self.blocks:
+            block.build((None, width))
+            width = block.units
+        self.head = fan_in_dense(width, 2 * self.num_sources * self.latent_dim, dtype="float32", name="head")
+        self.head.build((None, width))
+
+    def call(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        hidden = self.flatten(mixture)
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        moments = keras.ops.reshape(self.head(hidden), (-1, 2, self.num_sources, self.latent_dim))
+        return moments[:, 0], moments[:, 1]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], ...]:
+        shape = (input_shape[0], self.num_sources, self.latent_dim)
+        return shape, shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_sources": self.num_sources,
+            "latent_dim": self.latent_dim,
+            "hidden_units": self.hidden_units,
+        }
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SourceDecoder(keras.layers.Layer):
+    """The one decoder that all sources share, applied to each latent on its own (paper, figure 1).
+
+    Call arguments:
+        latents: float32 `[batch, num_sources, latent_dim]`.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        Source estimates, float32 `[batch, num_sources, *source_shape]`, in (0, 1).
+
+    Args:
+        source_shape: Shape of one source.
+        hidden_units: Units of each hidden block, from the latent to the source.
+    """
+
+    def __init__(self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source_shape = tuple(source_shape)
+        self.hidden_units = tuple(hidden_units)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        width = int(input_shape[-1] or 0)
+        self.blocks = [
+            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+        ]
+        for block in self.blocks:
+            block.build((None, width))
+            width = block.units
+        self.head = fan_in_dense(
+            width, math.prod(self.source_shape), activation="sigmoid", dtype="float32", name="head"
+        )
+        self.head.build((None, width))
+
+    def call(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        num_sources, latent_dim = latents.shape[1:]
+        hidden = keras.ops.reshape(latents, (-1, latent_dim))
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        return keras.ops.reshape(self.head(hidden), (-1, num_sources, *self.source_shape))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[1], *self.source_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "source_shape": self.source_shape, "hidden_units": self.hidden_units}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GaussianSampler(keras.layers.Layer):
+    """Samples z = mean + sigma * noise in training, and returns the mean otherwise.
+
+    The noise is a function of the seed and the number of the training step alone: a resumed training draws the
+    same, and so do several replicas that share one batch, each drawing the whole and taking its own part.
+
+    Call arguments:
+        mean: float32 `[batch, num_sources, latent_dim]`.
+        log_variance: float32 `[batch, num_sources, latent_dim]`.
+        training: Whether to sample.
+
+    Returns:
+        Latents, float32 `[batch, num_sources, latent_dim]`.
+
+    Args:
+        seed: Seed of the noise; 0 or more.
+    """
+
+    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+
+    def build(self, *input_shapes: Any) -> None:
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+    def call(
+        self, mean: keras.KerasTensor, log_variance: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
+        if not training:
+            return mean
+        replica = tf.distribute.get_replica_context()
+        batch = tf.shape(mean)[0]
+        noise = tfp.distributions.Normal(0.0, 1.0).sample(
+            [replica.num_replicas_in_sync * batch, *mean.shape[1:]],
+            seed=tf.stack([self.seed, self.step.value]),
+        )
+        first = tf.cast(replica.replica_id_in_sync_group, tf.int32) * batch
+        self.step.assign_add(1)
+        return mean + tf.exp(0.5 * log_variance) * noise[first : first + batch]
+
+    def compute_output_shape(
+        self, mean_shape: tuple[int | None, ...], log_variance_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return mean_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SourceMask(keras.layers.Layer):
+    """`masking.ratio_mask` as a layer.
+
+    Call arguments:
+        estimates: float32 `[batch, num_sources, ...]`, >= 0.
+        mixture: float32 `[batch, ...]`.
+
+    Returns:
+        Sources, float32 `[batch, num_sources, ...]`, of sum `mixture` over axis 1.
+    """
+
+    def call(self, estimates: keras.KerasTensor, mixture: keras.KerasTensor) -> keras.KerasTensor:
+        return ratio_mask(estimates, mixture)
+
+    def compute_output_shape(
+        self, estimates_shape: tuple[int | None, ...], mixture_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return estimates_shape

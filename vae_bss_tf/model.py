@@ -1,0 +1,237 @@
+"""The multi-source variational auto-encoder of Neri, Badeau and Depalle (EUSIPCO 2021) as a Keras model."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from vae_bss_tf import distributions
+from vae_bss_tf.config import ModelConfig, get_preset
+from vae_bss_tf.errors import DataError
+from vae_bss_tf.layers import PACKAGE, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MultiSourceVAE(keras.Model):
+    """One encoder emits K latents, one shared decoder turns each into a source; their sum is the mixture.
+
+    Trained on mixtures alone: `fit` takes a data set of `{"mixture": ...}` and nothing else. The loss is the
+    negative ELBO per mixture with the KL term weighted by beta,
+    `-E_q[ln p(x|Z)] + beta * KL(q(Z|x) || p(Z))`, in nats (paper, equation 5; one sample of Z).
+
+    Beside the loss it reports, as means over mixtures in nats, `log_likelihood`, `kl`, and `elbo`, the ELBO with
+    the KL weighted by `elbo_kl_weight`, which does not change as beta does.
+
+    Call arguments:
+        inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
+        training: True samples the latents; False takes the posterior mean.
+
+    Returns:
+        A dictionary of float32 tensors:
+            sources: `[batch, num_sources, *input_shape]`, masked: they sum to the mixture (VAEM).
+            estimates: `[batch, num_sources, *input_shape]` in (0, 1), the decoder's outputs (VAE).
+            latent_mean: `[batch, num_sources, latent_dim]`.
+            latent_log_variance: `[batch, num_sources, latent_dim]`.
+
+    Args:
+        config: The network and its distributions.
+        kl_weight: Beta at the start; >= 0. It is the variable `kl_weight`, which a schedule may assign.
+        elbo_kl_weight: Weight of the KL in the reported `elbo`; >= 0.
+        seed: Seed of the latents' noise in training.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        kl_weight: float = 1.0,
+        elbo_kl_weight: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.initial_kl_weight = kl_weight
+        self.elbo_kl_weight = elbo_kl_weight
+        self.seed = seed
+        policy = self.dtype_policy
+        self.encoder = MultiSourceEncoder(
+            config.num_sources, config.latent_dim, config.hidden_units, dtype=policy, name="encoder"
+        )
+        self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
+        self.decoder = SourceDecoder(config.input_shape, config.hidden_units[::-1], dtype=policy, name="decoder")
+        self.mask = SourceMask(dtype="float32", name="mask")
+        self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
+        self.build((None, *config.input_shape))
+
+    @classmethod
+    def from_preset(cls, name: str, *, seed: int = 0, **model_settings: Any) -> "MultiSourceVAE":
+        """Builds an untrained model from a preset.
+
+        Args:
+            name: Name of a preset, such as "mnist".
+            seed: Seed of the latents' noise in training.
+            **model_settings: Fields of `ModelConfig` to change, such as `num_sources=3`.
+
+        Returns:
+            The model, built and ready to compile.
+
+        Raises:
+            ConfigError: The preset or a field is unknown, or a value is out of its range.
+        """
+        preset = get_preset(name)
+        config = ModelConfig.from_dict({**preset.model.to_dict(), **model_settings})
+        final = preset.train.final_kl_weight
+        return cls(config, kl_weight=preset.train.kl_weight, elbo_kl_weight=final, seed=seed)
+
+    def build(self, input_shape: Any = None) -> None:
+        latent_shape = (None, self.config.num_sources, self.config.latent_dim)
+        self.encoder.build((None, *self.config.input_shape))
+        self.sampler.build(latent_shape, latent_shape)
+        self.decoder.build(latent_shape)
+        if not self.built:
+            self.kl_weight = self.add_weight(
+                name="kl_weight",
+                shape=(),
+                initializer=keras.initializers.Constant(self.initial_kl_weight),
+                trainable=False,
+                autocast=False,
+                dtype="float32",
+            )
+        self.built = True
+
+    def encode(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Posterior of the latents given a mixture.
+
+        Args:
+            mixture: float32 `[batch, *input_shape]` in [0, 1].
+            training: Whether batch normalisation uses the batch's own moments.
+
+        Returns:
+            Mean and log variance, each float32 `[batch, num_sources, latent_dim]`.
+        """
+        return self.encoder(mixture, training=training)
+
+    def decode(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        """Source estimates from latents, each source on its own.
+
+        Args:
+            latents: float32 `[batch, num_sources, latent_dim]`; any number of sources.
+            training: Whether batch normalisation uses the batch's own moments.
+
+        Returns:
+            float32 `[batch, num_sources, *input_shape]` in (0, 1).
+        """
+        return self.decoder(latents, training=training)
+
+    def call(self, inputs: Any, training: bool = False) -> dict[str, keras.KerasTensor]:
+        mixture = inputs["mixture"] if isinstance(inputs, dict) else inputs
+        mean, log_variance = self.encode(mixture, training=training)
+        latents = self.sampler(mean, log_variance, training=training and self.config.variational)
+        estimates = self.decode(latents, training=training)
+        return {
+            "sources": self.mask(estimates, mixture),
+            "estimates": estimates,
+            "latent_mean": mean,
+            "latent_log_variance": log_variance,
+        }
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The negative ELBO of a batch of mixtures; called by `fit` and `evaluate`.
+
+        Args:
+            x: The mixtures, as `call` takes them.
+            y: Unused: there is no target.
+            y_pred: What `call` returned for `x`.
+            sample_weight: Unused.
+            training: Unused.
+
+        Returns:
+            float32 scalar, nats, the mean over the batch of all replicas.
+        """
+        mixture = tf.cast(x["mixture"] if isinstance(x, dict) else x, tf.float32)
+        config = self.config
+        likelihood = distributions.mixture_likelihood(
+            config.likelihood, tf.reduce_sum(y_pred["estimates"], axis=1), config.likelihood_scale
+        )
+        log_likelihood = likelihood.log_prob(mixture)
+        if config.variational:
+            kl = distributions.kl_divergence(
+                distributions.latent_posterior(y_pred["latent_mean"], y_pred["latent_log_variance"]),
+                distributions.latent_prior(config.prior, config.num_sources, config.latent_dim),
+            )
+        else:
+            kl = tf.zeros_like(log_likelihood)
+        self.metric_trackers["log_likelihood"].update_state(log_likelihood)
+        self.metric_trackers["kl"].update_state(kl)
+        self.metric_trackers["elbo"].update_state(log_likelihood - self.elbo_kl_weight * kl)
+        loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood)
+        # Gradients are summed over the replicas, so each contributes its share of the mean.
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> npt.NDArray[np.float32]:
+        """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).
+
+        Args:
+            mixtures: `[*input_shape]` or `[num_mixtures, *input_shape]`, finite, in [0, 1].
+            batch_size: Mixtures a call; at least 1.
+
+        Returns:
+            float32 `[num_sources, *input_shape]` or `[num_mixtures, num_sources, *input_shape]`; the sources
+            of a mixture sum to it.
+
+        Raises:
+            DataError: The shape is another, a value is not finite, or a value is outside [0, 1].
+        """
+        mixtures = check_mixtures(mixtures, self.config.input_shape)
+        batch = mixtures.reshape(-1, *self.config.input_shape)
+        sources = self.predict({"mixture": batch}, batch_size=batch_size, verbose=0)["sources"]
+        return sources if mixtures.ndim > len(self.config.input_shape) else sources[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "config": self.config.to_dict(),
+            "kl_weight": self.initial_kl_weight,
+            "elbo_kl_weight": self.elbo_kl_weight,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MultiSourceVAE":
+        return cls(**{**config, "config": ModelConfig.from_dict(config["config"])})
+
+
+def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Returns mixtures as a float32 array after checking them.
+
+    Args:
+        mixtures: `[*input_shape]` or `[num_mixtures, *input_shape]`.
+        input_shape: Shape of one mixture.
+
+    Returns:
+        The same values, float32.
+
+    Raises:
+        DataError: The shape is another, there is no mixture, a value is not finite, or outside [0, 1].
+    """
+    array = np.asarray(mixtures, np.float32)
+    if array.shape[-len(input_shape) :] != tuple(input_shape) or array.ndim > len(input_shape) + 1:
+        raise DataError(
+            f"mixtures have shape {array.shape}; expected {tuple(input_shape)} or (n, {str(tuple(input_shape))[1:]}."
+        )
+    if array.size == 0:
+        raise DataError("no mixtures were given; expected at least one.")
+    if not np.isfinite(array).all():
+        raise DataError("mixtures hold NaN or infinite values; remove them first.")
+    if array.min() < 0 or array.max() > 1 + 1e-5:  # a sum of sources may round past 1
+        raise DataError(f"mixtures range from {array.min():.3g} to {array.max():.3g}; scale them to [0, 1] first.")
+    return array
