@@ -308,24 +308,36 @@ class AudioConfig(_Config):
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A named, complete configuration: the model, its data and its training."""
+    """A named, complete configuration: the model, its data, its training and, for audio, its waveforms."""
 
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
+    audio: AudioConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.audio is not None:
+            _check(
+                self.model.input_shape == self.audio.feature_shape,
+                "input_shape",
+                self.model.input_shape,
+                f"{self.audio.feature_shape}, the frames and bins that the audio settings give",
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> "Preset":
-        """Builds a preset from `{"model": {...}, "data": {...}, "train": {...}}`."""
+        """Builds a preset from `{"model": {...}, "data": {...}, "train": {...}}`, and `"audio"` where it has it."""
         return cls(
             ModelConfig.from_dict(values["model"]),
             DataConfig.from_dict(values["data"]),
             TrainConfig.from_dict(values["train"]),
+            AudioConfig.from_dict(values["audio"]) if "audio" in values else None,
         )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns the three parts as dictionaries that JSON can hold."""
-        return {"model": self.model.to_dict(), "data": self.data.to_dict(), "train": self.train.to_dict()}
+        """Returns the parts as dictionaries that JSON can hold."""
+        parts = {"model": self.model, "data": self.data, "train": self.train, "audio": self.audio}
+        return {name: part.to_dict() for name, part in parts.items() if part is not None}
 
     def config_hash(self) -> str:
         """Returns a hash that changes with any setting: 16 hexadecimal digits of SHA-256."""

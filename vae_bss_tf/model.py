@@ -90,16 +90,14 @@ class MultiSourceVAE(keras.Model):
         self.encoder.build((None, *self.config.input_shape))
         self.sampler.build(latent_shape, latent_shape)
         self.decoder.build(latent_shape)
-        if not self.built:
-            self.kl_weight = self.add_weight(
-                name="kl_weight",
-                shape=(),
-                initializer=keras.initializers.Constant(self.initial_kl_weight),
-                trainable=False,
-                autocast=False,
-                dtype="float32",
-            )
-        self.built = True
+        self.kl_weight = self.add_weight(
+            name="kl_weight",
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial_kl_weight),
+            trainable=False,
+            autocast=False,
+            dtype="float32",
+        )
 
     def encode(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Posterior of the latents given a mixture.

@@ -38,14 +38,14 @@ def load(dataset: str, split: str, data_dir: Path | None) -> SourceBank:
     else:
         prefix = "t10k" if part == "test" else "train"
         images = read_idx(find_idx(data_dir, f"{prefix}-images-idx3-ubyte"), _IMAGE_MAGIC)
-        labels = read_idx(find_idx(data_dir, f"{prefix}-labels-idx1-ubyte"), _LABEL_MAGIC)
+        labels = read_idx(find_idx(data_dir, f"{prefix}-labels-idx1-ubyte"), _LABEL_MAGIC).astype(np.int64)
     if part == "train":
         if len(images) <= _NUM_VALIDATION:
             raise DataError(f"{dataset}: {len(images)} training images; expected more than {_NUM_VALIDATION}.")
         cut = len(images) - _NUM_VALIDATION
         chosen = slice(0, cut) if split == "train" else slice(cut, None)
         images, labels = images[chosen], labels[chosen]
-    return SourceBank(dataset, split, images, labels.astype(np.int64), 255.0)
+    return SourceBank(dataset, split, images, labels, 255.0)
 
 
 def find_idx(data_dir: Path, name: str) -> Path:

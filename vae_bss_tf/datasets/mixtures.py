@@ -110,7 +110,7 @@ def evaluation_mixtures(
     present = np.arange(largest) < count[:, np.newaxis]
     gain = present / np.float32(bank.full_scale * largest)
     expand = (slice(None), slice(None), *[np.newaxis] * len(bank.shape))
-    sources = bank.items[drawn] * gain[expand].astype(np.float32)
+    sources = bank.items[drawn].astype(np.float32) * gain[expand].astype(np.float32)
     return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1))
 
 
