@@ -373,6 +373,7 @@ PRESETS: dict[str, Preset] = {
         ModelConfig(input_shape=(128, 256), latent_dim=64, hidden_units=(2560, 2048, 1536, 1024, 512)),
         DataConfig("notes"),
         _PAPER_TRAINING,
+        AudioConfig(),
     ),
 }
 
