@@ -8,8 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vae_bss_tf import distributions
+from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig, get_preset
-from vae_bss_tf.errors import DataError
 from vae_bss_tf.layers import PACKAGE, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
 
 
@@ -206,30 +206,3 @@ class MultiSourceVAE(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MultiSourceVAE":
         return cls(**{**config, "config": ModelConfig.from_dict(config["config"])})
-
-
-def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Returns mixtures as a float32 array after checking them.
-
-    Args:
-        mixtures: `[*input_shape]` or `[num_mixtures, *input_shape]`.
-        input_shape: Shape of one mixture.
-
-    Returns:
-        The same values, float32.
-
-    Raises:
-        DataError: The shape is another, there is no mixture, a value is not finite, or outside [0, 1].
-    """
-    array = np.asarray(mixtures, np.float32)
-    if array.shape[-len(input_shape) :] != tuple(input_shape) or array.ndim > len(input_shape) + 1:
-        raise DataError(
-            f"mixtures have shape {array.shape}; expected {tuple(input_shape)} or (n, {str(tuple(input_shape))[1:]}."
-        )
-    if array.size == 0:
-        raise DataError("no mixtures were given; expected at least one.")
-    if not np.isfinite(array).all():
-        raise DataError("mixtures hold NaN or infinite values; remove them first.")
-    if array.min() < 0 or array.max() > 1 + 1e-5:  # a sum of sources may round past 1
-        raise DataError(f"mixtures range from {array.min():.3g} to {array.max():.3g}; scale them to [0, 1] first.")
-    return array
