@@ -81,8 +81,30 @@ def istft(real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleT
     return summed[:, before : before + config.num_samples] * _inverse_window_sum(config)
 
 
-def features(real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
+def features(
+    real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleType = np, *, scale: Array | None = None
+) -> Array:
     """What a model reads of a mixture: its compressed magnitudes, scaled to a largest value of 1.
+
+    Args:
+        real: float32 `[batch, num_frames, n_fft // 2 + 1]`.
+        imaginary: The same shape.
+        config: The spectrogram's settings.
+        ops: `numpy` or `keras.ops`.
+        scale: float32 `[batch, 1, 1]`, the magnitude that stands for 1, for a source on its mixture's scale;
+            None takes each one's own largest.
+
+    Returns:
+        float32 `[batch, num_frames / frame_pooling, num_bins]`, in [0, 1]; zeros for silence.
+    """
+    magnitude = _pooled_magnitude(real, imaginary, config, ops)
+    if scale is None:
+        scale = ops.max(magnitude, axis=(1, 2), keepdims=True)
+    return compress(magnitude / ops.maximum(scale, SILENCE), config, ops)
+
+
+def largest_magnitude(real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
+    """The magnitude that `features` scales to 1.
 
     Args:
         real: float32 `[batch, num_frames, n_fft // 2 + 1]`.
@@ -91,15 +113,9 @@ def features(real: Array, imaginary: Array, config: AudioConfig, ops: types.Modu
         ops: `numpy` or `keras.ops`.
 
     Returns:
-        float32 `[batch, num_frames / frame_pooling, num_bins]`, in [0, 1]; zeros for silence.
+        float32 `[batch, 1, 1]`.
     """
-    magnitude = ops.sqrt(ops.square(real) + ops.square(imaginary))[:, :, : config.num_bins]
-    pool = config.frame_pooling
-    if pool > 1:
-        shape = (-1, config.num_frames // pool, pool, config.num_bins)
-        magnitude = ops.mean(ops.reshape(magnitude, shape), axis=2)
-    largest = ops.max(magnitude, axis=(1, 2), keepdims=True)
-    return compress(magnitude / ops.maximum(largest, SILENCE), config, ops)
+    return ops.max(_pooled_magnitude(real, imaginary, config, ops), axis=(1, 2), keepdims=True)
 
 
 def compress(magnitude: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
@@ -216,6 +232,14 @@ def separate_waveforms(
     real, imaginary = stft(waveforms, config, ops, fft=fft)
     sources = separate(features(real, imaginary, config, ops))
     return apply_masks(real, imaginary, source_masks(sources, config, ops), config, ops, fft=fft)
+
+
+def _pooled_magnitude(real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleType) -> Array:
+    magnitude = ops.sqrt(ops.square(real) + ops.square(imaginary))[:, :, : config.num_bins]
+    if config.frame_pooling == 1:
+        return magnitude
+    pooled = (-1, config.num_frames // config.frame_pooling, config.frame_pooling, config.num_bins)
+    return ops.mean(ops.reshape(magnitude, pooled), axis=2)
 
 
 def _window(n_fft: int) -> npt.NDArray[np.float64]:

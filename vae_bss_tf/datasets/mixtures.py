@@ -38,7 +38,7 @@ def training_mixtures(
     """
     import tensorflow as tf
 
-    counts = _check_counts(num_mixed)
+    counts = check_counts(num_mixed)
     largest = max(counts)
     items = tf.constant(bank.items)
     scale = 1.0 / (bank.full_scale * largest)
@@ -96,17 +96,9 @@ def evaluation_mixtures(
     Raises:
         ConfigError: There are no mixtures to draw, a count is below 1, or the bank is too small.
     """
-    counts = _check_counts(num_mixed)
+    counts = check_counts(num_mixed)
     largest = max(counts)
-    if num_mixtures < 1:
-        raise ConfigError(f"number of mixtures is {num_mixtures}; it must be at least 1.")
-    if len(bank) < largest:
-        raise ConfigError(f"{bank.name} {bank.split} has {len(bank)} sources; mixtures of {largest} need as many.")
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(bank), size=(num_mixtures, largest))
-    while (repeated := _has_repeats(drawn)).any():
-        drawn[repeated] = rng.integers(len(bank), size=(int(repeated.sum()), largest))
-    count = rng.choice(np.asarray(counts, np.int64), size=num_mixtures)
+    drawn, count = draw_sources(bank, counts, num_mixtures, np.random.default_rng(seed))
     present = np.arange(largest) < count[:, np.newaxis]
     gain = present / np.float32(bank.full_scale * largest)
     expand = (slice(None), slice(None), *[np.newaxis] * len(bank.shape))
@@ -114,7 +106,46 @@ def evaluation_mixtures(
     return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1))
 
 
-def _check_counts(num_mixed: Sequence[int]) -> tuple[int, ...]:
+def draw_sources(
+    bank: SourceBank, counts: Sequence[int], num_mixtures: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draws which sources stand in each of a fixed set of mixtures; no mixture holds one source twice.
+
+    Args:
+        bank: The sources, at least `max(counts)` of them.
+        counts: The counts M to draw from.
+        num_mixtures: How many; at least 1.
+        rng: Source of all randomness.
+
+    Returns:
+        Indices of the sources, int64 `[num_mixtures, max(counts)]`, and counts, int64 `[num_mixtures]`.
+
+    Raises:
+        ConfigError: There are no mixtures to draw, or the bank is too small.
+    """
+    largest = max(counts)
+    if num_mixtures < 1:
+        raise ConfigError(f"number of mixtures is {num_mixtures}; it must be at least 1.")
+    if len(bank) < largest:
+        raise ConfigError(f"{bank.name} {bank.split} has {len(bank)} sources; mixtures of {largest} need as many.")
+    drawn = rng.integers(len(bank), size=(num_mixtures, largest))
+    while (repeated := _has_repeats(drawn)).any():
+        drawn[repeated] = rng.integers(len(bank), size=(int(repeated.sum()), largest))
+    return drawn, rng.choice(np.asarray(counts, np.int64), size=num_mixtures)
+
+
+def check_counts(num_mixed: Sequence[int]) -> tuple[int, ...]:
+    """Returns the counts of sources in a mixture as a tuple after checking them.
+
+    Args:
+        num_mixed: One or more counts, each at least 1.
+
+    Returns:
+        The counts.
+
+    Raises:
+        ConfigError: There is none, or one is below 1.
+    """
     counts = tuple(int(m) for m in num_mixed)
     if not counts or min(counts) < 1:
         raise ConfigError(f"num_mixed is {counts}; it must hold one or more counts of at least 1.")

@@ -1,0 +1,200 @@
+"""Folders of recordings: decoding, splits, the cache, and every way in which a recording can be bad."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from vae_bss_tf import audio_files
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets import audio, audio_cache, load_bank
+from vae_bss_tf.errors import DataError
+
+AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(folder))
+    return folder
+
+
+def tone(frequency: float, sample_rate: int, seconds: float = 0.5) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * sample_rate)) / sample_rate)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """Ten notes of two instruments, each at two loudnesses, in four formats and rates."""
+    folder = tmp_path / "notes"
+    forms = itertools.cycle([("wav", 44_100, 1), ("flac", 11_025, 2), ("ogg", 22_050, 1), ("mp3", 16_000, 2)])
+    for instrument, pitch, level in itertools.product(["cello", "flute"], "ABCDE", ["piano", "forte"]):
+        suffix, rate, channels = next(forms)
+        samples = np.tile(tone(60 * ord(pitch) / 8, rate)[:, None], (1, channels))
+        path = folder / instrument / f"{instrument}_{pitch}4_1_{level}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate)
+    return folder
+
+
+def test_every_format_rate_and_channel_count_decodes_to_the_same_note(notes: Path) -> None:
+    bank = load_bank("notes", "train", notes, audio=AUDIO)
+    paths = audio.split_files(notes, "train")
+    assert bank.items.shape == (len(paths), AUDIO.num_samples)
+    assert bank.items.dtype == np.float32
+    assert isinstance(bank.items, np.memmap)
+    for path, item in zip(paths, bank.items, strict=True):
+        assert np.abs(item).max() == pytest.approx(1)
+        magnitude = np.abs(np.fft.rfft(item))
+        pitch = path.stem.split("_")[1][0]
+        assert np.argmax(magnitude) * 4_000 / AUDIO.num_samples == pytest.approx(60 * ord(pitch) / 8, abs=4)
+    assert set(bank.labels) == {0, 1}
+
+
+def test_resampling_agrees_with_librosa(notes: Path) -> None:
+    path = notes / "cello" / "cello_A4_1_piano.wav"
+    ours = np.concatenate(list(audio_files.mono(audio_files.describe(path), 5_512.5)))
+    expected, _ = librosa.load(path, sr=5_512.5, mono=True)
+    assert abs(len(ours) - len(expected)) <= 1
+    length = min(len(ours), len(expected))
+    assert np.abs(ours[:length] - expected[:length]).max() < 1e-3
+
+
+def test_no_source_stands_in_two_splits(notes: Path) -> None:
+    splits = {split: audio.split_files(notes, split) for split in ("train", "validation", "test")}
+    identities = {split: {audio.identity(path) for path in paths} for split, paths in splits.items()}
+    assert {split: len(names) for split, names in identities.items()} == {"train": 8, "validation": 1, "test": 1}
+    assert sum(map(len, splits.values())) == 20
+    for one, other in itertools.combinations(identities.values(), 2):
+        assert not one & other
+    assert splits == {split: audio.split_files(notes, split) for split in splits}
+    assert audio.split_files(notes, "test", seed=1) != splits["test"]
+
+
+def test_a_folder_of_train_and_test_keeps_its_own_splits(notes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "split"
+    folder.mkdir()
+    (notes / "cello").rename(folder / "train")
+    (notes / "flute").rename(folder / "test")
+    test = audio.split_files(folder, "test")
+    train, validation = audio.split_files(folder, "train"), audio.split_files(folder, "validation")
+    assert {p.parent.name for p in test} == {"test"}
+    assert {p.parent.name for p in train + validation} == {"train"}
+    assert (len(train), len(validation), len(test)) == (8, 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bass-clarinet_As3_15_forte.flac", "bass-clarinet_As3"),
+        ("bass_acoustic_000-024-050.wav", "bass_acoustic_000_024"),
+        ("Violin bowed C4.wav", "Violin bowed C4"),
+        ("take_2.wav", "take_2"),
+    ],
+)
+def test_identity_is_instrument_and_pitch_or_the_name(name: str, expected: str) -> None:
+    assert audio.identity(Path(name)) == expected
+
+
+def test_decoding_happens_once_and_goes_on_where_it_stopped(
+    notes: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(load_bank("notes", "train", notes, audio=AUDIO).items)
+    decoded = []
+    decode = audio._decode_note
+
+    def counting(recording: audio_files.Recording, config: AudioConfig) -> np.ndarray:
+        decoded.append(recording.path)
+        if len(decoded) == 7:
+            raise KeyboardInterrupt
+        return decode(recording, config)
+
+    monkeypatch.setattr(audio, "_decode_note", counting)
+    monkeypatch.setattr(audio_cache, "_SAVE_EVERY", 3)
+    assert np.array_equal(load_bank("notes", "train", notes, audio=AUDIO).items, expected)
+    assert not decoded
+    longer = AUDIO.replace(num_frames=128)
+    with pytest.raises(KeyboardInterrupt):
+        load_bank("notes", "train", notes, audio=longer)
+    items = load_bank("notes", "train", notes, audio=longer).items
+    assert len(decoded) == 7 + len(items) - 6
+    assert not list(notes.rglob("*.npy"))
+    assert len(list(cache.iterdir())) == 2
+    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(cache / "anew"))
+    assert np.array_equal(load_bank("notes", "train", notes, audio=longer).items, items)
+
+
+def test_recordings_of_mixtures_are_cut_into_windows(tmp_path: Path) -> None:
+    for i in range(6):
+        samples = np.concatenate([tone(400 + 50 * i, 8_000, 0.6), np.zeros(8_000), tone(300, 8_000, 0.2)])
+        soundfile.write(tmp_path / f"take_{i}.wav", samples, 8_000)
+    bank = load_bank("mixtures", "train", tmp_path, audio=AUDIO)
+    # 1.8 s make 8 windows of 0.256 s, of which those in the second of silence are left out.
+    assert np.bincount(bank.labels).tolist() == [5, 5, 5, 5]
+    assert bank.items.shape == (20, AUDIO.num_samples)
+    path = audio.split_files(tmp_path, "train")[0]
+    whole = np.concatenate(list(audio_files.mono(audio_files.describe(path), 4_000)))
+    assert np.array_equal(bank.items[:3].ravel(), whole[: 3 * AUDIO.num_samples])
+
+
+def write_noise(path: Path, **options: object) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(path, rng.uniform(-0.5, 0.5, 8_000), 8_000, **options)
+
+
+def truncated_flac(path: Path) -> None:
+    write_noise(path.with_suffix(".flac"))
+    content = path.with_suffix(".flac").read_bytes()
+    path.with_suffix(".flac").write_bytes(content[: len(content) // 2])
+
+
+def nan_samples(path: Path) -> None:
+    soundfile.write(path, np.full(8_000, np.nan), 8_000, subtype="FLOAT")
+
+
+BAD = {
+    "is empty": Path.touch,
+    "is silent": lambda path: soundfile.write(path, np.zeros(8_000), 8_000),
+    "cannot be read as audio": lambda path: path.write_bytes(b"no audio at all"),
+    "is damaged|is truncated": truncated_flac,
+    "NaN": nan_samples,
+    "1 samples": lambda path: soundfile.write(path, np.ones(1), 8_000),
+}
+
+
+@pytest.mark.parametrize(("message", "spoil"), BAD.items(), ids=list(BAD))
+def test_a_bad_recording_is_named(notes: Path, message: str, spoil: Callable[[Path], object]) -> None:
+    for split in ("train", "test"):
+        (notes / split).mkdir()
+    (notes / "cello").rename(notes / "train" / "cello")
+    spoil(notes / "test" / "spoilt.wav")
+    with pytest.raises(DataError, match=message) as error:
+        load_bank("notes", "test", notes, audio=AUDIO)
+    assert "spoilt" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_two_files_is_refused(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav")
+    write_noise(tmp_path / "b.wav")
+    with pytest.raises(DataError, match=r"2 recordings of 2 sources.*at least 5"):
+        load_bank("notes", "train", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["notes", "mixtures"])
+def test_a_missing_folder_is_refused(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        load_bank(dataset, "train", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="needs --data-dir"):
+        load_bank(dataset, "train")
+
+
+def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("nothing here")
+    with pytest.raises(DataError, match="holds no recording"):
+        load_bank("notes", "train", tmp_path)

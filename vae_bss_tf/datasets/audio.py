@@ -1,0 +1,181 @@
+"""Folders of recordings: single sources to be mixed ("notes"), or recordings that are mixtures ("mixtures")."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf import audio_files
+from vae_bss_tf.audio_files import Recording
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets import audio_cache
+from vae_bss_tf.datasets.bank import SPLITS, SourceBank
+from vae_bss_tf.errors import DataError
+
+MIN_IDENTITIES = 5
+SILENCE = 1e-4  # of full scale: -80 dB
+_HELD_OUT_SHARE = 0.1
+# <instrument>_<pitch>_..., such as cello_As3_1_forte, and NSynth's <instrument>-<pitch>-<velocity>
+_IDENTITY_PATTERNS = (r"^([^_]+)_([A-G][s#b]?-?\d)(?=_|$)", r"^(.+_\d{3})-(\d{3})-\d{3}$")
+
+
+def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
+    """Loads a split of a folder in which each recording is one source.
+
+    The folder's own `train/`, `validation/` and `test/` are the splits where it has `train/` and `test/`; without
+    `validation/` a tenth of the identities of `train/` stand in for it. A folder without them is split by a seeded
+    hash of the identities: a tenth each for validation and test. An identity is an instrument and a pitch where
+    the file's name says so (`cello_As3_1_forte.flac`, NSynth's `bass_acoustic_000-024-050.wav`), and the file's
+    name otherwise; none stands in two splits.
+
+    A source is the mean of its channels at the model's rate, from where it first exceeds -80 dB of its peak,
+    with a peak of 1, cut or filled with zeros to the window's length.
+
+    Args:
+        split: "train", "validation" or "test".
+        data_dir: The folder.
+        audio: Rate and length of the window.
+
+    Returns:
+        float32 `[num_recordings, num_samples]` in [-1, 1]; a label for each instrument, or 0 for every file where
+        the names do not say.
+
+    Raises:
+        DataError: The folder is missing, holds too few identities to split, or a recording is damaged, silent,
+            shorter than 0.1 s, or holds NaN.
+    """
+    recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "notes"), split)]
+
+    def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
+        yield _decode_note(recording, audio)
+
+    settings = {"kind": "notes", "sample_rate": audio.sample_rate, "num_samples": audio.num_samples}
+    items, _ = audio_cache.decoded(recordings, decode, lambda _: 1, settings, audio.num_samples)
+    instruments = [_instrument(r.path) for r in recordings]
+    names = sorted(set(instruments))
+    labels = np.asarray([names.index(name) for name in instruments], np.int64)
+    return SourceBank("notes", split, items, labels, 1.0)
+
+
+def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
+    """Loads a split of a folder in which each recording is a mixture already, cut into windows.
+
+    Split as `load_notes` splits; the windows of one recording stand in one split. Windows below -80 dB of full
+    scale throughout are left out.
+
+    Args:
+        split: "train", "validation" or "test".
+        data_dir: The folder.
+        audio: Rate and length of the window.
+
+    Returns:
+        float32 `[num_windows, num_samples]` in [-1, 1]; the label is the recording.
+
+    Raises:
+        DataError: As `load_notes`.
+    """
+    recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
+
+    def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
+        windows = list(_windows(recording, audio))
+        if not windows:
+            raise DataError(f"{recording.path} is silent; leave it out of the folder.")
+        yield from windows
+
+    def capacity(recording: Recording) -> int:
+        return int(recording.seconds * audio.sample_rate / audio.num_samples) + 1
+
+    settings = {"kind": "mixtures", "sample_rate": audio.sample_rate, "num_samples": audio.num_samples}
+    items, owners = audio_cache.decoded(recordings, decode, capacity, settings, audio.num_samples)
+    return SourceBank("mixtures", split, items, owners, 1.0)
+
+
+def identity(path: Path) -> str:
+    """Returns what must not stand in two splits: instrument and pitch where the name says so, or the name.
+
+    Args:
+        path: A recording's file.
+
+    Returns:
+        Such as "cello_As3", or the file's name without its suffix.
+    """
+    for pattern in _IDENTITY_PATTERNS:
+        if match := re.match(pattern, path.stem):
+            return f"{match[1]}_{match[2]}"
+    return path.stem
+
+
+def split_files(folder: Path, split: str, seed: int = 0) -> list[Path]:
+    """Lists the recordings of one split; see `load_notes` for how a folder is split.
+
+    Args:
+        folder: The folder.
+        split: "train", "validation" or "test".
+        seed: Seed of the hash that orders the identities.
+
+    Returns:
+        The files, in the order of their paths.
+
+    Raises:
+        DataError: The folder is missing, or holds too few identities to split.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give --data-dir the folder that holds the recordings.")
+    if not all((folder / part).is_dir() for part in ("train", "test")):
+        return _hash_split(audio_files.find(folder), folder, SPLITS, seed)[split]
+    if split == "test" or (folder / "validation").is_dir():
+        return audio_files.find(folder / split)
+    return _hash_split(audio_files.find(folder / "train"), folder / "train", SPLITS[:2], seed)[split]
+
+
+def _hash_split(paths: list[Path], folder: Path, splits: tuple[str, ...], seed: int) -> dict[str, list[Path]]:
+    identities = sorted(
+        {identity(path) for path in paths}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    )
+    if len(identities) < MIN_IDENTITIES:
+        raise DataError(
+            f"{folder} holds {len(paths)} recordings of {len(identities)} sources; splitting it into "
+            f"{', '.join(splits)} needs at least {MIN_IDENTITIES} sources."
+        )
+    held_out = max(1, round(_HELD_OUT_SHARE * len(identities)))
+    split_of = dict.fromkeys(identities, "train")
+    for i, split in enumerate(splits[1:]):
+        split_of.update(dict.fromkeys(identities[i * held_out : (i + 1) * held_out], split))
+    return {split: [path for path in paths if split_of[identity(path)] == split] for split in splits}
+
+
+def _folder(data_dir: Path | None, dataset: str) -> Path:
+    if data_dir is None:
+        raise DataError(f"{dataset} needs --data-dir, a folder of recordings; --dataset tones needs no file.")
+    return data_dir
+
+
+def _instrument(path: Path) -> str:
+    name = identity(path)
+    return "" if name == path.stem else name.rsplit("_", 1)[0]
+
+
+def _decode_note(recording: Recording, audio: AudioConfig) -> npt.NDArray[np.float32]:
+    waveform = np.concatenate(list(audio_files.mono(recording, audio.sample_rate)))
+    peak = np.abs(waveform).max(initial=0)
+    if peak < SILENCE:
+        raise DataError(f"{recording.path} is silent; leave it out of the folder.")
+    onset = int(np.argmax(np.abs(waveform) > SILENCE * peak))
+    note = waveform[onset : onset + audio.num_samples]
+    return np.pad(note / np.abs(note).max(), (0, audio.num_samples - len(note)))
+
+
+def _windows(recording: Recording, audio: AudioConfig) -> Iterator[npt.NDArray[np.float32]]:
+    length, rest = audio.num_samples, np.zeros(0, np.float32)
+    for block in audio_files.mono(recording, audio.sample_rate):
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // length * length
+        for window in rest[:whole].reshape(-1, length):
+            if np.abs(window).max() >= SILENCE:
+                yield window
+        rest = rest[whole:]
+    if np.abs(rest).max(initial=0) >= SILENCE:
+        yield np.pad(rest, (0, length - len(rest)))

@@ -1,0 +1,99 @@
+"""Recordings decoded once into a memory-mapped array that later runs only open."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from vae_bss_tf.audio_files import Recording
+
+CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
+_SAVE_EVERY = 50  # recordings
+
+Waveform = npt.NDArray[np.float32]
+
+
+def cache_dir() -> Path:
+    """Returns the folder of decoded recordings: `$VAE_BSS_TF_CACHE`, or `vae-bss-tf` in the user's cache."""
+    if CACHE_VARIABLE in os.environ:
+        return Path(os.environ[CACHE_VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vae-bss-tf"
+
+
+def decoded(
+    recordings: Sequence[Recording],
+    decode: Callable[[Recording], Iterator[Waveform]],
+    capacity: Callable[[Recording], int],
+    settings: dict[str, Any],
+    num_samples: int,
+) -> tuple[Waveform, npt.NDArray[np.int64]]:
+    """Opens the decoded form of recordings, decoding those that are not decoded yet.
+
+    An interrupted decoding goes on where it stopped. The cache is keyed by the settings and by each file's path,
+    size and time of change.
+
+    Args:
+        recordings: The recordings, in order.
+        decode: Gives a recording's waveforms, each float32 `[num_samples]`.
+        capacity: Gives the largest number of waveforms that `decode` may give of a recording.
+        settings: What `decode` depends on beside the recording, as JSON can hold it.
+        num_samples: Samples of a waveform.
+
+    Returns:
+        The waveforms, float32 `[num_waveforms, num_samples]`, memory-mapped and read-only, and the index of each
+        one's recording, int64 `[num_waveforms]`.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    folder = cache_dir() / _key(recordings, settings)
+    if not (folder / "index.json").exists():
+        _decode_all(recordings, decode, sum(map(capacity, recordings)), num_samples, folder)
+    owners = np.asarray(json.loads((folder / "index.json").read_text())["owners"], np.int64)
+    return np.load(folder / "waveforms.npy", mmap_mode="r")[: len(owners)], owners
+
+
+def _key(recordings: Sequence[Recording], settings: dict[str, Any]) -> str:
+    files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
+    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _decode_all(
+    recordings: Sequence[Recording],
+    decode: Callable[[Recording], Iterator[Waveform]],
+    capacity: int,
+    num_samples: int,
+    folder: Path,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    array_path, progress_path = folder / "waveforms.npy", folder / "progress.json"
+    progress: dict[str, Any] = {"recordings": 0, "owners": []}
+    if progress_path.exists() and array_path.exists():
+        progress = json.loads(progress_path.read_text())
+        array = np.load(array_path, mmap_mode="r+")
+    else:
+        array = np.lib.format.open_memmap(array_path, "w+", np.float32, (capacity, num_samples))
+    first, owners = progress["recordings"], progress["owners"]
+    bar = tqdm(recordings[first:], "decoding", len(recordings), initial=first, unit="recording")
+    for index, recording in enumerate(bar, start=first):
+        for waveform in decode(recording):
+            array[len(owners)] = waveform
+            owners.append(index)
+        if (index + 1) % _SAVE_EVERY == 0:
+            array.flush()
+            _write({"recordings": index + 1, "owners": owners}, progress_path)
+    array.flush()
+    _write({"owners": owners}, folder / "index.json")
+    progress_path.unlink(missing_ok=True)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    os.replace(part, path)
