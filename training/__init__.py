@@ -1,0 +1,1 @@
+"""Training and evaluation of separators: everything that only happens while learning."""

@@ -1,0 +1,206 @@
+"""Callbacks of a training: the KL weight, the best model, pictures, progress, and their state after a resume."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tqdm
+
+from training import figures
+from training.schedules import KLWeightSchedule
+from vae_bss_tf.files import replacing, write_text
+
+MONITOR = "val_elbo"
+
+
+class KLWeightCallback(keras.callbacks.Callback):
+    """Sets the model's KL weight from a schedule before each compiled call.
+
+    Args:
+        schedule: The weight as a function of the steps done.
+    """
+
+    def __init__(self, schedule: KLWeightSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model.kl_weight.assign(self.schedule(int(self.model.optimizer.iterations)))
+
+
+class BestModel(keras.callbacks.ModelCheckpoint):
+    """Keeps the model of the best validation ELBO; a file appears whole or not at all.
+
+    Args:
+        path: Where the model stands, ending in ".keras".
+        best: The best ELBO so far, of a training that is resumed.
+    """
+
+    def __init__(self, path: Path, best: float | None) -> None:
+        self.path = path
+        self.partial = path.with_name(f".partial-{path.name}")
+        super().__init__(self.partial, monitor=MONITOR, mode="max", save_best_only=True, initial_value_threshold=best)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self.partial.exists():
+            self.partial.replace(self.path)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras' early stopping on the validation ELBO, which counts the epochs before a resume too.
+
+    Args:
+        patience: Epochs without a better ELBO before training stops; at least 1.
+        past: Validation ELBO of each epoch before the resume.
+    """
+
+    def __init__(self, patience: int, past: list[float]) -> None:
+        super().__init__(monitor=MONITOR, mode="max", patience=patience)
+        self.past = past
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        for epoch, elbo in enumerate(self.past):
+            self.on_epoch_end(epoch, {MONITOR: elbo})
+
+
+class SeparationPictures(keras.callbacks.Callback):
+    """Writes a picture of separated mixtures to TensorBoard after each tenth of the training.
+
+    Args:
+        folder: TensorBoard's folder.
+        mixtures: float32 `[num_mixtures, *shape]`.
+        separate: Gives the sources of mixtures, `[num_mixtures, num_sources, *shape]`.
+        epochs: Epochs of the whole training.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mixtures: npt.NDArray[np.float32],
+        separate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+        epochs: int,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.mixtures = mixtures
+        self.separate = separate
+        self.every = max(1, epochs // 10)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.writer = tf.summary.create_file_writer(str(self.folder))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.every:
+            return
+        figure = figures.separation(self.mixtures, self.separate(self.mixtures))
+        with self.writer.as_default(step=epoch + 1):
+            tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.writer.close()
+
+
+class Progress(keras.callbacks.Callback):
+    """A progress bar over the whole training, with mixtures per second and the time left.
+
+    Args:
+        batch_size: Mixtures a step.
+        total: Mixtures of the whole training.
+        done: Mixtures before the resume.
+        quiet: Whether to print one plain line an epoch instead.
+    """
+
+    def __init__(self, batch_size: int, total: int, done: int, quiet: bool) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.total = total
+        self.done = done
+        self.quiet = quiet
+        self.seconds = 0.0
+        self.compile_seconds = 0.0
+        self.mixtures = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar = tqdm.tqdm(
+            total=self.total, initial=self.done, unit=" mixtures", unit_scale=True, disable=self.quiet, smoothing=0.05
+        )
+        self.calls = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.steps_seen = 0
+        self.called = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        now = time.perf_counter()
+        mixtures = (batch + 1 - self.steps_seen) * self.batch_size
+        self.steps_seen = batch + 1
+        if self.calls:
+            self.seconds += now - self.called
+            self.mixtures += mixtures
+        else:
+            self.compile_seconds = now - self.called
+        self.calls += 1
+        self.called = now
+        self.bar.update(mixtures)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        values = {name: f"{value:.1f}" for name, value in (logs or {}).items() if name in ("val_elbo", "val_kl")}
+        if self.quiet:
+            shown = "  ".join(f"{name} {value}" for name, value in values.items())
+            print(f"epoch {epoch + 1}  {shown}  {self.mixtures_per_second:,.0f} mixtures/s", flush=True)
+        else:
+            self.bar.set_postfix({"epoch": epoch + 1, **values})
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar.close()
+
+    @property
+    def mixtures_per_second(self) -> float:
+        """Mixtures per second in compiled calls after the first, which compiles; 0 before them."""
+        return self.mixtures / self.seconds if self.seconds else 0.0
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Reads `history.csv`.
+
+    Args:
+        path: The file; need not exist.
+
+    Returns:
+        A dictionary for each epoch.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def truncate_history(path: Path, epochs: int) -> None:
+    """Cuts `history.csv` back to the epochs that a resumed training keeps.
+
+    Args:
+        path: The file; need not exist.
+        epochs: Number of epochs kept.
+    """
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(lines[: epochs + 1]) if epochs else "")
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model in one move.
+
+    Args:
+        model: The model.
+        path: Where it shall stand, ending in ".keras".
+    """
+    with replacing(path) as partial:
+        model.save(partial)

@@ -1,0 +1,93 @@
+"""Pictures of a training: separated mixtures and the curves of its history."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vae_bss_tf.files import replacing
+
+
+def separation(
+    mixtures: npt.NDArray[np.float32],
+    sources: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.float32] | None = None,
+) -> Figure:
+    """Draws a column for each mixture: the mixture, each source, their sum, and the true sources.
+
+    Args:
+        mixtures: `[num_mixtures, height, width]`.
+        sources: `[num_mixtures, num_sources, height, width]`.
+        truth: `[num_mixtures, num_mixed, height, width]`, or None to leave it out.
+
+    Returns:
+        The figure.
+    """
+    rows = [("mixture", mixtures)]
+    rows += [(f"source {k + 1}", sources[:, k]) for k in range(sources.shape[1])]
+    rows += [("sum", sources.sum(axis=1))]
+    if truth is not None:
+        rows += [(f"true {m + 1}", truth[:, m]) for m in range(truth.shape[1])]
+    aspect = mixtures.shape[1] / mixtures.shape[2]
+    figure = Figure(figsize=(0.9 * len(mixtures) + 0.8, 0.9 * aspect * len(rows) + 0.2), dpi=110, layout="constrained")
+    axes = figure.subplots(len(rows), len(mixtures), squeeze=False)
+    for (title, images), row in zip(rows, axes, strict=True):
+        for image, mixture, axis in zip(images, mixtures, row, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=max(float(mixture.max()), 1e-6), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+    return figure
+
+
+def history(rows: Sequence[dict[str, float]]) -> Figure:
+    """Draws the ELBO, the likelihood and the KL of each epoch, in training and on held-out mixtures.
+
+    Args:
+        rows: A dictionary for each epoch, as `callbacks.read_history` gives them.
+
+    Returns:
+        The figure.
+    """
+    panels = [
+        ("elbo", "ELBO (nats, at the final KL weight)"),
+        ("log_likelihood", "log-likelihood (nats)"),
+        ("kl", "KL (nats)"),
+    ]
+    epochs = [row["epoch"] + 1 for row in rows]
+    figure = Figure(figsize=(12, 3.2), dpi=110, layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        if name in rows[0]:
+            axis.plot(epochs, [row[name] for row in rows], label="training", lw=1.2)
+            axis.plot(epochs, [row[f"val_{name}"] for row in rows], label="validation", lw=1.2)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, in one move.
+
+    Args:
+        figure: The figure.
+        path: The file, ending in ".png".
+    """
+    with replacing(path) as partial:
+        figure.savefig(partial)
+
+
+def to_array(figure: Figure) -> npt.NDArray[np.uint8]:
+    """Draws a figure into an array.
+
+    Args:
+        figure: The figure.
+
+    Returns:
+        uint8 `[height, width, 4]`, RGBA.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()

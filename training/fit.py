@@ -1,0 +1,397 @@
+"""Trains a separator from mixtures alone: `python -m training.fit --dataset mnist`."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_bss_tf.config import (
+    PRESETS,
+    ConfigError,
+    Preset,
+    check_choice,
+    get_preset,
+)
+from vae_bss_tf.datasets import DATASETS
+from vae_bss_tf.errors import CheckpointError, DataError, run_command
+from vae_bss_tf.files import write_json
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.run import Run
+    from vae_bss_tf.datasets import SourceBank
+
+SYSTEMS = ("vae", "ae")
+_PICTURED = 10
+_SCORED = 1_000
+_COPIES_ON_DISK = 10  # two backups and one being written, each with both moments of Adam, and the model
+
+
+def train(
+    preset: Preset,
+    *,
+    output: Path,
+    data_dir: Path | None = None,
+    system: str = "vae",
+    strategy: str = "auto",
+    resume: str | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> "Run":
+    """Trains a model and fills its run folder (see `training.run`).
+
+    Args:
+        preset: Settings of the model, the data and the training.
+        output: The run folder.
+        data_dir: Folder of the data set's files, as `datasets.load_bank` takes it.
+        system: What to train, one of `SYSTEMS`.
+        strategy: As `training.strategy.make_strategy` takes it.
+        resume: "latest" or a backup's name goes on with the run in `output`; None starts a new one.
+        force: Whether an earlier run in `output` is deleted first.
+        quiet: Whether to print one plain line an epoch instead of a progress bar.
+
+    Returns:
+        The run, with its model, metrics and figures written.
+
+    Raises:
+        ConfigError: The settings do not fit the data or each other.
+        DataError: The data cannot be read.
+        OutputExistsError: `output` holds something already.
+        CheckpointError: The run to resume is missing, damaged, or has other settings.
+        OSError: The disk is full or not writable.
+    """
+    preset = _complete(preset, check_choice("system", system, SYSTEMS))
+    banks = _load_banks(preset, data_dir)
+
+    import keras
+    import tensorflow as tf
+
+    from training import backup, callbacks, figures
+    from training import strategy as devices
+    from training.schedules import KLWeightSchedule, learning_rate_schedule
+    from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
+
+    config, data = preset.train, preset.data
+    distribution = devices.make_strategy(strategy)
+    run = _open_run(preset, system, output, resume, force)
+    print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
+
+    keras.utils.set_random_seed(config.seed)
+    with distribution.scope():
+        model = _build(preset)
+        model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate_schedule(config)),
+            jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
+            steps_per_execution=min(config.steps_per_execution, config.steps_per_epoch),
+        )
+    _check_disk(model, run.path)
+
+    epochs_done = backup.restore(model, run.path / "backup", preset.config_hash(), resume) if resume else 0
+    history_file = run.path / "history.csv"
+    callbacks.truncate_history(history_file, epochs_done)
+    past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file)]
+
+    validation = evaluation_mixtures(
+        banks["validation"], num_mixed=data.num_mixed, num_mixtures=config.validation_mixtures, seed=config.seed
+    )
+    validation_batch = min(config.batch_size, config.validation_mixtures)
+    validation_data = (
+        tf.data.Dataset.from_tensor_slices({"mixture": validation.mixtures})
+        .batch(validation_batch, drop_remainder=distribution.num_replicas_in_sync > 1)
+        .cache()
+    )
+    progress = callbacks.Progress(
+        config.batch_size,
+        config.epochs * config.steps_per_epoch * config.batch_size,
+        epochs_done * config.steps_per_epoch * config.batch_size,
+        quiet,
+    )
+    tensorboard = run.path / "tensorboard"
+    course: list[keras.callbacks.Callback] = [
+        callbacks.KLWeightCallback(KLWeightSchedule(config)),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(str(history_file), append=True),
+        callbacks.BestModel(run.path / "model.keras", max(past, default=None)),
+        keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
+        callbacks.SeparationPictures(
+            tensorboard / "separation", validation.mixtures[:_PICTURED], model.separate, config.epochs
+        ),
+        progress,
+        *([callbacks.EarlyStopping(config.early_stopping, past)] if config.early_stopping else []),
+        backup.EpochBackup(run.path / "backup", preset.config_hash()),
+    ]
+    started = time.perf_counter()
+    model.fit(
+        training_mixtures(
+            banks["train"],
+            num_mixed=data.num_mixed,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=epochs_done * config.steps_per_epoch,
+        ),
+        epochs=config.epochs,
+        initial_epoch=epochs_done,
+        steps_per_epoch=config.steps_per_epoch,
+        validation_data=validation_data,
+        callbacks=course,
+        verbose=0,
+        shuffle=False,
+    )
+    seconds = time.perf_counter() - started
+    _check_trained(callbacks.read_history(history_file), run.path)
+
+    figures.save(figures.history(callbacks.read_history(history_file)), run.path / "history.png")
+    _judge(run, banks["test"], progress, seconds, epochs_done, devices.describe(distribution))
+    return run
+
+
+def _complete(preset: Preset, system: str) -> Preset:
+    if system == "ae":
+        preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
+    if preset.model.num_sources < preset.data.max_mixed:
+        print(
+            f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "
+            f"{preset.data.max_mixed}; some outputs will hold more than one. Use --num-sources.",
+            file=sys.stderr,
+        )
+    return preset
+
+
+def _load_banks(preset: Preset, data_dir: Path | None) -> dict[str, "SourceBank"]:
+    from vae_bss_tf.datasets import SPLITS, load_bank
+
+    banks = {split: load_bank(preset.data.dataset, split, data_dir) for split in SPLITS}
+    if banks["train"].shape != preset.model.input_shape:
+        raise ConfigError(
+            f"{preset.data.dataset} has sources of shape {banks['train'].shape}, the model takes "
+            f"{preset.model.input_shape}; choose the preset that fits the data set."
+        )
+    return banks
+
+
+def _open_run(preset: Preset, system: str, output: Path, resume: str | None, force: bool) -> "Run":
+    from training.run import Run
+
+    if resume is None:
+        return Run.create(output, preset, system, force=force)
+    run = Run.load(output)
+    if run.system != system or run.preset != preset:
+        raise CheckpointError(
+            f"{output} was trained with other settings; give the same command again with --resume, or another --output."
+        )
+    return run
+
+
+def _build(preset: Preset) -> "keras.Model":
+    from vae_bss_tf.model import MultiSourceVAE
+
+    return MultiSourceVAE(
+        preset.model,
+        kl_weight=preset.train.kl_weight,
+        elbo_kl_weight=preset.train.final_kl_weight,
+        seed=preset.train.seed,
+        dtype=preset.train.mixed_precision,
+    )
+
+
+def _check_disk(model: "keras.Model", path: Path) -> None:
+    needed = _COPIES_ON_DISK * 4 * model.count_params()
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        shutil.rmtree(path) if not (path / "backup").exists() else None
+        raise DataError(
+            f"no space left on the disk of {path}: a training of this model needs {needed / 1e6:.0f} MB, "
+            f"{free / 1e6:.0f} MB are free. Free some, or choose another --output."
+        )
+
+
+def _check_trained(rows: list[dict[str, float]], path: Path) -> None:
+    if not rows or not (path / "model.keras").exists():
+        raise DataError(
+            "the training ended at once with a loss that is not finite; lower --learning-rate, start again with --force."
+        )
+
+
+def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs_done: int, device: str) -> None:
+    from training import figures
+    from training.scores import mean_scores
+    from vae_bss_tf.datasets.mixtures import evaluation_mixtures
+
+    model = run.model()
+    num_mixed = [run.preset.data.max_mixed]
+    truth = evaluation_mixtures(bank, num_mixed=num_mixed, num_mixtures=_SCORED)
+    outputs = model.predict({"mixture": truth.mixtures}, batch_size=_SCORED // 4, verbose=0)
+    shown = slice(0, _PICTURED)
+    figures.save(
+        figures.separation(truth.mixtures[shown], outputs["sources"][shown], truth.sources[shown]),
+        run.path / "separation.png",
+    )
+    metrics = {
+        "seed": run.preset.train.seed,
+        "device": device,
+        "seconds": round(seconds, 1),
+        "epochs_before_resume": epochs_done,
+        "mixtures_per_second": round(progress.mixtures_per_second),
+        "parameters": int(sum(variable.shape.num_elements() for variable in model.trainable_variables)),
+        "test": {"mixtures": _SCORED, "num_mixed": num_mixed},
+    }
+    if run.preset.model.num_sources >= run.preset.data.max_mixed:
+        metrics["test"]["vae"] = mean_scores(outputs["estimates"], truth)
+        metrics["test"]["vaem"] = mean_scores(outputs["sources"], truth)
+    write_json(run.path / "metrics.json", metrics)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    preset_name, preset = resolve(options)
+    model = preset.model
+    output = options.output or Path("runs") / "-".join(
+        [
+            preset_name,
+            *([] if options.system == "vae" else [options.system]),
+            f"k{model.num_sources}",
+            f"seed{preset.train.seed}",
+        ]
+    )
+    if options.dry_run:
+        print(json.dumps(preset.to_dict(), indent=2))
+        return
+    run = train(
+        preset,
+        output=output,
+        data_dir=options.data_dir,
+        system=options.system,
+        strategy=options.strategy,
+        resume=options.resume,
+        force=options.force,
+        quiet=options.quiet,
+    )
+    for name, scores in run.metrics["test"].items():
+        if isinstance(scores, dict):
+            print(
+                f"{name.upper()} on {run.metrics['test']['mixtures']} test mixtures: SI-SDR {scores['si_sdr']:.2f} dB, "
+                f"PSNR {scores['psnr']:.2f} dB (sources at full scale), {scores['psnr_halved']:.2f} dB (as mixed)"
+            )
+    print(f"{run.metrics['seconds']:.0f} s, {run.metrics['mixtures_per_second']:,} mixtures/s")
+    print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
+    where = f" --data-dir {options.data_dir}" if options.data_dir else ""
+    print(f"next: python -m training.evaluate --run {run.path}{where}")
+
+
+def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
+    """Makes the settings from a preset and the command's options.
+
+    Args:
+        options: As the command's parser gives them.
+
+    Returns:
+        The preset's name and the resolved settings.
+
+    Raises:
+        ConfigError: A name is unknown or a value is out of its range.
+    """
+    if options.dataset is not None:
+        check_choice("data set", options.dataset, DATASETS)
+    name = options.preset or options.dataset or "digits"
+    parts = get_preset(name).to_dict()
+    flags = {
+        "data": {"dataset": options.dataset, "num_mixed": options.num_mixed},
+        "model": {"num_sources": options.num_sources},
+        "train": {
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "learning_rate": options.learning_rate,
+            "kl_schedule": options.kl_schedule,
+            "kl_weight": options.kl_weight,
+            "mixed_precision": options.mixed_precision,
+            "early_stopping": options.early_stopping,
+            "seed": options.seed,
+            "jit_compile": options.jit_compile,
+        },
+    }
+    for part, values in flags.items():
+        parts[part].update({field: value for field, value in values.items() if value is not None})
+    for setting in options.set:
+        part, field, value = _parse_setting(setting)
+        check_choice("part of the settings", part, parts)
+        check_choice(f"{part} setting", field, parts[part])
+        parts[part][field] = value
+    return name, Preset.from_dict(parts)
+
+
+def _parse_setting(setting: str) -> tuple[str, str, Any]:
+    path, equals, text = setting.partition("=")
+    part, dot, field = path.partition(".")
+    if not (equals and dot):
+        raise ConfigError(f"--set {setting!r} is not of the form PART.FIELD=VALUE, such as model.latent_dim=10.")
+    try:
+        return part, field, json.loads(text)
+    except ValueError:
+        return part, field, text
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.fit",
+        description="Trains a separator from mixtures alone; by default on the digits that ship with scikit-learn.",
+        epilog="example: python -m training.fit --dataset mnist --data-dir DIR --epochs 24",
+    )
+    parser.add_argument("--dataset", help=f"what is mixed: {', '.join(DATASETS)} (default: digits, or the preset's)")
+    parser.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)} (default: the data set's own)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument("--system", default="vae", choices=SYSTEMS, help="what to train (default: %(default)s)")
+    parser.add_argument("--num-sources", type=int, metavar="K", help="sources that the model emits")
+    parser.add_argument(
+        "--num-mixed", type=_counts, metavar="M[,M...]", help="sources in a mixture, 1 to 4, or several counts to mix"
+    )
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch-size", type=int, help="mixtures a step, over all devices")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--kl-schedule", help="course of the KL weight: constant, linear, cyclical, decay")
+    parser.add_argument("--kl-weight", type=float, help="KL weight (beta) that the course starts from or rises to")
+    parser.add_argument("--mixed-precision", help="float32, mixed_bfloat16 or mixed_float16")
+    parser.add_argument("--early-stopping", type=int, metavar="EPOCHS", help="stop after so many epochs without gain")
+    parser.add_argument("--jit-compile", action=argparse.BooleanOptionalAction, default=None, help="compile by XLA")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="any other setting, e.g. model.latent_dim=10",
+    )
+    parser.add_argument("--strategy", default="auto", help="auto, mirrored or single (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="run folder (default: runs/PRESET-kK-seedSEED)")
+    parser.add_argument(
+        "--resume", nargs="?", const="latest", metavar="BACKUP", help="go on with a stopped run, from its latest backup"
+    )
+    parser.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
+    parser.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

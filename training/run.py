@@ -1,0 +1,136 @@
+"""A run folder: everything about one training, readable without the command that made it.
+
+config.json      settings, seed, system, versions of the libraries
+model.keras      the model of the best validation ELBO
+metrics.json     time, speed and scores
+history.csv      loss, ELBO, likelihood and KL of each epoch
+separation.png   separated held-out mixtures
+history.png      the curves of history.csv
+backup/          the state to resume from
+tensorboard/     the same for TensorBoard
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from vae_bss_tf.config import Preset
+from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
+from vae_bss_tf.files import write_json
+
+_LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training's folder and settings.
+
+    Attributes:
+        path: The folder.
+        preset: The resolved settings.
+        system: What was trained, such as "vae".
+    """
+
+    path: Path
+    preset: Preset
+    system: str
+
+    @classmethod
+    def create(cls, path: Path, preset: Preset, system: str, *, force: bool = False) -> "Run":
+        """Makes a new run folder with its `config.json`.
+
+        Args:
+            path: The folder.
+            preset: The resolved settings.
+            system: What is to be trained.
+            force: Whether an earlier run there is deleted first. A folder that is no run is never deleted.
+
+        Returns:
+            The run.
+
+        Raises:
+            OutputExistsError: The folder holds something already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not (path / "config.json").is_file():
+                raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
+            if not force:
+                raise OutputExistsError(
+                    f"{path} holds an earlier run; go on with it by --resume, replace it by --force, "
+                    "or choose another --output."
+                )
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, preset, system)
+        write_json(path / "config.json", run._description())
+        return run
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Run":
+        """Opens a run folder.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The run.
+
+        Raises:
+            CheckpointError: It is missing, is no run, or its settings cannot be read.
+        """
+        path = Path(path)
+        try:
+            content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            return cls(path, Preset.from_dict(content), content["system"])
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"
+            ) from error
+        except (ValueError, KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{path / 'config.json'} cannot be read ({error}); it is damaged or of another version."
+            ) from error
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Contents of `metrics.json`; empty before the training has ended."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def model(self) -> keras.Model:
+        """Loads the trained model.
+
+        Returns:
+            The model, not compiled.
+
+        Raises:
+            CheckpointError: `model.keras` is missing or damaged.
+        """
+        # Registers the classes that the file names.
+        import vae_bss_tf.model  # noqa: F401
+
+        path = self.path / "model.keras"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.path} has no model.keras; end its training by the same command with --resume."
+            )
+        try:
+            return keras.models.load_model(path, compile=False)
+        except Exception as error:  # h5py, zipfile and Keras each raise their own
+            raise CheckpointError(
+                f"{path} cannot be read ({type(error).__name__}); it is damaged: train again."
+            ) from error
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "system": self.system,
+            **self.preset.to_dict(),
+            "config_hash": self.preset.config_hash(),
+            "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in _LIBRARIES}},
+        }

@@ -1,0 +1,61 @@
+"""Devices: one, or several kept equal by `tf.distribute.MirroredStrategy`."""
+
+import tensorflow as tf
+
+from vae_bss_tf.config import check_choice
+
+STRATEGIES = ("auto", "mirrored", "single")
+_LOGICAL_CPUS = 2
+
+
+def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
+    """Chooses the strategy that a training runs under.
+
+    Args:
+        name: "auto" mirrors over the GPUs when there is more than one; "mirrored" always mirrors, over two logical
+            CPU devices where there is no GPU (a check of the code, not a gain in speed); "single" never does.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ConfigError: The name is another.
+    """
+    check_choice("strategy", name, STRATEGIES)
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "mirrored" and not gpus:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        if tf.config.get_logical_device_configuration(cpu) is None:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * _LOGICAL_CPUS)
+        devices = [f"CPU:{i}" for i in range(_LOGICAL_CPUS)]
+        # The default all-reduce crashes on logical CPU devices when a call runs several steps.
+        return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def can_jit_compile(strategy: tf.distribute.Strategy) -> bool:
+    """Says whether XLA can compile a step under a strategy: not on several CPU replicas.
+
+    Args:
+        strategy: As `make_strategy` gives it.
+
+    Returns:
+        True or False.
+    """
+    return strategy.num_replicas_in_sync == 1 or bool(tf.config.list_physical_devices("GPU"))
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Names the devices of a strategy.
+
+    Args:
+        strategy: As `make_strategy` gives it.
+
+    Returns:
+        Such as "1 x CPU" or "4 x GPU, mirrored".
+    """
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    replicas = strategy.num_replicas_in_sync
+    return f"{replicas} x {kind}" + (", mirrored" if replicas > 1 else "")
