@@ -18,6 +18,8 @@ def separation(
 ) -> Figure:
     """Draws a column for each mixture: the mixture, each source, their sum, and the true sources.
 
+    In a column, white is the mixture's brightest pixel for the mixture and the sum, the sources' for the rest.
+
     Args:
         mixtures: `[num_mixtures, height, width]`.
         sources: `[num_mixtures, num_sources, height, width]`.
@@ -35,8 +37,9 @@ def separation(
     figure = Figure(figsize=(0.9 * len(mixtures) + 0.8, 0.9 * aspect * len(rows) + 0.2), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), len(mixtures), squeeze=False)
     for (title, images), row in zip(rows, axes, strict=True):
-        for image, mixture, axis in zip(images, mixtures, row, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=max(float(mixture.max()), 1e-6), interpolation="nearest")
+        brightest = (mixtures if title in ("mixture", "sum") else sources).reshape(len(mixtures), -1).max(axis=1)
+        for image, white, axis in zip(images, brightest, row, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=max(float(white), 1e-6), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
     return figure
@@ -44,6 +47,8 @@ def separation(
 
 def history(rows: Sequence[dict[str, float]]) -> Figure:
     """Draws the ELBO, the likelihood and the KL of each epoch, in training and on held-out mixtures.
+
+    A baseline's history holds none of them: its loss is drawn.
 
     Args:
         rows: A dictionary for each epoch, as `callbacks.read_history` gives them.
@@ -56,11 +61,12 @@ def history(rows: Sequence[dict[str, float]]) -> Figure:
         ("log_likelihood", "log-likelihood (nats)"),
         ("kl", "KL (nats)"),
     ]
+    panels = [panel for panel in panels if panel[0] in rows[0]] or [("loss", "loss")]
     epochs = [row["epoch"] + 1 for row in rows]
-    figure = Figure(figsize=(12, 3.2), dpi=110, layout="constrained")
-    for axis, (name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        if name in rows[0]:
-            axis.plot(epochs, [row[name] for row in rows], label="training", lw=1.2)
+    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=110, layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axis.plot(epochs, [row[name] for row in rows], label="training", lw=1.2)
+        if f"val_{name}" in rows[0]:
             axis.plot(epochs, [row[f"val_{name}"] for row in rows], label="validation", lw=1.2)
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
