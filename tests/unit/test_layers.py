@@ -1,0 +1,117 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_bss_tf.layers import DenseBlock, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+from vae_bss_tf.masking import ratio_mask
+
+BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
+
+LAYERS = [
+    (DenseBlock(9), [(BATCH, 11)]),
+    (MultiSourceEncoder(SOURCES, LATENT, (12, 10)), [(BATCH, *SHAPE)]),
+    (SourceDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
+    (GaussianSampler(seed=3), [(BATCH, SOURCES, LATENT), (BATCH, SOURCES, LATENT)]),
+    (SourceMask(), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
+]
+
+
+def arrays(shapes):
+    rng = np.random.default_rng(0)
+    return [rng.uniform(size=shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize(("layer", "shapes"), LAYERS, ids=lambda value: getattr(value, "name", ""))
+class TestEveryLayer:
+    def test_static_shapes_are_the_real_ones(self, layer, shapes):
+        outputs = keras.tree.flatten(layer(*arrays(shapes)))
+        static = layer.compute_output_shape(*shapes)
+        static = static if isinstance(static[0], tuple) else (static,)
+        assert [tuple(o.shape) for o in outputs] == [tuple(s) for s in static]
+
+    def test_config_and_file_round_trip_give_the_same_outputs(self, layer, shapes, tmp_path):
+        inputs = [keras.Input(shape[1:]) for shape in shapes]
+        model = keras.Model(inputs, layer(*inputs))
+        model.save(tmp_path / "m.keras")
+        loaded = keras.models.load_model(tmp_path / "m.keras")
+        assert loaded.layers[-1].get_config() == layer.get_config()
+        for a, b in zip(
+            keras.tree.flatten(model(arrays(shapes))), keras.tree.flatten(loaded(arrays(shapes))), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+    def test_float16_policy_computes_in_float16_and_stores_in_float32(self, layer, shapes):
+        half = type(layer).from_config({**layer.get_config(), "dtype": "mixed_float16", "name": "half"})
+        outputs = keras.tree.flatten(half(*[tf.cast(a, tf.float16) for a in arrays(shapes)]))
+        assert all(np.isfinite(o).all() for o in outputs)
+        assert all(variable.dtype in ("float32", "int32") for variable in half.weights)
+
+
+def test_block_is_dense_normalised_rectified():
+    block = DenseBlock(8)
+    inputs = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
+    outputs = block(inputs, training=True).numpy()
+    linear = inputs @ block.dense.kernel.numpy() + block.dense.bias.numpy()
+    normalised = (linear - linear.mean(0)) / np.sqrt(linear.var(0) + 1e-5)
+    np.testing.assert_allclose(outputs, np.maximum(normalised, 0), atol=1e-5)
+
+
+def test_kernels_and_biases_start_uniform_within_one_over_root_fan_in():
+    block = DenseBlock(400)
+    block.build((None, 256))
+    for values in (block.dense.kernel.numpy(), block.dense.bias.numpy()):
+        assert np.abs(values).max() <= 1 / 16
+        assert values.std() == pytest.approx(1 / 16 / np.sqrt(3), rel=0.1)
+
+
+def test_one_decoder_serves_all_sources():
+    decoder = SourceDecoder(SHAPE, (10,))
+    latents = arrays([(2, SOURCES, LATENT)])[0]
+    together = decoder(latents).numpy()
+    for k in range(SOURCES):
+        np.testing.assert_allclose(decoder(latents[:, k : k + 1]).numpy()[:, 0], together[:, k], atol=1e-6)
+    assert together.min() > 0
+    assert together.max() < 1
+
+
+def test_sampler_follows_the_posterior_and_takes_the_mean_at_inference():
+    sampler = GaussianSampler(seed=1)
+    mean, log_variance = np.full((40_000, 1, 2), 3.0, np.float32), np.full((40_000, 1, 2), np.log(4.0), np.float32)
+    first, second = (sampler(mean, log_variance, training=True).numpy() for _ in range(2))
+    assert first.mean() == pytest.approx(3.0, abs=0.05)
+    assert first.std() == pytest.approx(2.0, rel=0.02)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02
+    np.testing.assert_array_equal(sampler(mean, log_variance), mean)
+
+
+def test_sampler_noise_depends_on_seed_and_step_alone():
+    mean = log_variance = np.zeros((4, 2, 3), np.float32)
+    one, same, other = GaussianSampler(seed=1), GaussianSampler(seed=1), GaussianSampler(seed=2)
+    one(mean, log_variance, training=True)
+    same.build(mean.shape, mean.shape)
+    same.step.assign(1)
+    second = one(mean, log_variance, training=True).numpy()
+    np.testing.assert_array_equal(second, same(mean, log_variance, training=True))
+    other.build(mean.shape, mean.shape)
+    other.step.assign(1)
+    assert not np.allclose(second, other(mean, log_variance, training=True))
+
+
+def test_mask_sums_to_the_mixture_even_where_all_is_silent():
+    estimates = np.random.default_rng(2).uniform(size=(4, 3, 5, 5)).astype(np.float32)
+    mixture = np.random.default_rng(3).uniform(size=(4, 5, 5)).astype(np.float32)
+    estimates[0] = 0.0
+    estimates[1] = 1e-38
+    mixture[2] = 0.0
+    estimates[3, :, 0, 0] = 0.0
+    sources = ratio_mask(estimates, mixture).numpy()
+    np.testing.assert_allclose(sources.sum(axis=1), mixture, atol=2e-7)
+    assert np.isfinite(sources).all()
+    np.testing.assert_array_equal(sources[2], 0.0)
+
+
+def test_mask_is_the_papers_ratio():
+    estimates, mixture = arrays([(2, 3, 4, 4), (2, 4, 4)])
+    expected = estimates / estimates.sum(axis=1, keepdims=True) * mixture[:, np.newaxis]
+    np.testing.assert_allclose(SourceMask()(estimates, mixture), expected, rtol=1e-5)
