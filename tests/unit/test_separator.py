@@ -1,0 +1,221 @@
+"""The separator on waveforms and files: length, rate, channels, sums, order of the sources, memory, bad input."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vae_bss_tf import separator
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
+from vae_bss_tf.separator import Separator
+
+AUDIO = AudioConfig(sample_rate=4_000, n_fft=256, hop_length=64, num_frames=32, num_bins=128)
+
+
+class BandSplit:
+    """Gives the bins below 500 Hz to one source and the others to the next, in an order that changes each time."""
+
+    def __init__(self, num_sources: int = 2, alternate: bool = True) -> None:
+        self.num_sources = num_sources
+        self.calls = itertools.count()
+        self.alternate = alternate
+
+    def separate(self, mixtures: np.ndarray) -> np.ndarray:
+        frames, bins = AUDIO.feature_shape
+        sources = np.zeros((len(mixtures), self.num_sources, frames, bins), np.float32)
+        low = np.arange(bins) * AUDIO.sample_rate / AUDIO.n_fft < 500
+        for separated, mixture in zip(sources, mixtures, strict=True):
+            first = next(self.calls) % 2 if self.alternate else 0
+            separated[first] = mixture * low
+            separated[1 - first] = mixture * ~low
+        return sources
+
+
+@pytest.fixture
+def two_bands() -> Separator:
+    return Separator(BandSplit(), AUDIO)
+
+
+def chord(sample_rate: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    time = np.arange(int(seconds * sample_rate)) / sample_rate
+    swell = 0.6 + 0.4 * np.sin(2 * np.pi * 0.7 * time)
+    low, high = 0.3 * np.sin(2 * np.pi * 220 * time) * swell, 0.3 * np.sin(2 * np.pi * 1_200 * time)
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+@pytest.mark.parametrize("sample_rate", [4_000, 8_000, 11_025, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6, 5.13])
+def test_length_and_sum_are_the_inputs(two_bands: Separator, sample_rate: int, seconds: float) -> None:
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, int(sample_rate * seconds) + 1).astype(np.float32)
+    sources = two_bands.separate(waveform, sample_rate)
+    assert sources.shape == (2, len(waveform))
+    assert sources.dtype == np.float32
+    assert np.abs(sources.sum(axis=0) - waveform).max() < 1e-5
+
+
+@pytest.mark.parametrize("sample_rate", [4_000, 44_100])
+def test_sources_keep_their_order_from_window_to_window(two_bands: Separator, sample_rate: int) -> None:
+    low, high = chord(sample_rate, 40)
+    sources = two_bands.separate(low + high, sample_rate)
+    inner = slice(sample_rate // 10, -sample_rate // 10)
+    error = min(np.abs(sources[order] - [low, high])[:, inner].max() for order in ([0, 1], [1, 0]))
+    assert error < 0.01
+
+
+def test_block_lengths_do_not_matter(two_bands: Separator) -> None:
+    waveform = np.random.default_rng(1).uniform(-0.5, 0.5, (30_000, 1)).astype(np.float32)
+
+    def blocks(length: int) -> Iterator[np.ndarray]:
+        return (waveform[i : i + length] for i in range(0, len(waveform), length))
+
+    whole, pieces = (
+        np.concatenate(list(Separator(BandSplit(alternate=False), AUDIO).stream(blocks(n), 8_000, 1, "it")))
+        for n in (30_000, 777)
+    )
+    assert whole.shape == (30_000, 2, 1)
+    assert np.abs(whole - pieces).max() < 1e-6
+
+
+def test_channels_are_separated_by_one_mask(two_bands: Separator) -> None:
+    low, high = chord(8_000, 3)
+    sources = two_bands.separate(np.stack([low + high, 0.5 * low]), 8_000)
+    assert sources.shape == (2, 2, 24_000)
+    order = np.argsort([np.abs(np.fft.rfft(source[0]))[:1_500].sum() for source in sources])[::-1]
+    inner = slice(800, -800)
+    assert np.abs(sources[order[0]] - [low, 0.5 * low])[:, inner].max() < 0.01
+    assert np.abs(sources[order[1]] - [high, 0 * high])[:, inner].max() < 0.01
+
+
+def test_what_the_model_cannot_hear_follows_the_louder_source(two_bands: Separator) -> None:
+    low, _ = chord(44_100, 3)
+    hiss = 0.01 * np.sin(2 * np.pi * 9_000 * np.arange(len(low)) / 44_100)
+    sources = two_bands.separate(low + hiss, 44_100)
+    levels = np.abs(np.fft.rfft(sources[:, 44_100:88_200]))[:, 9_000]
+    assert levels.max() > 100 * levels.min()
+
+
+def write(path: Path, samples: np.ndarray, sample_rate: int = 8_000, **options: str) -> Path:
+    soundfile.write(path, samples, sample_rate, **options)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_24")])
+def test_files_keep_rate_channels_length_and_coding(
+    two_bands: Separator, tmp_path: Path, suffix: str, subtype: str
+) -> None:
+    low, high = chord(11_025, 2.3)
+    path = write(tmp_path / f"duet.{suffix}", np.stack([low + high, low], axis=1), 11_025, subtype=subtype)
+    seconds: list[float] = []
+    result = two_bands.separate_file(path, tmp_path / "stems", progress=seconds.append)
+    assert [p.name for p in result.sources.values()] == [f"duet_source1.{suffix}", f"duet_source2.{suffix}"]
+    assert sum(seconds) == pytest.approx(2.3, abs=1e-3)
+    info = [soundfile.info(p) for p in result.sources.values()]
+    assert {(i.samplerate, i.channels, i.frames, i.subtype) for i in info} == {(11_025, 2, len(low), subtype)}
+    sources = [soundfile.read(p)[0] for p in result.sources.values()]
+    assert np.abs(sum(sources) - soundfile.read(path)[0]).max() < 1e-4
+    assert sorted(p.name for p in (tmp_path / "stems").iterdir()) == sorted(p.name for p in result.sources.values())
+
+
+@pytest.mark.parametrize(("file_format", "expected"), [("flac", "FLAC"), ("ogg", "OGG"), ("mp3", "MP3")])
+def test_another_format_can_be_asked_for(two_bands: Separator, tmp_path: Path, file_format: str, expected: str) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(16_000, 1)), 16_000)
+    result = two_bands.separate_file(path, tmp_path, file_format=file_format)
+    assert {soundfile.info(p).format for p in result.sources.values()} == {expected}
+    assert {p.suffix for p in result.sources.values()} == {f".{file_format}"}
+
+
+def test_a_remix_is_the_weighted_sum(two_bands: Separator, tmp_path: Path) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)), subtype="FLOAT")
+    result = two_bands.separate_file(path, tmp_path, gains_db=(-6, float("-inf")))
+    first = soundfile.read(result.sources[1])[0]
+    assert result.remix is not None
+    assert np.abs(soundfile.read(result.remix)[0] - first * 10 ** (-6 / 20)).max() < 1e-6
+    with pytest.raises(ConfigError, match="3 gains were given; the model has 2 sources"):
+        two_bands.separate_file(path, tmp_path, gains_db=(0, 0, 0), force=True)
+
+
+def test_silent_sources_are_left_out_on_demand(tmp_path: Path) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)))
+    three = Separator(BandSplit(3), AUDIO)
+    result = three.separate_file(path, tmp_path / "stems", skip_silent=True)
+    assert sorted(result.sources) == [1, 2]
+    assert result.levels[2] < separator.SILENT_SOURCE_DB
+    assert len(list((tmp_path / "stems").iterdir())) == 2
+
+
+def test_existing_files_are_not_overwritten(two_bands: Separator, tmp_path: Path) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 1)))
+    two_bands.separate_file(path, tmp_path)
+    with pytest.raises(OutputExistsError, match="--force"):
+        two_bands.separate_file(path, tmp_path)
+    two_bands.separate_file(path, tmp_path, force=True)
+
+
+def test_memory_does_not_grow_with_the_recording() -> None:
+    read = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal read
+        rng = np.random.default_rng(2)
+        for _ in range(200):
+            read += 80_000
+            yield rng.uniform(-0.1, 0.1, (80_000, 1)).astype(np.float32)
+
+    written, furthest = 0, 0
+    for block in Separator(BandSplit(), AUDIO).stream(blocks(), 8_000, 1, "it"):
+        written += len(block)
+        furthest = max(furthest, read - written)
+    assert written == 200 * 80_000
+    assert furthest < 5 * 80_000
+
+
+def truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 80_000)
+    write(path.with_name("whole.flac"), noise)
+    content = path.with_name("whole.flac").read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "empty": Path.touch,
+    "is silent": lambda path: write(path, np.zeros(8_000)),
+    "cannot be read as audio": lambda path: path.write_bytes(b"no audio at all"),
+    "damaged|truncated": truncated,
+    "NaN": lambda path: write(path, np.where(np.arange(8_000) == 7_000, np.nan, 0.1), subtype="FLOAT"),
+    "8 channels": lambda path: write(path, np.full((8_000, 8), 0.1)),
+    "1 samples": lambda path: write(path, np.ones(1)),
+    "no file": lambda path: None,
+}
+
+
+@pytest.mark.parametrize(("message", "spoil"), BAD.items(), ids=list(BAD))
+def test_bad_recordings_are_refused_and_nothing_is_left_behind(
+    two_bands: Separator, tmp_path: Path, message: str, spoil: Callable[[Path], object]
+) -> None:
+    path = tmp_path / ("bad.flac" if spoil is truncated else "bad.wav")
+    spoil(path)
+    with pytest.raises(DataError, match=message) as error:
+        two_bands.separate_file(path, tmp_path / "stems")
+    assert "bad" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "stems").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros(8_000), "silent"),
+        (np.ones((8, 8_000)), "8 channels"),
+        (np.ones(1), "1 samples"),
+        (np.full(8_000, np.nan), "NaN"),
+        (np.ones((1, 1, 8_000)), "shape"),
+    ],
+    ids=["silent", "channels", "short", "nan", "shape"],
+)
+def test_bad_waveforms_are_refused(two_bands: Separator, waveform: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        two_bands.separate(waveform, 8_000)

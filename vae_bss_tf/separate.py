@@ -1,0 +1,150 @@
+"""Separates recordings into one file for each source: `python -m vae_bss_tf.separate duet.wav --model MODEL`."""
+
+import argparse
+import collections
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vae_bss_tf import audio_files
+from vae_bss_tf.errors import ConfigError, DataError, run_command
+from vae_bss_tf.files import replacing
+from vae_bss_tf.separator import FORMATS, SeparatedFile, Separator
+
+_PICTURED_SECONDS = 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    paths = _inputs(options.inputs)
+    recordings = [audio_files.describe(path) for path in paths]
+    gains = None if options.gains is None else _gains(options.gains)
+    separator = Separator.load(options.model)
+    print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
+    for recording in recordings:
+        with tqdm(
+            total=round(recording.seconds, 1), desc=recording.path.name, unit="s", disable=options.quiet
+        ) as progress:
+            result = separator.separate_file(
+                recording.path,
+                options.output,
+                file_format=options.format,
+                gains_db=gains,
+                skip_silent=options.skip_silent,
+                force=options.force,
+                progress=progress.update,
+            )
+        _report(recording.path, result)
+        if options.figure:
+            place = options.output / f"{recording.path.stem}_sources.png"
+            _save_figure(recording.path, result, separator, place)
+            print(f"  {place}")
+    print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+
+
+def _inputs(given: Sequence[Path]) -> list[Path]:
+    paths = list(itertools.chain.from_iterable(audio_files.find(p) if p.is_dir() else [p] for p in given))
+    repeated = [stem for stem, count in collections.Counter(path.stem for path in paths).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"several inputs are named {repeated[0]!r}; separate them one by one into folders of their own."
+        )
+    return paths
+
+
+def _gains(text: str) -> tuple[float, ...]:
+    try:
+        gains = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        gains = (float("nan"),)
+    if not all(gain < float("inf") for gain in gains):  # NaN included
+        raise ConfigError(f"gains {text!r} are not numbers in dB with commas between, such as 0,-6,-inf.")
+    return gains
+
+
+def _report(path: Path, result: SeparatedFile) -> None:
+    print(path)
+    for k, level in enumerate(result.levels, start=1):
+        if k in result.sources:
+            print(f"  {result.sources[k]}  {level:+.1f} dB")
+        else:
+            print(f"  source {k} is silent ({level:+.1f} dB against the recording) and was left out")
+    if result.remix is not None:
+        print(f"  {result.remix}")
+    if result.clipped:
+        print(f"warning: {result.clipped} samples exceeded full scale and were clipped; use --format wav on a "
+              "recording of floats, or a quieter one.", file=sys.stderr)  # fmt: skip
+
+
+def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rate = separator.audio.sample_rate
+    shown = [("mixture", path), *((f"source {k}", source) for k, source in result.sources.items())]
+    figure, axes = pyplot.subplots(len(shown), sharex=True, squeeze=False, figsize=(10, 2 * len(shown)))
+    for axis, (title, file) in zip(axes[:, 0], shown, strict=True):
+        waveform, length = [np.zeros(0, np.float32)], 0
+        for block in audio_files.mono(audio_files.describe(file), rate):
+            waveform.append(block)
+            length += len(block)
+            if length > _PICTURED_SECONDS * rate:
+                break
+        axis.specgram(
+            np.concatenate(waveform)[: int(_PICTURED_SECONDS * rate)] + 1e-10,
+            NFFT=separator.audio.n_fft,
+            noverlap=separator.audio.n_fft - separator.audio.hop_length,
+            Fs=rate,
+            vmin=-120,
+            vmax=-40,
+        )
+        axis.set(title=title, ylabel="Hz")
+    axes[-1, 0].set_xlabel("s")
+    figure.tight_layout()
+    with replacing(place) as partial:
+        figure.savefig(partial, dpi=120)
+    pyplot.close(figure)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vae_bss_tf.separate",
+        description="Separates recordings of any length into one file for each source.",
+        epilog="example: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems",
+    )
+    parser.add_argument("inputs", nargs="+", type=Path, help="recordings, or folders of them")
+    parser.add_argument("--model", required=True, type=Path, help="run folder or exported model of audio")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write {name}_source{k} files to")
+    parser.add_argument("--format", choices=FORMATS, help="format of the files (default: the recording's own)")
+    parser.add_argument(
+        "--gains",
+        metavar="DB,DB,...",
+        help="also write a remix with these gains, such as 0,-6,-inf (or --gains=-inf,0)",
+    )
+    parser.add_argument("--figure", action="store_true", help="also write spectrograms of the first 30 s as a PNG")
+    parser.add_argument("--skip-silent", action="store_true", help="leave out sources 40 dB below the recording")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
