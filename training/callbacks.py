@@ -175,12 +175,13 @@ def read_history(path: Path) -> list[dict[str, float]]:
         path: The file; need not exist.
 
     Returns:
-        A dictionary for each epoch.
+        A dictionary for each epoch, without what Keras had no value for.
     """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{name: float(value) for name, value in row.items() if value != "NA"} for row in rows]
 
 
 def truncate_history(path: Path, epochs: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
     PRESETS,
     ConfigError,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from training.run import Run
     from vae_bss_tf.datasets import SourceBank
 
-SYSTEMS = ("vae", "ae")
+SYSTEMS = ("vae", "ae", *BASELINES)
 _PICTURED = 10
 _SCORED = 1_000
 _COPIES_ON_DISK = 10  # two backups and one being written, each with both moments of Adam, and the model
@@ -79,12 +80,14 @@ def train(
 
     config, data = preset.train, preset.data
     distribution = devices.make_strategy(strategy)
+    if system in BASELINES:
+        _check_baseline(preset, system, distribution.num_replicas_in_sync)
     run = _open_run(preset, system, output, resume, force)
     print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
 
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
-        model = _build(preset)
+        model = _build(preset, system)
         model.compile(
             optimizer=keras.optimizers.Adam(learning_rate_schedule(config)),
             jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
@@ -95,7 +98,7 @@ def train(
     epochs_done = backup.restore(model, run.path / "backup", preset.config_hash(), resume) if resume else 0
     history_file = run.path / "history.csv"
     callbacks.truncate_history(history_file, epochs_done)
-    past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file)]
+    past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
 
     validation = evaluation_mixtures(
         banks["validation"], num_mixed=data.num_mixed, num_mixtures=config.validation_mixtures, seed=config.seed
@@ -113,17 +116,21 @@ def train(
         quiet,
     )
     tensorboard = run.path / "tensorboard"
-    course: list[keras.callbacks.Callback] = [
+    # Baselines have no ELBO and no KL weight; they end with their last weights.
+    elbo_course: list[keras.callbacks.Callback] = [
         callbacks.KLWeightCallback(KLWeightSchedule(config)),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.CSVLogger(str(history_file), append=True),
         callbacks.BestModel(run.path / "model.keras", max(past, default=None)),
-        keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
         callbacks.SeparationPictures(
             tensorboard / "separation", validation.mixtures[:_PICTURED], model.separate, config.epochs
         ),
-        progress,
         *([callbacks.EarlyStopping(config.early_stopping, past)] if config.early_stopping else []),
+    ]
+    course: list[keras.callbacks.Callback] = [
+        *([] if system in BASELINES else elbo_course),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(str(history_file), append=True),
+        keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
+        progress,
         backup.EpochBackup(run.path / "backup", preset.config_hash()),
     ]
     started = time.perf_counter()
@@ -138,12 +145,14 @@ def train(
         epochs=config.epochs,
         initial_epoch=epochs_done,
         steps_per_epoch=config.steps_per_epoch,
-        validation_data=validation_data,
+        validation_data=None if system in BASELINES else validation_data,
         callbacks=course,
         verbose=0,
         shuffle=False,
     )
     seconds = time.perf_counter() - started
+    if system in BASELINES:
+        callbacks.save_model(model, run.path / "model.keras")
     _check_trained(callbacks.read_history(history_file), run.path)
 
     figures.save(figures.history(callbacks.read_history(history_file)), run.path / "history.png")
@@ -188,9 +197,21 @@ def _open_run(preset: Preset, system: str, output: Path, resume: str | None, for
     return run
 
 
-def _build(preset: Preset) -> "keras.Model":
+def _check_baseline(preset: Preset, system: str, num_replicas: int) -> None:
+    if num_replicas > 1:
+        raise ConfigError(f"{system} trains on one device; use --strategy single.")
+    if preset.train.mixed_precision != "float32":
+        raise ConfigError(f"{system} trains in float32; leave out --mixed-precision {preset.train.mixed_precision}.")
+    if preset.train.early_stopping:
+        raise ConfigError(f"{system} has no validation ELBO to stop by; leave out --early-stopping.")
+
+
+def _build(preset: Preset, system: str) -> "keras.Model":
+    from vae_bss_tf import baselines
     from vae_bss_tf.model import MultiSourceVAE
 
+    if system in BASELINES:
+        return baselines.build(system, preset.model, seed=preset.train.seed)
     return MultiSourceVAE(
         preset.model,
         kl_weight=preset.train.kl_weight,
@@ -214,7 +235,7 @@ def _check_disk(model: "keras.Model", path: Path) -> None:
 def _check_trained(rows: list[dict[str, float]], path: Path) -> None:
     if not rows or not (path / "model.keras").exists():
         raise DataError(
-            "the training ended at once with a loss that is not finite; lower --learning-rate, start again with --force."
+            "the training ended at once with a loss that is not finite; lower --learning-rate and use --force."
         )
 
 
@@ -226,10 +247,16 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
     model = run.model()
     num_mixed = [run.preset.data.max_mixed]
     truth = evaluation_mixtures(bank, num_mixed=num_mixed, num_mixtures=_SCORED)
-    outputs = model.predict({"mixture": truth.mixtures}, batch_size=_SCORED // 4, verbose=0)
+    if run.system in BASELINES:
+        sources = model.separate(truth.mixtures, run.preset.model.num_sources)
+        scored = {run.system: sources}
+    else:
+        outputs = model.predict({"mixture": truth.mixtures}, batch_size=_SCORED // 4, verbose=0)
+        sources = outputs["sources"]
+        scored = {"vae": outputs["estimates"], "vaem": sources}
     shown = slice(0, _PICTURED)
     figures.save(
-        figures.separation(truth.mixtures[shown], outputs["sources"][shown], truth.sources[shown]),
+        figures.separation(truth.mixtures[shown], sources[shown], truth.sources[shown]),
         run.path / "separation.png",
     )
     metrics = {
@@ -242,8 +269,7 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
         "test": {"mixtures": _SCORED, "num_mixed": num_mixed},
     }
     if run.preset.model.num_sources >= run.preset.data.max_mixed:
-        metrics["test"]["vae"] = mean_scores(outputs["estimates"], truth)
-        metrics["test"]["vaem"] = mean_scores(outputs["sources"], truth)
+        metrics["test"].update({name: mean_scores(estimates, truth) for name, estimates in scored.items()})
     write_json(run.path / "metrics.json", metrics)
 
 

@@ -113,6 +113,8 @@ class Run:
             CheckpointError: `model.keras` is missing or damaged.
         """
         # Registers the classes that the file names.
+        import vae_bss_tf.baselines.glo
+        import vae_bss_tf.baselines.mixit
         import vae_bss_tf.model  # noqa: F401
 
         path = self.path / "model.keras"
