@@ -1,0 +1,201 @@
+"""`manifest.json`, which describes an export to programs, and `README.md`, its model card for people."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from export.formats import FORMATS
+from export.onnx import OPSET
+from export.parity import Reference
+from training.run import Run
+from vae_bss_tf.config import Preset
+from vae_bss_tf.files import sha256
+from vae_bss_tf.runtime import INPUT, SIGNATURE
+
+_LIBRARIES = (
+    "vae-bss-tf",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What the manifest and the card are made from.
+
+    Attributes:
+        name: Name of the export, its folder's.
+        command: The command that made it.
+        run: The run it was made from.
+        reference: The held-out mixtures and the model's outputs.
+        reports: What the gate measured, by name of format.
+        dynamic_batch: Whether the TFLite files take any number of mixtures.
+    """
+
+    name: str
+    command: str
+    run: Run
+    reference: Reference
+    reports: dict[str, dict[str, Any]]
+    dynamic_batch: bool
+
+
+def manifest(export: Export, folder: Path) -> dict[str, Any]:
+    """Describes an export.
+
+    Args:
+        export: What was exported and measured.
+        folder: Where its files stand.
+
+    Returns:
+        What `manifest.json` holds: `formats` lists each file with its size and SHA-256.
+    """
+    preset, held_out = export.run.preset, export.reference.held_out
+    return {
+        "name": export.name,
+        "command": export.command,
+        "num_sources": preset.model.num_sources,
+        "signatures": _signatures(preset),
+        "preset": preset.to_dict(),
+        "config_hash": preset.config_hash(),
+        "onnx_opset": OPSET,
+        "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in _LIBRARIES}},
+        "reference": {
+            "dataset": preset.data.dataset,
+            "split": "test",
+            "num_mixtures": len(held_out.mixtures),
+            "num_mixed": list(preset.data.num_mixed),
+            "scores_db": export.reference.scores,
+        },
+        "formats": {name: _entry(name, export, folder) for name in export.reports},
+    }
+
+
+def card(export: Export, described: dict[str, Any]) -> str:
+    """Writes the model card.
+
+    Args:
+        export: What was exported and measured.
+        described: Its manifest.
+
+    Returns:
+        Markdown.
+    """
+    preset = export.run.preset
+    model, data, train = preset.model, preset.data, preset.train
+    shape = ", ".join(str(n) for n in model.input_shape)
+    counts = " or ".join(str(m) for m in data.num_mixed)
+    scores = export.reference.scores
+    epochs = export.run.metrics.get("epochs", train.epochs)
+    units = ", ".join(str(u) for u in model.hidden_units)
+    intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
+        alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle, "Unsupervised
+        Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with the
+        export; what it says stands in `manifest.json` too."""
+    names = f"""Every file has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they sum
+        to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
+        sampled: the latent is its posterior mean. {_batch_sentence(export)}"""
+    quality = f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
+        masked sources matched to the true ones. The Keras model: SI-SDR {scores["si_sdr"]:.2f} dB, PSNR
+        {scores["psnr"]:.2f} dB (sources at full scale) or {scores["psnr_halved"]:.2f} dB (as they stand in the
+        mixture). Latency: one mixture, one thread, median, on the machine that made the export."""
+    training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
+        {epochs} epochs of {train.mixtures_per_epoch:,} mixtures, batches of {train.batch_size}, learning rate
+        {train.learning_rate:g} ({train.learning_rate_schedule}), KL weight {train.kl_weight:g} to
+        {train.final_kl_weight:g} ({train.kl_schedule}), seed {train.seed}. Network `{model.network}` of {units} units,
+        {model.latent_dim} latents a source, prior {model.prior}, likelihood {model.likelihood} of scale
+        {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Exported by"""
+    limits = """It knows the kind of source it was trained on, mixed as above, and no other: on anything else the
+        outputs still sum to the mixture but mean little. Values must lie in [0, 1]. The order of the outputs carries
+        no meaning. int8 files differ from the model as the table says; full int8 was calibrated on mixtures of the
+        training split."""
+    return "\n\n".join(
+        [
+            f"# {export.name}",
+            _paragraph(intro),
+            "## Use",
+            "```python\nfrom vae_bss_tf.runtime import load\n\n"
+            f'model = load("{export.name}")  # this folder, or one of its files\n'
+            f"sources = model.separate(mixtures)  # [n, {shape}] -> [n, {model.num_sources}, {shape}]\n```",
+            _paragraph(names),
+            "## Scores and files",
+            _paragraph(quality),
+            _table(described),
+            "## Data and training",
+            _paragraph(training),
+            f"```\n{export.command}\n```",
+            "## Limits",
+            _paragraph(limits),
+            "## Licence",
+            "Apache-2.0, as the project. The licence of the training data is its own.\n",
+        ]
+    )
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120)
+
+
+def _signatures(preset: Preset) -> dict[str, Any]:
+    config = preset.model
+    source = ["batch", config.num_sources, *config.input_shape]
+    latent = ["batch", config.num_sources, config.latent_dim]
+
+    def tensors(**shapes: list[Any]) -> dict[str, Any]:
+        return {name: {"shape": shape, "dtype": "float32"} for name, shape in shapes.items()}
+
+    mixture = tensors(**{INPUT: ["batch", *config.input_shape]})
+    posterior = tensors(latent_mean=latent, latent_log_variance=latent)
+    return {
+        SIGNATURE: {"inputs": mixture, "outputs": tensors(sources=source, estimates=source) | posterior},
+        "encode": {"inputs": mixture, "outputs": posterior},
+        "decode": {"inputs": tensors(latents=latent), "outputs": tensors(estimates=source)},
+    }
+
+
+def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
+    path = folder / FORMATS[name].path
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
+    return {
+        "path": FORMATS[name].path,
+        "batch": "one" if name.startswith("tflite") and not export.dynamic_batch else "any",
+        "bytes": sum(file["bytes"] for file in listed.values()),
+        "files": listed,
+        **export.reports[name],
+    }
+
+
+def _batch_sentence(export: Export) -> str:
+    if export.dynamic_batch or not any(name.startswith("tflite") for name in export.reports):
+        return "Every file takes any number of mixtures."
+    return "The TFLite files take one mixture a call, the shape that browsers want; the others any number."
+
+
+def _table(manifest: dict[str, Any]) -> str:
+    lines = [
+        "| file | for | MB | SI-SDR | PSNR | largest error of the sources | ms |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in manifest["formats"].items():
+        scores = entry["scores_db"]
+        cells = [
+            f"`{entry['path']}`",
+            FORMATS[name].description,
+            f"{entry['bytes'] / 1e6:.1f}",
+            f"{scores['si_sdr']:.2f}",
+            f"{scores['psnr']:.2f}",
+            f"{entry['max_abs_error']['sources']:.1g}",
+            f"{entry['latency_ms']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""ONNX files: float32 by tf2onnx, int8 weights by onnxruntime."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.formats import writing
+from vae_bss_tf.runtime import INPUT, SIGNATURE
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+
+# Everything the model needs, all of ONNX's own domain.
+ALLOWED_OPERATIONS = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "DequantizeLinear",
+        "Div",
+        "DynamicQuantizeLinear",
+        "Exp",
+        "Expand",
+        "Gather",
+        "Gemm",
+        "Identity",
+        "Less",
+        "MatMul",
+        "MatMulInteger",
+        "Mul",
+        "Neg",
+        "Not",
+        "QuantizeLinear",
+        "Reciprocal",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Unsqueeze",
+        "Where",
+    }
+)
+
+
+def convert(saved_model: Path, outputs: dict[str, Path], work: Path) -> None:
+    """Converts a SavedModel's `separate`. Meant for a process of its own, as `tflite.convert` is.
+
+    Args:
+        saved_model: Folder of the SavedModel.
+        outputs: "onnx_float32" and "onnx_int8", and the file to write for each.
+        work: Folder for the float32 file that the int8 one is made from, where only that is asked for.
+    """
+    float32 = outputs.get("onnx_float32", work / "float32.onnx")
+    with writing("onnx_float32"):
+        _from_saved_model(saved_model, float32)
+    if "onnx_int8" in outputs:
+        with writing("onnx_int8"):
+            _quantize_weights(float32, outputs["onnx_int8"])
+
+
+def operations(path: Path) -> list[str]:
+    """Lists a file's operations.
+
+    Args:
+        path: An `.onnx` file.
+
+    Returns:
+        The types of its nodes, sorted; those of another domain than ONNX's own as "domain:type".
+    """
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return sorted(
+        {node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}" for node in nodes}
+    )
+
+
+def _from_saved_model(saved_model: Path, path: Path) -> None:
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    loaded = tf.saved_model.load(str(saved_model))
+    signature = loaded.signatures[SIGNATURE]
+    mixture = signature.structured_input_signature[1][INPUT]
+    # The argument's name becomes the input's, the keys of the dictionary the outputs'.
+    separate = tf.function(lambda mixture: signature(**{INPUT: mixture}), autograph=False)
+    model, _ = tf2onnx.convert.from_function(separate, input_signature=[mixture], opset=OPSET)
+    _write_out_sigmoids(model.graph)
+    # tf2onnx only logs what it cannot convert; the checker finds it.
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _write_out_sigmoids(graph: "onnx.GraphProto") -> None:
+    """Replaces each Sigmoid by 1 / (1 + exp(-x)).
+
+    onnxruntime's Sigmoid is right to an absolute error; where all estimates are tiny the mask needs their ratio.
+    """
+    import onnx
+
+    one = onnx.numpy_helper.from_array(np.ones((), np.float32), "sigmoid_one")
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Sigmoid":
+            nodes.append(node)
+            continue
+        logits, result = node.input[0], node.output[0]
+        negative, power, total = f"{result}/negative", f"{result}/power", f"{result}/total"
+        nodes += [
+            onnx.helper.make_node("Neg", [logits], [negative]),
+            onnx.helper.make_node("Exp", [negative], [power]),
+            onnx.helper.make_node("Add", [power, one.name], [total]),
+            onnx.helper.make_node("Reciprocal", [total], [result]),
+        ]
+    graph.initializer.append(one)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _quantize_weights(float32: Path, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Seven bits: x86 processors without VNNI add pairs of int8 products in 16 bits, which eight would overflow.
+    quantize_dynamic(float32, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)

@@ -1,0 +1,51 @@
+"""A model as a SavedModel: named signatures, each weight stored once, no class of ours needed to load it."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.runtime import INPUT, SIGNATURE
+
+
+def write(model: MultiSourceVAE, path: Path, batch_size: int | None = None) -> None:
+    """Writes a SavedModel of three signatures, and `serving_default`, which is `separate`.
+
+    All take and give float32 by name; the latents are the posterior mean, nothing is sampled.
+
+    - `separate`: `mixture` to `sources`, `estimates`, `latent_mean`, `latent_log_variance`;
+    - `encode`: `mixture` to `latent_mean`, `latent_log_variance`;
+    - `decode`: `latents` `[batch, num_sources, latent_dim]` to `estimates`.
+
+    Args:
+        model: The trained model.
+        path: The folder to make.
+        batch_size: Mixtures a call; None takes any number.
+    """
+    config = model.config
+    mixture = tf.TensorSpec((batch_size, *config.input_shape), tf.float32, name=INPUT)
+    latents = tf.TensorSpec((batch_size, config.num_sources, config.latent_dim), tf.float32, name="latents")
+
+    @tf.function(input_signature=[mixture])
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model({INPUT: mixture}, training=False)
+
+    @tf.function(input_signature=[mixture])
+    def encode(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        mean, log_variance = model.encode(mixture, training=False)
+        return {"latent_mean": mean, "latent_log_variance": log_variance}
+
+    @tf.function(input_signature=[latents])
+    def decode(latents: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"estimates": model.decode(latents, training=False)}
+
+    # A bare module holds the variables: Keras' own export archives store each weight twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    signatures = {
+        SIGNATURE: separate.get_concrete_function(),
+        "encode": encode.get_concrete_function(),
+        "decode": decode.get_concrete_function(),
+    }
+    signatures["serving_default"] = signatures[SIGNATURE]
+    tf.saved_model.save(module, str(path), signatures=signatures)

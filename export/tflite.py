@@ -1,0 +1,114 @@
+"""TFLite files: float32 and float16 by TensorFlow's converter, int8 by ai-edge-quantizer from the float32 file."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.formats import writing
+from vae_bss_tf.runtime import INPUT, SIGNATURE
+
+# Everything the model needs. None of them is a custom or a Flex operation: any runtime of LiteRT has them all.
+ALLOWED_OPERATIONS = frozenset(
+    {
+        "ADD",
+        "CONCATENATION",
+        "DEQUANTIZE",
+        "DIV",
+        "EXPAND_DIMS",
+        "FULLY_CONNECTED",
+        "LESS",
+        "LOGISTIC",
+        "MUL",
+        "PACK",
+        "QUANTIZE",
+        "RESHAPE",
+        "SELECT_V2",
+        "SHAPE",
+        "STRIDED_SLICE",
+        "SUB",
+        "SUM",
+    }
+)
+
+
+def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArray[np.float32]) -> None:
+    """Converts a SavedModel's `separate`. Meant for a process of its own: the converter leaks memory.
+
+    Args:
+        saved_model: Folder of the SavedModel; its batch size becomes the file's.
+        outputs: Names of formats of `FORMATS` that begin with "tflite", and the file to write for each.
+        calibration: float32 `[num_mixtures, *input_shape]`, training mixtures that set the ranges of full int8.
+    """
+    with writing("tflite_float32"):
+        float32 = _from_saved_model(saved_model)
+    writers = {
+        "tflite_float32": lambda: float32,
+        "tflite_float16": lambda: _from_saved_model(saved_model, float16=True),
+        "tflite_dynamic_int8": lambda: _quantize_weights(float32),
+        "tflite_full_int8": lambda: _quantize_fully(float32, calibration),
+    }
+    for name, path in outputs.items():
+        with writing(name):
+            path.write_bytes(writers[name]())
+
+
+def operations(path: Path) -> list[str]:
+    """Lists a file's operations.
+
+    Args:
+        path: A `.tflite` file.
+
+    Returns:
+        The names of its builtin operations, sorted, and custom ones (Flex operations too) as "CUSTOM:name".
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    builtin = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    found = set()
+    for code in model.operatorCodes:
+        # Files of the first schema hold the operation's number in the deprecated field.
+        name = builtin[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        found.add(f"CUSTOM:{code.customCode.decode()}" if name == "CUSTOM" else name)
+    return sorted(found)
+
+
+def _from_saved_model(path: Path, float16: bool = False) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[SIGNATURE])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if float16:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def _quantize_weights(float32: bytes) -> bytes:
+    from ai_edge_quantizer import qtyping, quantizer
+
+    quantization = quantizer.Quantizer(float32)
+    quantization.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+    return bytes(quantization.quantize().quantized_model)
+
+
+def _quantize_fully(float32: bytes, calibration: npt.NDArray[np.float32]) -> bytes:
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    names = qtyping.TFLOperationName
+    quantization = quantizer.Quantizer(float32)
+    # The network. Sigmoid and mask stay in float32: a share of a small sum needs more than 256 levels.
+    for pattern, operation in (
+        (".*", names.FULLY_CONNECTED),
+        (".*coder.*", names.RESHAPE),
+        (".*", names.STRIDED_SLICE),
+    ):
+        quantization.add_static_config(pattern, operation, activation_num_bits=8, weight_num_bits=8)
+    recipe = recipe_manager.RecipeManager()
+    recipe.load_quantization_recipe(quantization.get_quantization_recipe())
+    # The whole range that was seen; the default, a moving average over mixtures, clips.
+    ranges = calibrator.Calibrator(float32, qsv_update_func=qsv_utils.min_max_update)
+    ranges.calibrate({SIGNATURE: [{INPUT: mixture[np.newaxis]} for mixture in calibration]}, recipe)
+    return bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
