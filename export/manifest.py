@@ -98,9 +98,9 @@ def card(export: Export, described: dict[str, Any]) -> str:
     epochs = export.run.metrics.get("epochs", train.epochs)
     units = ", ".join(str(u) for u in model.hidden_units)
     intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
-        alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle, "Unsupervised
-        Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with the
-        export; what it says stands in `manifest.json` too."""
+        alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle,
+        "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with
+        the export; what it says stands in `manifest.json` too."""
     names = f"""Every file has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they sum
         to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
         sampled: the latent is its posterior mean. {_batch_sentence(export)}"""

@@ -1,0 +1,152 @@
+"""`python -m export.benchmark`: size, load time, latency, throughput, memory and quality of every exported file.
+
+Each file runs in a process of its own, at each number of threads. All of them are started first, then timed in
+turns, a few calls at a time: whatever else the machine does falls on all of them alike.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.processes import Worker
+from vae_bss_tf.errors import CheckpointError, run_command
+from vae_bss_tf.files import write_json
+from vae_bss_tf.runtime import MANIFEST
+
+_ROUNDS = 20
+_BATCH = 32  # of `run_file.py`
+_KERAS = {"keras_predict": "Keras, predict_on_batch", "keras_call": "Keras, plain call"}
+
+
+def measure(
+    folder: Path, *, run: Path | None = None, threads: Sequence[int] = (1, 2), calls: int = 20
+) -> list[dict[str, Any]]:
+    """Times the files of an export.
+
+    Args:
+        folder: The export.
+        run: The run it was made from; with it, the Keras model is timed too.
+        threads: Numbers of threads.
+        calls: Calls with one mixture in each of 20 rounds; a tenth as many, at least 1, with a batch of 32.
+
+    Returns:
+        One row for each file and number of threads: `format`, `threads`, `bytes`, `load_seconds` (the first call
+        included), `median_ms` and `p95_ms` of one mixture, `mixtures_per_second` at batch 32, `peak_memory_bytes`
+        of the whole process (Linux), `si_sdr_db` and `psnr_db` of the held-out mixtures as the manifest has them.
+
+    Raises:
+        CheckpointError: `folder` is no export, or `run` has no model.
+        ExportError: A file does not run.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    rows = [
+        {
+            "format": name,
+            "path": str(folder.resolve() / entry["path"]),
+            "bytes": entry["bytes"],
+            **{f"{score}_db": entry["scores_db"][score] for score in ("si_sdr", "psnr")},
+        }
+        for name, entry in manifest["formats"].items()
+    ]
+    if run is not None:
+        rows += _keras_rows(run, manifest)
+    rows = [{**row, "threads": count} for row in rows for count in threads]
+    with contextlib.ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workers = [
+            stack.enter_context(Worker(row["path"], row["threads"], logs / f"{i}.txt")) for i, row in enumerate(rows)
+        ]
+        times: list[dict[str, list[float]]] = [{"one": [], "batch": []} for _ in rows]
+        for _ in range(_ROUNDS):
+            for worker, seconds in zip(workers, times, strict=True):
+                seconds["one"] += worker.ask(do="one", calls=calls)["seconds"]
+                seconds["batch"] += worker.ask(do="batch", calls=max(1, calls // 10))["seconds"]
+        for row, worker, seconds in zip(rows, workers, times, strict=True):
+            del row["path"]
+            row["load_seconds"] = worker.load_seconds
+            row["median_ms"], row["p95_ms"] = (1e3 * np.percentile(seconds["one"], [50, 95])).tolist()
+            row["mixtures_per_second"] = _BATCH / float(np.median(seconds["batch"]))
+            row["peak_memory_bytes"] = worker.ask(do="memory")["bytes"]
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lays rows of `measure` out as a Markdown table."""
+    lines = [
+        "| format | threads | MB | load s | median ms | 95 % ms | mixtures/s at batch 32 | memory MB | SI-SDR | PSNR |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        cells = [
+            _KERAS.get(row["format"], row["format"]),
+            row["threads"],
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['load_seconds']:.2f}",
+            f"{row['median_ms']:.3f}",
+            f"{row['p95_ms']:.3f}",
+            f"{row['mixtures_per_second']:,.0f}",
+            f"{row['peak_memory_bytes'] / 1e6:.0f}",
+            f"{row['si_sdr_db']:.2f}",
+            f"{row['psnr_db']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    options = _parser().parse_args(arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    print(f"timing the files of {options.export} on the CPU")
+    rows = measure(options.export, run=options.run, threads=options.threads, calls=options.calls)
+    print(table(rows))
+    if options.json:
+        write_json(options.json, rows)
+        print(f"wrote {options.json}")
+
+
+def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    model = run.resolve() / "model.keras"
+    if not model.is_file():
+        raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
+    scores = {f"{score}_db": manifest["reference"]["scores_db"][score] for score in ("si_sdr", "psnr")}
+    return [
+        {"format": kind, "path": f"{kind}:{run.resolve()}", "bytes": model.stat().st_size, **scores} for kind in _KERAS
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.benchmark",
+        description="Times every file of an export, each in a process of its own, in turns.",
+        epilog="example: python -m export.benchmark saved_models/mnist --run runs/mnist-k2-seed0 --json latency.json",
+    )
+    parser.add_argument("export", type=Path, help="folder that `python -m export` made")
+    parser.add_argument("--run", type=Path, help="the run it was made from, to time the Keras model too")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    parser.add_argument("--calls", type=int, default=20, help="calls a round, of 20 rounds (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the same rows as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
