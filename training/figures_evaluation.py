@@ -17,7 +17,7 @@ _MAP_POINTS = 1_500
 _MAP_CELLS = 16
 _TRAVERSED = 8
 _TRAVERSAL = np.linspace(-2.5, 2.5, 11, dtype=np.float32)
-_MARKERS = {"trivial": "x", "untrained": "s", "trained": "o", "oracle": "^"}
+_MARKERS = {"untrained": "s", "trained": "o"}
 
 
 def systems_grid(comparison: Comparison) -> Figure:
@@ -41,10 +41,10 @@ def systems_grid(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(0.95 * len(columns), 0.72 * height * number + 0.4), dpi=90, layout="constrained")
     axes = figure.subplots(number, len(columns), squeeze=False)
     for (title, images), column in zip(columns, axes.T, strict=True):
-        column[0].set_title(title, fontsize=7)
+        column[0].set_title(title.replace(", ", ",\n").replace(" (", "\n("), fontsize=7)
         for stack, axis in zip(images, column, strict=True):
-            pad = np.full((height - len(stack), *stack.shape[1:]), np.nan)
-            tile = np.concatenate([*stack, *pad])
+            padded = np.pad(stack, ((0, height - len(stack)), (0, 0), (0, 0)), constant_values=np.nan)
+            tile = np.pad(padded, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, stack.shape[2])
             white = float(truth.mixtures.max()) if title == "mixture" else 1 / truth.sources.shape[1]
             axis.imshow(tile, cmap="gray", vmin=0, vmax=white, interpolation="nearest")
             axis.axis("off")
@@ -149,6 +149,8 @@ def latent_traversal(model: MultiSourceVAE, mixtures: Float32) -> Figure:
 def score_against_time(comparison: Comparison) -> Figure:
     """Draws each system's PSNR against the time it took to fit and the time it takes to separate one mixture.
 
+    Oracles are left out; the dashed line is the mixture shared equally.
+
     Args:
         comparison: The comparison.
 
@@ -160,15 +162,15 @@ def score_against_time(comparison: Comparison) -> Figure:
     for index, result in enumerate(comparison.results):
         info = SYSTEMS[result.system]
         summary = result.summaries()["psnr_halved"]
-        style = {"marker": _MARKERS[info.kind], "color": f"C{index % 10}", "linestyle": "none"}
-        places = [(right, 1000 * result.seconds_per_mixture)]
-        if result.budget:
-            places.append((left, result.budget["seconds"]))
-        if info.kind == "oracle" and summary.mean > 60:
+        if result.system == "mixture/k":
+            for axis in (left, right):
+                axis.axhline(summary.mean, color="grey", lw=1, ls="--", label=info.title)
+        if info.kind not in _MARKERS:
             continue
-        for axis, seconds in places:
-            axis.errorbar(seconds, summary.mean, (summary.high - summary.low) / 2, **style)
+        for axis, seconds in ((left, result.budget["seconds"]), (right, 1000 * result.seconds_per_mixture)):
+            axis.plot(seconds, summary.mean, marker=_MARKERS[info.kind], color=f"C{index % 10}", linestyle="none")
             axis.annotate(info.title, (seconds, summary.mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    left.legend(frameon=False, fontsize=8)
     left.set(xscale="log", xlabel="time to fit, s", ylabel="PSNR, sources as mixed (dB)")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):

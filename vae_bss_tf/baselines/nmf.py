@@ -28,11 +28,11 @@ class ImageNMF:
 
     Args:
         num_components: Parts in the dictionary; at least 1.
-        max_iter: Updates when the dictionary is learned.
+        max_iter: Updates when the dictionary is learned, and when activations are found for it.
         seed: Seed of the dictionary's start.
     """
 
-    def __init__(self, num_components: int = NUM_COMPONENTS, max_iter: int = 200, seed: int = 0) -> None:
+    def __init__(self, num_components: int = NUM_COMPONENTS, max_iter: int = 100, seed: int = 0) -> None:
         from sklearn.decomposition import NMF
 
         if num_components < 1:
