@@ -18,7 +18,7 @@ from vae_bss_tf.config import (
     check_choice,
     get_preset,
 )
-from vae_bss_tf.datasets import DATASETS
+from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
 from vae_bss_tf.errors import CheckpointError, DataError, run_command
 from vae_bss_tf.files import write_json
 
@@ -68,7 +68,7 @@ def train(
         OSError: The disk is full or not writable.
     """
     preset = _complete(preset, check_choice("system", system, SYSTEMS))
-    banks = _load_banks(preset, data_dir)
+    banks = preset_data.load_banks(preset, data_dir)
 
     import keras
     import tensorflow as tf
@@ -76,9 +76,8 @@ def train(
     from training import backup, callbacks, figures
     from training import strategy as devices
     from training.schedules import KLWeightSchedule, learning_rate_schedule
-    from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
 
-    config, data = preset.train, preset.data
+    config = preset.train
     distribution = devices.make_strategy(strategy)
     if system in BASELINES:
         _check_baseline(preset, system, distribution.num_replicas_in_sync)
@@ -100,8 +99,8 @@ def train(
     callbacks.truncate_history(history_file, epochs_done)
     past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
 
-    validation = evaluation_mixtures(
-        banks["validation"], num_mixed=data.num_mixed, num_mixtures=config.validation_mixtures, seed=config.seed
+    validation = preset_data.evaluation_data(
+        preset, banks["validation"], num_mixtures=config.validation_mixtures, seed=config.seed
     )
     validation_batch = min(config.batch_size, config.validation_mixtures)
     validation_data = (
@@ -135,13 +134,7 @@ def train(
     ]
     started = time.perf_counter()
     model.fit(
-        training_mixtures(
-            banks["train"],
-            num_mixed=data.num_mixed,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=epochs_done * config.steps_per_epoch,
-        ),
+        preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
         epochs=config.epochs,
         initial_epoch=epochs_done,
         steps_per_epoch=config.steps_per_epoch,
@@ -170,18 +163,6 @@ def _complete(preset: Preset, system: str) -> Preset:
             file=sys.stderr,
         )
     return preset
-
-
-def _load_banks(preset: Preset, data_dir: Path | None) -> dict[str, "SourceBank"]:
-    from vae_bss_tf.datasets import SPLITS, load_bank
-
-    banks = {split: load_bank(preset.data.dataset, split, data_dir) for split in SPLITS}
-    if banks["train"].shape != preset.model.input_shape:
-        raise ConfigError(
-            f"{preset.data.dataset} has sources of shape {banks['train'].shape}, the model takes "
-            f"{preset.model.input_shape}; choose the preset that fits the data set."
-        )
-    return banks
 
 
 def _open_run(preset: Preset, system: str, output: Path, resume: str | None, force: bool) -> "Run":
@@ -242,11 +223,10 @@ def _check_trained(rows: list[dict[str, float]], path: Path) -> None:
 def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs_done: int, device: str) -> None:
     from training import figures
     from training.scores import mean_scores
-    from vae_bss_tf.datasets.mixtures import evaluation_mixtures
 
     model = run.model()
     num_mixed = [run.preset.data.max_mixed]
-    truth = evaluation_mixtures(bank, num_mixed=num_mixed, num_mixtures=_SCORED)
+    truth = preset_data.evaluation_data(run.preset, bank, num_mixtures=_SCORED, num_mixed=num_mixed)
     if run.system in BASELINES:
         sources = model.separate(truth.mixtures, run.preset.model.num_sources)
         scored = {run.system: sources}
@@ -269,7 +249,7 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
         "test": {"mixtures": _SCORED, "num_mixed": num_mixed},
     }
     if run.preset.model.num_sources >= run.preset.data.max_mixed:
-        metrics["test"].update({name: mean_scores(estimates, truth) for name, estimates in scored.items()})
+        metrics["test"].update({name: mean_scores(estimates, truth, name) for name, estimates in scored.items()})
     write_json(run.path / "metrics.json", metrics)
 
 
@@ -335,7 +315,7 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
         ConfigError: A name is unknown or a value is out of its range.
     """
     if options.dataset is not None:
-        check_choice("data set", options.dataset, DATASETS)
+        check_choice("data set", options.dataset, [*DATASETS, *AUDIO_DATASETS])
     name = options.preset or options.dataset or "digits"
     parts = get_preset(name).to_dict()
     flags = {
@@ -384,7 +364,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains a separator from mixtures alone; by default on the digits that ship with scikit-learn.",
         epilog="example: python -m training.fit --dataset mnist --data-dir DIR --epochs 24",
     )
-    parser.add_argument("--dataset", help=f"what is mixed: {', '.join(DATASETS)} (default: digits, or the preset's)")
+    parser.add_argument("--dataset", help=f"what is mixed: {', '.join([*DATASETS, *AUDIO_DATASETS])} (default: digits)")
     parser.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)} (default: the data set's own)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
     parser.add_argument("--system", default="vae", choices=SYSTEMS, help="what to train (default: %(default)s)")

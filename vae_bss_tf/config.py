@@ -12,7 +12,7 @@ from vae_bss_tf.errors import ConfigError
 
 PRIORS = ("normal", "laplace")
 LIKELIHOODS = ("laplace", "normal", "bernoulli")
-NETWORKS = ("dense",)
+NETWORKS = ("dense", "conv")
 KL_SCHEDULES = ("constant", "linear", "cyclical", "decay")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine", "exponential")
 COMPRESSIONS = ("power", "log")
@@ -85,8 +85,9 @@ class ModelConfig(_Config):
         input_shape: Shape of one mixture: `(height, width)` or `(frames, bins)`.
         num_sources: K, the number of sources the model emits; at least 1.
         latent_dim: Dimensions of one source's latent.
-        hidden_units: Units of the encoder's hidden layers; the decoder mirrors them.
-        network: Kind of encoder and decoder, one of `NETWORKS`.
+        hidden_units: Units of the encoder's hidden layers; the decoder mirrors them, and mirrors only the last two
+            of a "conv" network.
+        network: Kind of encoder and decoder: "dense", the paper's, or "conv" for spectrograms; see `conv_layers`.
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
         likelihood: Likelihood of a pixel given the sum of sources: "laplace", "normal" or "bernoulli".

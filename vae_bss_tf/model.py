@@ -10,7 +10,14 @@ import tensorflow as tf
 from vae_bss_tf import distributions
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig, get_preset
+from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.layers import PACKAGE, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+
+# Of each kind of network: the encoder, the decoder, and which hidden units the decoder takes.
+_NETWORKS: dict[str, tuple[type[keras.Layer], type[keras.Layer], slice]] = {
+    "dense": (MultiSourceEncoder, SourceDecoder, slice(None, None, -1)),
+    "conv": (SpectrogramEncoder, SpectrogramDecoder, slice(None, -3, -1)),
+}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -56,11 +63,12 @@ class MultiSourceVAE(keras.Model):
         self.elbo_kl_weight = elbo_kl_weight
         self.seed = seed
         policy = self.dtype_policy
-        self.encoder = MultiSourceEncoder(
+        make_encoder, make_decoder, mirrored = _NETWORKS[config.network]
+        self.encoder = make_encoder(
             config.num_sources, config.latent_dim, config.hidden_units, dtype=policy, name="encoder"
         )
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
-        self.decoder = SourceDecoder(config.input_shape, config.hidden_units[::-1], dtype=policy, name="decoder")
+        self.decoder = make_decoder(config.input_shape, config.hidden_units[mirrored], dtype=policy, name="decoder")
         self.mask = SourceMask(dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
         self.build((None, *config.input_shape))

@@ -164,14 +164,29 @@ def source_masks(sources: Array, config: AudioConfig, ops: types.ModuleType = np
     Returns:
         float32 `[batch, num_sources, num_frames, n_fft // 2 + 1]`, in [0, 1]; their sum over sources is 1.
     """
-    magnitude = expand(sources, config, ops) + SILENCE
-    mask = magnitude / ops.sum(magnitude, axis=1, keepdims=True)
+    magnitude = full_magnitudes(sources, config, ops) + SILENCE
+    return magnitude / ops.sum(magnitude, axis=1, keepdims=True)
+
+
+def full_magnitudes(sources: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
+    """Magnitudes on the STFT's own frames and bins, from what a model gives.
+
+    Args:
+        sources: float32 `[batch, num_sources, num_frames / frame_pooling, num_bins]`, compressed, in [0, 1].
+        config: The spectrogram's settings.
+        ops: `numpy` or `keras.ops`.
+
+    Returns:
+        float32 `[batch, num_sources, num_frames, n_fft // 2 + 1]`, in [0, 1]: pooled frames are repeated, and bins
+        that the model does not see are as the last one that it does.
+    """
+    magnitude = expand(sources, config, ops)
     if config.frame_pooling > 1:
-        mask = ops.repeat(mask, config.frame_pooling, axis=2)
+        magnitude = ops.repeat(magnitude, config.frame_pooling, axis=2)
     unseen = config.num_frequencies - config.num_bins
     if unseen:
-        mask = ops.concatenate([mask] + [mask[:, :, :, -1:]] * unseen, axis=3)
-    return mask
+        magnitude = ops.concatenate([magnitude] + [magnitude[:, :, :, -1:]] * unseen, axis=3)
+    return magnitude
 
 
 def apply_masks(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vae_bss_tf.conv_layers import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.layers import DenseBlock, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
 from vae_bss_tf.masking import ratio_mask
 
@@ -12,6 +13,9 @@ LAYERS = [
     (DenseBlock(9), [(BATCH, 11)]),
     (MultiSourceEncoder(SOURCES, LATENT, (12, 10)), [(BATCH, *SHAPE)]),
     (SourceDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
+    (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
+    (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
+    (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
     (GaussianSampler(seed=3), [(BATCH, SOURCES, LATENT), (BATCH, SOURCES, LATENT)]),
     (SourceMask(), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
 ]

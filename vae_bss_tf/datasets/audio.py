@@ -15,7 +15,7 @@ from vae_bss_tf.datasets import audio_cache
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 from vae_bss_tf.errors import DataError
 
-MIN_IDENTITIES = 5
+MIN_IDENTITIES = 8
 SILENCE = 1e-4  # of full scale: -80 dB
 _HELD_OUT_SHARE = 0.1
 # <instrument>_<pitch>_..., such as cello_As3_1_forte, and NSynth's <instrument>-<pitch>-<velocity>
@@ -27,7 +27,7 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
 
     The folder's own `train/`, `validation/` and `test/` are the splits where it has `train/` and `test/`; without
     `validation/` a tenth of the identities of `train/` stand in for it. A folder without them is split by a seeded
-    hash of the identities: a tenth each for validation and test. An identity is an instrument and a pitch where
+    hash of the identities: a tenth each, and at least two, for validation and test. An identity is an instrument and a pitch where
     the file's name says so (`cello_As3_1_forte.flac`, NSynth's `bass_acoustic_000-024-050.wav`), and the file's
     name otherwise; none stands in two splits.
 
@@ -140,7 +140,7 @@ def _hash_split(paths: list[Path], folder: Path, splits: tuple[str, ...], seed: 
             f"{folder} holds {len(paths)} recordings of {len(identities)} sources; splitting it into "
             f"{', '.join(splits)} needs at least {MIN_IDENTITIES} sources."
         )
-    held_out = max(1, round(_HELD_OUT_SHARE * len(identities)))
+    held_out = max(2, round(_HELD_OUT_SHARE * len(identities)))
     split_of = dict.fromkeys(identities, "train")
     for i, split in enumerate(splits[1:]):
         split_of.update(dict.fromkeys(identities[i * held_out : (i + 1) * held_out], split))

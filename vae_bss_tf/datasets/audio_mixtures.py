@@ -77,10 +77,40 @@ class AudioEvaluationSet(EvaluationSet):
     Attributes:
         waveforms: float32 `[num_mixtures, num_samples]`.
         source_waveforms: float32 `[num_mixtures, max(num_mixed), num_samples]`, as they stand in the mixture.
+        audio: The spectrogram's settings.
     """
 
     waveforms: Array
     source_waveforms: Array
+    audio: AudioConfig
+
+    def masked_waveforms(self, sources: Array) -> Array:
+        """Turns a model's sources into waveforms: ratio masks on the mixtures' complex STFT (VAEM).
+
+        Args:
+            sources: float32 `[num_mixtures, num_sources, *audio.feature_shape]`.
+
+        Returns:
+            float32 `[num_mixtures, num_sources, num_samples]`; they sum to the mixtures.
+        """
+        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
+        masks = spectrogram.source_masks(sources, self.audio)
+        return spectrogram.apply_masks(real, imaginary, masks, self.audio)
+
+    def decoded_waveforms(self, estimates: Array) -> Array:
+        """Turns a decoder's outputs into waveforms: their magnitudes as they are, the mixture's phase (VAE).
+
+        Args:
+            estimates: float32 `[num_mixtures, num_sources, *audio.feature_shape]`.
+
+        Returns:
+            float32 `[num_mixtures, num_sources, num_samples]`.
+        """
+        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
+        scale = spectrogram.largest_magnitude(real, imaginary, self.audio)
+        magnitudes = spectrogram.full_magnitudes(estimates, self.audio) * scale[:, np.newaxis]
+        own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
+        return spectrogram.apply_masks(real, imaginary, magnitudes / own, self.audio)
 
 
 def evaluation_mixtures(
@@ -120,6 +150,7 @@ def evaluation_mixtures(
         labels=np.where(present, bank.labels[drawn], -1),
         waveforms=waveforms,
         source_waveforms=sources,
+        audio=audio,
     )
 
 
