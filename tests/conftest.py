@@ -22,13 +22,13 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def tiny_preset() -> Preset:
-    """A training of a second: two sources of scikit-learn's digits."""
+    """A training of a second, not compiled by XLA, which would take longer: two sources of scikit-learn's digits."""
     return Preset(
         ModelConfig(input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12)),
         DataConfig("digits"),
         TrainConfig(
             epochs=3, mixtures_per_epoch=256, batch_size=32, steps_per_execution=4, validation_mixtures=64,
-            kl_warmup_epochs=1.0,
+            kl_warmup_epochs=1.0, jit_compile=False,
         ),
     )  # fmt: skip
 

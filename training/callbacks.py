@@ -31,7 +31,8 @@ class KLWeightCallback(keras.callbacks.Callback):
         self.schedule = schedule
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.kl_weight.assign(self.schedule(int(self.model.optimizer.iterations)))
+        steps_done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self.model.kl_weight.assign(self.schedule(steps_done))
 
 
 class BestModel(keras.callbacks.ModelCheckpoint):

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ def test_mnist_paper_has_the_papers_size():
 def test_mums_has_the_papers_size():
     dims = [32768, *get_preset("mums").model.hidden_units]
     latent = get_preset("mums").model.latent_dim
-    hidden = sum(a * b + 3 * b for a, b in zip(dims, dims[1:], strict=False))
+    hidden = sum(a * b + 3 * b for a, b in itertools.pairwise(dims))
     mirrored = sum(a * b + 3 * b for a, b in zip([latent, *dims[:0:-1]], dims[:0:-1], strict=False))
     expected = hidden + (512 + 1) * 2 * 2 * latent + mirrored + (2560 + 1) * 32768
     assert num_trainable(MultiSourceVAE.from_preset("mums")) == expected
@@ -90,9 +92,13 @@ def test_saved_model_is_the_same_model_and_goes_on_training(tiny_config, mixture
     model.fit(training_data(), epochs=1, steps_per_epoch=4, verbose=0, shuffle=False)
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
-    for a, b in zip(model.predict(mixtures, verbose=0).values(), loaded.predict(mixtures, verbose=0).values(), strict=True):
+    for a, b in zip(
+        model.predict(mixtures, verbose=0).values(), loaded.predict(mixtures, verbose=0).values(), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
-    later = [m.fit(training_data(), steps_per_epoch=4, verbose=0, shuffle=False).history["loss"] for m in (model, loaded)]
+    later = [
+        m.fit(training_data(), steps_per_epoch=4, verbose=0, shuffle=False).history["loss"] for m in (model, loaded)
+    ]
     assert later[0] == later[1]
 
 

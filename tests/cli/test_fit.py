@@ -1,0 +1,200 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from training import fit
+from training.run import Run
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.errors import CheckpointError
+
+TINY = [
+    "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",
+    "--set", "train.validation_mixtures=64", "--set", "model.hidden_units=[32,24]", "--set", "model.latent_dim=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_preset, tmp_path_factory):
+    """A finished run."""
+    return fit.train(tiny_preset, output=tmp_path_factory.mktemp("runs") / "tiny")
+
+
+def weights(path):
+    return keras.models.load_model(path / "model.keras", compile=False).get_weights()
+
+
+def rows(path):
+    with (path / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_describes_itself(tiny_run, tiny_preset):
+    config = json.loads((tiny_run.path / "config.json").read_text())
+    assert Preset.from_dict({part: config[part] for part in ("model", "data", "train")}) == tiny_preset
+    assert config["system"] == "vae"
+    assert config["train"]["seed"] == 0
+    assert config["versions"]["tensorflow"]
+    assert [row["epoch"] for row in rows(tiny_run.path)] == ["0", "1", "2"]
+    assert float(rows(tiny_run.path)[2]["val_elbo"]) > float(rows(tiny_run.path)[0]["val_elbo"])
+    for name in ("separation.png", "history.png"):
+        assert (tiny_run.path / name).read_bytes().startswith(b"\x89PNG")
+    assert list((tiny_run.path / "tensorboard").rglob("events*"))
+    test = tiny_run.metrics["test"]
+    assert test["vaem"]["psnr_halved"] - test["vaem"]["psnr"] == pytest.approx(20 * np.log10(2), abs=1e-6)
+    assert not list(tiny_run.path.glob(".partial*"))
+
+
+def test_a_run_can_be_opened_again(tiny_run):
+    run = Run.load(tiny_run.path)
+    assert run == tiny_run
+    assert run.model().separate(np.zeros((8, 8))).shape == (2, 8, 8)
+
+
+def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tmp_path):
+    same = fit.train(tiny_preset, output=tmp_path / "same")
+    assert (same.path / "history.csv").read_bytes() == (tiny_run.path / "history.csv").read_bytes()
+    for a, b in zip(weights(same.path), weights(tiny_run.path), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.train.replace(seed=1))
+    assert (fit.train(other, output=tmp_path / "other").path / "history.csv").read_bytes() != (
+        tiny_run.path / "history.csv"
+    ).read_bytes()
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    command = [sys.executable, "-m", "training.fit", *TINY, "--epochs", "12", "--early-stopping", "11", "--output"]
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
+    history = tmp_path / "killed" / "history.csv"
+    deadline = time.monotonic() + 240
+    while not (history.exists() and history.read_text().count("\n") > 4):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    assert whole.wait(timeout=240) == 0
+    resumed = subprocess.run(
+        [*command, str(tmp_path / "killed"), "--resume"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert Run.load(tmp_path / "killed").metrics["epochs_before_resume"] >= 3
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    for a, b in zip(weights(tmp_path / "killed"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
+    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.train.replace(epochs=9))
+    with pytest.raises(CheckpointError, match="other settings"):
+        fit.train(other, output=tiny_run.path, resume="latest")
+
+
+def test_other_counts_and_an_autoencoder_train_too(tiny_preset, tmp_path):
+    preset = Preset(
+        tiny_preset.model.replace(num_sources=3), DataConfig("digits", (1, 2, 3)), tiny_preset.train.replace(epochs=1)
+    )
+    assert fit.train(preset, output=tmp_path / "counts").metrics["test"]["num_mixed"] == [3]
+    assert float(rows(fit.train(preset, output=tmp_path / "ae", system="ae").path)[0]["kl"]) == 0.0
+
+
+def test_mirrored_training_runs_end_to_end(run_module, tmp_path):
+    process = run_module("training.fit", *TINY, "--epochs", "1", "--strategy", "mirrored", "--output", tmp_path / "run")
+    assert process.returncode == 0, process.stderr
+    assert "2 x CPU, mirrored" in process.stdout
+    assert Run.load(tmp_path / "run").model().config == ModelConfig((8, 8), 2, 4, (32, 24))
+
+
+BAD = {
+    "preset": (["--preset", "mnits"], "Did you mean 'mnist'"),
+    "dataset": (["--dataset", "digit"], "Did you mean 'digits'"),
+    "folder": (["--dataset", "mnist", "--data-dir", "nowhere"], "no folder nowhere"),
+    "few sources": (["--num-sources", "0"], "num_sources"),
+    "count": (["--num-mixed", "5"], "num_mixed"),
+    "shape": (["--dataset", "digits", "--preset", "mnist"], "(8, 8)"),
+    "setting": (["--set", "model.latent=3"], "latent_dim"),
+    "form": (["--set", "latent_dim"], "PART.FIELD=VALUE"),
+    "schedule": (["--kl-schedule", "linaer"], "linear"),
+    "strategy": (["--strategy", "mirored"], "mirrored"),
+    "nothing to resume": (["--resume"], "no run folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case, capsys, tmp_path):
+    arguments, message = BAD[case]
+    assert fit.main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_sources_is_a_warning(tiny_preset, tmp_path, capsys):
+    preset = Preset(tiny_preset.model.replace(num_sources=1), tiny_preset.data, tiny_preset.train.replace(epochs=1))
+    run = fit.train(preset, output=tmp_path / "run")
+    assert "warning: the model has 1 sources" in capsys.readouterr().err
+    assert "vaem" not in run.metrics["test"]
+
+
+def test_an_earlier_run_is_kept_unless_forced(tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.path, run)
+    before = (run / "history.csv").read_bytes()
+    assert fit.main([*TINY, "--epochs", "1", "--output", str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (run / "history.csv").read_bytes() == before
+    assert fit.main([*TINY, "--epochs", "1", "--output", str(run), "--force"]) == 0
+    assert (run / "history.csv").read_bytes() != before
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert fit.main([*TINY, "--output", str(tmp_path), "--force"]) == 2
+    assert "no run of ours" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_full_disk_is_said_before_training_and_during_it(tiny_preset, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    assert fit.main([*TINY, "--output", str(tmp_path / "run")]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_fills_up_ends_in_one_line(tmp_path):
+    command = (
+        f"mount -t tmpfs -o size=420k none {tmp_path} && "
+        f"exec {sys.executable} -m training.fit {' '.join(TINY)} --epochs 3 --output {tmp_path}/run"
+    )
+    process = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=240, check=False
+    )
+    if "mount" in process.stderr:
+        pytest.skip("no mounts in this sandbox")
+    assert process.returncode == 2, process.stderr
+    assert "no space left" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_no_network_is_said_within_20_seconds(run_module, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    started = time.monotonic()
+    process = run_module("training.fit", "--dataset", "mnist", "--output", tmp_path / "run", timeout=60)
+    assert time.monotonic() - started < 30  # the import of TensorFlow counts too
+    assert process.returncode == 2
+    assert "--data-dir" in process.stderr
+    assert "--dataset digits" in process.stderr
