@@ -50,7 +50,7 @@ class FrameConvolutionBlock(keras.layers.Layer):
         self.normalization.build((None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        last = self.compute_output_shape(inputs.shape)[1] - 1
+        last = (inputs.shape[1] - 1) // self.stride
         before = _KERNEL_SIZE // 2
         after = max(last * self.stride + _KERNEL_SIZE - before - inputs.shape[1], 0)
         padded = keras.ops.pad(inputs, [[0, 0], [before, after], [0, 0]])
