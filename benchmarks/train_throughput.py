@@ -4,7 +4,8 @@
 
 All in one run, interleaved over several rounds, as medians and as ratios of the medians; for the `mnist-paper` network
 at K = 2 and batches of 32, 128 and 512. The float32 matrix-multiply rate is the best that TensorFlow reaches here on
-large square matrices; a mixture costs three times its forward pass (forward, and backward for weights and for all inputs but the mixture).
+large square matrices; a mixture costs three times its forward pass (forward, and backward for
+weights and inputs), less the gradient of the mixture itself.
 """
 
 import argparse
