@@ -1,0 +1,59 @@
+"""Non-negative matrix factorisation of one spectrogram: a spectrum and its course over time for each source."""
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf import spectrogram
+from vae_bss_tf.checks import check_mixtures
+from vae_bss_tf.config import AudioConfig
+
+Float32 = npt.NDArray[np.float32]
+
+
+class SpectrogramNMF:
+    """NMF of each mixture's magnitudes, one component a source: nothing is learned from other mixtures.
+
+    scikit-learn's NMF with the generalised Kullback-Leibler divergence (Smaragdis, Brown 2003), multiplicative
+    updates, started by NNDSVD. A note is nearly one spectrum that swells and fades, so a component is a source and
+    needs no grouping. The components share the mixture in proportion to their magnitudes.
+
+    Args:
+        audio: How the spectrograms are compressed.
+        max_iter: Updates.
+    """
+
+    def __init__(self, audio: AudioConfig, max_iter: int = 200) -> None:
+        self.audio = audio
+        self.max_iter = max_iter
+
+    def separate(self, mixtures: npt.ArrayLike, num_sources: int) -> Float32:
+        """Separates mixtures.
+
+        Args:
+            mixtures: float32 `[n, frames, bins]`, compressed, in [0, 1].
+            num_sources: K, at least 1.
+
+        Returns:
+            float32 `[n, num_sources, frames, bins]`, compressed; shares of the mixture's magnitudes that sum to them.
+
+        Raises:
+            DataError: The mixtures' shape or range is wrong.
+        """
+        from sklearn.decomposition import NMF
+
+        array = check_mixtures(mixtures, self.audio.feature_shape)
+        sources = np.empty((len(array), num_sources, *self.audio.feature_shape), np.float32)
+        for i, magnitude in enumerate(spectrogram.expand(array, self.audio)):
+            factorisation = NMF(
+                num_sources,
+                init="nndsvda",
+                solver="mu",
+                beta_loss="kullback-leibler",
+                max_iter=self.max_iter,
+                tol=0.0,
+                random_state=0,
+            )
+            courses = factorisation.fit_transform(magnitude)
+            parts = courses.T[:, :, np.newaxis] * factorisation.components_[:, np.newaxis]
+            sources[i] = parts / np.maximum(parts.sum(axis=0), spectrogram.SILENCE) * magnitude
+        return spectrogram.compress(np.clip(sources, 0, 1), self.audio)
