@@ -362,6 +362,10 @@ PRESETS: dict[str, Preset] = {
     # That network with the settings that separate: a KL term that is strong from the start and relaxed once
     # the sources have parted, a larger learning rate that falls to zero, larger batches.
     "mnist": Preset(ModelConfig(), DataConfig("mnist"), TrainConfig(epochs=120)),
+    # A source too many: the KL term stays strong until it has emptied the spare one.
+    "mnist-k3": Preset(
+        ModelConfig(num_sources=3), DataConfig("mnist"), TrainConfig(epochs=40, kl_decay_start=0.8, kl_decay_end=0.95)
+    ),
     "fashion-mnist": Preset(ModelConfig(), DataConfig("fashion-mnist"), TrainConfig(epochs=120)),
     # The digits that ship inside scikit-learn: no download. A twelfth of MNIST's pixels bear the same KL, so its
     # weight is a fifth.
