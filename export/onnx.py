@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.formats import writing
+from export.formats import failures_of
 from vae_bss_tf.runtime import INPUT, SIGNATURE
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def convert(saved_model: Path, outputs: dict[str, Path], work: Path) -> None:
         work: Folder for the float32 file that the int8 one is made from, where only that is asked for.
     """
     float32 = outputs.get("onnx_float32", work / "float32.onnx")
-    with writing("onnx_float32"):
+    with failures_of("onnx_float32"):
         _from_saved_model(saved_model, float32)
     if "onnx_int8" in outputs:
-        with writing("onnx_int8"):
+        with failures_of("onnx_int8"):
             _quantize_weights(float32, outputs["onnx_int8"])
 
 

@@ -62,7 +62,7 @@ def export_run(
     run = Run.load(run_path)
     with _staging(target) as staging, tempfile.TemporaryDirectory() as work:
         report(f"loading {run_path}")
-        model = _float32_model(run)
+        model = float32_model(run)
         reference, calibration = _mixtures(run, model, data_dir)
         report("writing " + ", ".join(f.path for f in wanted))
         _write(model, wanted, staging, Path(work), calibration, dynamic_batch)
@@ -111,7 +111,7 @@ def _staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(retired)
 
 
-def _float32_model(run: Run) -> Any:
+def float32_model(run: Run) -> Any:
     """The run's model in float32 throughout, whatever precision it was trained in."""
     from vae_bss_tf.model import MultiSourceVAE
 

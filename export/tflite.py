@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.formats import writing
+from export.formats import failures_of
 from vae_bss_tf.runtime import INPUT, SIGNATURE
 
 # Everything the model needs. None of them is a custom or a Flex operation: any runtime of LiteRT has them all.
@@ -40,7 +40,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
         outputs: Names of formats of `FORMATS` that begin with "tflite", and the file to write for each.
         calibration: float32 `[num_mixtures, *input_shape]`, training mixtures that set the ranges of full int8.
     """
-    with writing("tflite_float32"):
+    with failures_of("tflite_float32"):
         float32 = _from_saved_model(saved_model)
     writers = {
         "tflite_float32": lambda: float32,
@@ -49,7 +49,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
         "tflite_full_int8": lambda: _quantize_fully(float32, calibration),
     }
     for name, path in outputs.items():
-        with writing(name):
+        with failures_of(name):
             path.write_bytes(writers[name]())
 
 

@@ -1,0 +1,62 @@
+"""One small trained run and one full export of it, shared by all tests of the export."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from export.__main__ import main
+from training.run import Run
+from vae_bss_tf.config import ModelConfig, Preset
+from vae_bss_tf.datasets import load_bank
+from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
+from vae_bss_tf.model import MultiSourceVAE
+
+
+@pytest.fixture(scope="session")
+def run(tiny_preset, tmp_path_factory):
+    """A run whose weights and batch moments have left their initial values."""
+    preset = Preset(
+        ModelConfig(input_shape=(8, 8), num_sources=2, latent_dim=5, hidden_units=(48, 32)),
+        tiny_preset.data,
+        tiny_preset.train,
+    )
+    run = Run.create(tmp_path_factory.mktemp("runs") / "digits", preset, "vae")
+    keras.utils.set_random_seed(0)
+    model = MultiSourceVAE(preset.model, kl_weight=0.5)
+    model.compile(optimizer=keras.optimizers.Adam(2e-3))
+    mixtures = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=64, seed=0)
+    model.fit(mixtures, steps_per_epoch=300, verbose=0)
+    model.save(run.path / "model.keras")
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(run):
+    return run.model()
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """The export of every format, as the command makes it."""
+    target = tmp_path_factory.mktemp("exports") / "digits"
+    assert main(["--run", str(run.path), "--to", str(target)]) == 0
+    return target
+
+
+@pytest.fixture(scope="session")
+def manifest(exported):
+    return json.loads((exported / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    """Mixtures that neither training, calibration nor the gate has seen."""
+    return evaluation_mixtures(load_bank("digits", "test"), num_mixed=(2,), num_mixtures=40, seed=7)
+
+
+@pytest.fixture(scope="session")
+def mixtures(held_out):
+    """Held-out mixtures, silence and full scale."""
+    return np.concatenate([held_out.mixtures, np.zeros((1, 8, 8)), np.ones((1, 8, 8))]).astype(np.float32)

@@ -1,0 +1,43 @@
+"""The latency table: every row measured, both as a table and as JSON."""
+
+import json
+
+from export import benchmark
+from export.benchmark import main
+
+
+def test_table_and_json(exported, manifest, capsys, tmp_path):
+    # The SavedModel is left out: it saves two starts of TensorFlow.
+    formats = {name: entry for name, entry in manifest["formats"].items() if name != "saved_model"}
+    light = tmp_path / "light"
+    light.mkdir()
+    for entry in formats.values():
+        (light / entry["path"]).symlink_to(exported / entry["path"])
+    (light / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
+    assert main([str(light), "--threads", "1", "2", "--calls", "2", "--json", str(tmp_path / "rows.json")]) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["format"], row["threads"]) for row in rows] == [(f, t) for f in formats for t in (1, 2)]
+    for row in rows:
+        assert 0 < row["median_ms"] <= row["p95_ms"]
+        assert row["mixtures_per_second"] > 0
+        assert row["load_seconds"] > 0
+        assert row["peak_memory_bytes"] > 5e6
+        assert row["si_sdr_db"] == formats[row["format"]]["scores_db"]["si_sdr"]
+        assert f"| {row['median_ms']:.3f} | {row['p95_ms']:.3f} |" in printed
+
+
+def test_keras_rows(exported, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.delitem(benchmark._KERAS, "keras_call")  # saves a start of TensorFlow
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({**json.loads((exported / "manifest.json").read_text()), "formats": {}})
+    )
+    assert main([str(tmp_path), "--run", str(run.path), "--threads", "1", "--calls", "1"]) == 0
+    assert "| Keras, predict_on_batch | 1 |" in capsys.readouterr().out
+
+
+def test_bad_input(exported, capsys, tmp_path):
+    assert main([str(tmp_path)]) == 2
+    assert "is no export" in capsys.readouterr().err
+    assert main([str(exported), "--run", str(tmp_path)]) == 2
+    assert "has no model.keras" in capsys.readouterr().err

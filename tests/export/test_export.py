@@ -1,0 +1,239 @@
+"""What `python -m export` writes, and how it behaves when something is wrong."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from export import pipeline, saved_model, tflite
+from export.__main__ import main
+from export.formats import FORMATS
+from export.onnx import OPSET
+from export.pipeline import export_run
+from training.run import Run
+from vae_bss_tf.files import sha256
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.runtime import OUTPUTS
+
+SHAPES = {"sources": (2, 8, 8), "estimates": (2, 8, 8), "latent_mean": (2, 5), "latent_log_variance": (2, 5)}
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def leftovers(target):
+    return [p.name for p in target.parent.iterdir() if p != target]
+
+
+def test_the_manifest_lists_every_file(exported, manifest, run):
+    listed = {name for entry in manifest["formats"].values() for name in entry["files"]}
+    assert listed | {"manifest.json", "README.md"} == {str(name) for name in content(exported)}
+    for entry in manifest["formats"].values():
+        for name, file in entry["files"].items():
+            assert file == {"bytes": (exported / name).stat().st_size, "sha256": sha256(exported / name)}
+        assert entry["bytes"] == sum(file["bytes"] for file in entry["files"].values())
+        assert entry["latency_ms"] > 0
+    assert set(manifest["formats"]) == set(FORMATS)
+    assert manifest["config_hash"] == run.preset.config_hash()
+    assert manifest["preset"] == run.preset.to_dict()
+    assert manifest["onnx_opset"] == OPSET
+    assert manifest["versions"]["tensorflow"] == tf.__version__
+
+
+def test_the_manifest_says_how_near_each_file_is(manifest):
+    for name, entry in manifest["formats"].items():
+        bound = FORMATS[name].max_error
+        assert set(entry["max_abs_error"]) == set(OUTPUTS)
+        assert bound is None or max(entry["max_abs_error"].values()) <= bound
+        assert abs(entry["changes_db"]["si_sdr"]) <= FORMATS[name].max_change_db
+
+
+def test_the_card_names_every_file_and_its_score(exported, manifest):
+    card = (exported / "README.md").read_text()
+    for entry in manifest["formats"].values():
+        assert f"| `{entry['path']}` |" in card
+        assert f"| {entry['scores_db']['si_sdr']:.2f} |" in card
+    assert max(len(line) for line in card.splitlines() if not line.startswith(("|", "python"))) <= 120
+
+
+def test_nothing_is_left_beside_the_export(exported):
+    assert leftovers(exported) == []
+
+
+def test_saved_model_signatures_by_name(exported, model, mixtures):
+    loaded = tf.saved_model.load(exported / "saved_model/1")
+    assert set(loaded.signatures) == {"separate", "encode", "decode", "serving_default"}
+    expected = model({"mixture": mixtures})
+    for name in ("separate", "serving_default"):
+        found = loaded.signatures[name](mixture=tf.constant(mixtures))
+        assert set(found) == set(OUTPUTS)
+        for output in OUTPUTS:
+            np.testing.assert_allclose(found[output], expected[output], atol=1e-6)
+    posterior = loaded.signatures["encode"](mixture=tf.constant(mixtures))
+    np.testing.assert_allclose(posterior["latent_mean"], expected["latent_mean"], atol=1e-6)
+    np.testing.assert_allclose(posterior["latent_log_variance"], expected["latent_log_variance"], atol=1e-6)
+    estimates = loaded.signatures["decode"](latents=posterior["latent_mean"])["estimates"]
+    np.testing.assert_allclose(estimates, expected["estimates"], atol=1e-6)
+
+
+def test_saved_model_samples_nothing(exported, mixtures):
+    separate = tf.saved_model.load(exported / "saved_model/1").signatures["separate"]
+    first, second = (separate(mixture=tf.constant(mixtures))["sources"].numpy() for _ in range(2))
+    assert (first == second).all()
+
+
+def test_saved_model_stores_each_weight_once(exported, model):
+    data = next((exported / "saved_model/1/variables").glob("*.data*"))
+    weights = sum(4 * weight.size for weight in model.get_weights())
+    assert weights <= data.stat().st_size < 1.1 * weights + 10_000
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("tflite")])
+def test_tflite_files_are_of_fixed_shape(name, exported):
+    interpreter = Interpreter(model_path=str(exported / FORMATS[name].path))
+    runner = interpreter.get_signature_runner("separate")
+    assert runner.get_input_details()["mixture"]["shape_signature"].tolist() == [1, 8, 8]
+    details = runner.get_output_details()
+    assert {k: tuple(v["shape"][1:]) for k, v in details.items()} == SHAPES
+    assert all(detail["dtype"] == np.float32 for detail in (*details.values(), *runner.get_input_details().values()))
+    assert all((tensor["shape_signature"] >= 0).all() for tensor in interpreter.get_tensor_details())
+
+
+def test_tflite_files_take_any_number_of_mixtures_when_asked(model, mixtures, tmp_path):
+    saved_model.write(model, tmp_path / "any")
+    paths = {name: tmp_path / FORMATS[name].path for name in ("tflite_float32", "tflite_full_int8")}
+    tflite.convert(tmp_path / "any", paths, mixtures)
+    expected = model({"mixture": mixtures})["sources"]
+    for path, tolerance in zip(paths.values(), (1e-5, 0.1), strict=True):
+        separate = Interpreter(model_path=str(path)).get_signature_runner("separate")
+        for batch in (1, len(mixtures), 3):
+            found = separate(mixture=mixtures[:batch])["sources"]
+            np.testing.assert_allclose(found, expected[:batch], atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("onnx")])
+def test_onnx_files_are_valid_and_take_any_number_of_mixtures(name, exported):
+    loaded = onnx.load(exported / FORMATS[name].path)
+    onnx.checker.check_model(loaded, full_check=True)
+    assert {o.domain: o.version for o in loaded.opset_import}[""] == OPSET
+    assert [value.name for value in loaded.graph.input] == ["mixture"]
+    assert {value.name for value in loaded.graph.output} == set(OUTPUTS)
+    for value in (*loaded.graph.input, *loaded.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_value == 0
+
+
+def test_each_format_saves_what_it_should(manifest, model):
+    size = {name: entry["bytes"] for name, entry in manifest["formats"].items()}
+    weights = sum(4 * weight.size for weight in model.get_weights() if weight.ndim == 2)
+    for name, share in (("tflite_float16", 0.5), ("tflite_dynamic_int8", 0.75), ("tflite_full_int8", 0.75)):
+        assert size["tflite_float32"] - size[name] > 0.85 * share * weights
+
+
+def test_a_model_of_mixed_precision_is_exported_in_float32(run, mixtures):
+    import keras
+
+    trained = run.model()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = MultiSourceVAE(run.preset.model)
+        half.set_weights(trained.get_weights())
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    class MixedRun(Run):
+        def model(self):
+            return half
+
+    exported = pipeline.float32_model(MixedRun(run.path, run.preset, "vae"))
+    np.testing.assert_allclose(exported.separate(mixtures), trained.separate(mixtures), atol=1e-6)
+
+
+class TestBadInput:
+    """One line on stderr, exit code 2, nothing written, and an earlier export as it was."""
+
+    def refused(self, capsys, *arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ")
+        return error
+
+    def test_no_such_run(self, capsys, tmp_path):
+        error = self.refused(capsys, "--run", tmp_path / "none", "--to", tmp_path / "out")
+        assert "is no run folder" in error
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_run_without_weights(self, capsys, run, tmp_path):
+        (tmp_path / "run").mkdir()
+        shutil.copy(run.path / "config.json", tmp_path / "run")
+        error = self.refused(capsys, "--run", tmp_path / "run", "--to", tmp_path / "out")
+        assert "has no model.keras" in error
+        assert leftovers(tmp_path / "run") == []
+
+    def test_a_folder_that_cannot_be_made(self, capsys, run, tmp_path):
+        (tmp_path / "file").write_text("")
+        error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "file" / "out")
+        assert "cannot be made" in error
+
+    def test_an_unknown_format(self, capsys, run, tmp_path):
+        error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "out", "--formats", "tflite_float23")
+        assert "Did you mean 'tflite_float32'?" in error
+
+    def test_a_folder_of_something_else(self, capsys, run, tmp_path):
+        (tmp_path / "precious").write_text("data")
+        error = self.refused(capsys, "--run", run.path, "--to", tmp_path, "--force")
+        assert "is no export of ours" in error
+        assert (tmp_path / "precious").read_text() == "data"
+
+    def test_an_earlier_export_without_force(self, capsys, run, exported):
+        before = content(exported)
+        error = self.refused(capsys, "--run", run.path, "--to", exported)
+        assert "--force" in error
+        assert content(exported) == before
+
+
+@pytest.fixture
+def earlier(exported, tmp_path):
+    """An earlier export in the way."""
+    return shutil.copytree(exported, tmp_path / "out")
+
+
+def test_force_replaces_an_earlier_export(run, earlier):
+    export_run(run.path, earlier, names=["saved_model"], force=True, command="again", report=lambda line: None)
+    assert json.loads((earlier / "manifest.json").read_text())["command"] == "again"
+    assert leftovers(earlier) == []
+
+
+def test_a_format_that_fails_leaves_the_earlier_export(run, earlier, capsys, monkeypatch):
+    before = content(earlier)
+
+    def write_another(model, path, batch_size=None):
+        other = MultiSourceVAE(model.config)
+        write(other, path, batch_size)
+
+    write = saved_model.write
+    monkeypatch.setattr(saved_model, "write", write_another)
+    arguments = ["--run", str(run.path), "--to", str(earlier), "--formats", "saved_model", "--force"]
+    assert main(arguments) == 2
+    assert "error: saved_model: " in capsys.readouterr().err
+    assert content(earlier) == before
+    assert leftovers(earlier) == []
+
+
+def test_an_interrupted_export_leaves_the_earlier_one(run, earlier, capsys, monkeypatch):
+    before = content(earlier)
+    monkeypatch.setattr(pipeline, "check", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    arguments = ["--run", str(run.path), "--to", str(earlier), "--formats", "saved_model", "--force"]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(arguments) == 130
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert "interrupted" in capsys.readouterr().err
+    assert content(earlier) == before
+    assert leftovers(earlier) == []
