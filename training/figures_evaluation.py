@@ -71,6 +71,7 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
         The figure: on the left one point for each source, on the right the decoded source nearest to each cell's
         centre.
     """
+    import threadpoolctl
     from sklearn.manifold import TSNE
 
     number = min(len(truth.mixtures), _MAP_POINTS // truth.sources.shape[1])
@@ -82,7 +83,8 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     decoded = metrics.take_matched(outputs["estimates"], assignment)[present]
     labels = truth.labels[:number][present]
     perplexity = min(30.0, (len(latents) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(latents)
+    with threadpoolctl.threadpool_limits(1):  # on busy cores its threads wait for each other far longer than they work
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(latents)
 
     figure = Figure(figsize=(11, 5.4), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -1,0 +1,108 @@
+"""`python -m training.evaluate`: runs and comparisons end to end, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from training import comparison, evaluate
+from training.fit import train
+from training.run import Run
+from vae_bss_tf.config import Preset, get_preset
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_preset: Preset) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    quick = tiny_preset.train.replace(jit_compile=False)
+    for system in ("vae", "mixit"):
+        train(Preset(tiny_preset.model, tiny_preset.data, quick), output=folder / system, system=system)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_training_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "NMF_MIXTURES", 300)
+    monkeypatch.setattr(comparison, "THRESHOLD_MIXTURES", 100)
+
+
+def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    systems = "zeros,mixture/k,nmf,mixit,vae,vaem,nmf-oracle,ibm,irm"
+    words = ["--dataset", "digits", "--systems", systems, "--runs-dir", str(runs), "--num-mixtures", "40"]
+    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "digits: 40 test mixtures of 2 sources, K = 2" in printed
+    assert "VAEM less" in printed
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {
+        "comparison.json", "comparison.csv", "comparison.md", "separation-digits-k2.png", "time-digits-k2.png",
+        "latents.png", "traversal.png",
+    }  # fmt: skip
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (comparison,) = values["comparisons"]
+    scores = {result["system"]: result["scores"] for result in comparison["results"]}
+    assert list(scores) == systems.split(",")
+    for score in scores.values():
+        assert score["psnr_halved"]["mean"] == pytest.approx(score["psnr"]["mean"] + 6.0206, abs=1e-3)
+        assert score["psnr"]["low"] <= score["psnr"]["mean"] <= score["psnr"]["high"]
+    assert scores["zeros"]["si_sdr"]["mean"] == -30
+    assert scores["irm"]["psnr"]["mean"] > scores["nmf-oracle"]["psnr"]["mean"] > scores["zeros"]["psnr"]["mean"]
+    budgets = {result["system"]: result["budget"] for result in comparison["results"]}
+    assert budgets["vaem"]["mixtures"] == budgets["mixit"]["mixtures"] == 3 * 256
+    assert {row["against"] for row in comparison["paired"]} == set(systems.split(",")) - {"vaem"}
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(scores) * len(scores["irm"])
+    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+def test_sources_of_mixtures_of_several_counts_are_counted(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [
+        "--run",
+        str(runs / "vae"),
+        "--num-mixed",
+        "1,2",
+        "--num-mixtures",
+        "60",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert evaluate.main(words) == 0
+    assert "sources found:" in capsys.readouterr().out
+    (comparison,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
+    counted = comparison["results"][-1]["count"]
+    matrix = counted["confusion"]
+    assert sum(map(sum, matrix)) == 60
+    assert counted["accuracy"] == pytest.approx(sum(matrix[m][m] for m in range(3)) / 60)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to judge"),
+        (["--dataset", "digits", "--num-mixtures", "0"], "at least 1"),
+        (["--dataset", "digits", "--num-sources", "1"], "K=1 outputs cannot be matched to mixtures of 2"),
+        (["--dataset", "digits", "--systems", "nmf,glo"], "python -m training.fit --dataset digits --system glo"),
+        (["--dataset", "digits", "--systems", "mixt"], "Did you mean 'mixit'"),
+        (["--dataset", "digit"], "Did you mean 'digits'"),
+        (["--run", "no-such-run"], "no run folder"),
+        (["--run", "{runs}/vae", "--num-mixed", "3"], "cannot be matched to mixtures of 3"),
+        (["--run", "{runs}/vae", "{runs}/images", "--dataset", "digits"], "takes mixtures of shape (28, 28)"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_code_2(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: list[str], message: str
+) -> None:
+    if not (runs / "images").exists():
+        Run.create(runs / "images", get_preset("mnist"), "vae")
+    words = [word.format(runs=runs) for word in words]
+    where = ["--runs-dir", str(runs), "--output", str(tmp_path / "out")]
+    assert evaluate.main([*where, "--num-mixtures", "20", *words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
