@@ -21,15 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input, a format that fails its check included.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Ended from outside, it cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_command(lambda: _command(options, shlex.join(["python", "-m", "export", *arguments])))
+    return run_command(lambda: _command(options))
 
 
-def _command(options: argparse.Namespace, command: str) -> None:
+def _command(options: argparse.Namespace) -> None:
     from export.pipeline import export_run
 
     manifest = export_run(
@@ -39,11 +38,23 @@ def _command(options: argparse.Namespace, command: str) -> None:
         data_dir=options.data_dir,
         dynamic_batch=options.dynamic_batch,
         force=options.force,
-        command=command,
+        command=_written_down(options),
     )
     megabytes = sum(entry["bytes"] for entry in manifest["formats"].values()) / 1e6
     print(f"wrote {options.to}: {len(manifest['formats'])} formats, {megabytes:.1f} MB, and its card, README.md")
     print(f"next: python -m export.benchmark {options.to}")
+
+
+def _written_down(options: argparse.Namespace) -> str:
+    """The command for the manifest, without the place of the data on this machine."""
+    words = ["python", "-m", "export", "--run", str(options.run), "--to", str(options.to)]
+    if options.formats != list(FORMATS):
+        words += ["--formats", *options.formats]
+    if options.data_dir:
+        words += ["--data-dir", "DIR"]
+    if options.dynamic_batch:
+        words += ["--dynamic-batch"]
+    return shlex.join(words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,55 @@
+"""Writes the golden outputs of a shipped model: what its run's Keras model says about fixed patterns.
+
+    python tests/golden/make.py --run runs/mnist-k2-seed0 --name mnist
+
+The mixtures are scikit-learn's digits enlarged to the model's shape, two or three in each, and drawn patterns.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from sklearn.datasets import load_digits
+
+from vae_bss_tf.errors import run_command
+from vae_bss_tf.runtime import load
+
+
+def golden_mixtures(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Returns float32 `[8, *shape]` in [0, 1]: four pairs of digits, two of three, a cross, silence."""
+    height, width = shape
+    inner = (round(height * 5 / 7), round(width * 5 / 7))
+    digits = []
+    for image in load_digits().images[10:24] / 16:
+        enlarged = ndimage.zoom(image, (inner[0] / 8, inner[1] / 8), order=1)
+        before = ((height - inner[0]) // 2, (width - inner[1]) // 2)
+        after = (height - inner[0] - before[0], width - inner[1] - before[1])
+        digits.append(np.pad(enlarged, list(zip(before, after, strict=True))))
+    cross = np.zeros(shape)
+    cross[height // 2] = cross[:, width // 2] = 0.5
+    pairs = [(digits[2 * i] + digits[2 * i + 1]) / 2 for i in range(4)]
+    triples = [sum(digits[8 + 3 * i : 11 + 3 * i]) / 3 for i in range(2)]
+    return np.clip(np.stack([*pairs, *triples, cross, np.zeros(shape)]), 0, 1).astype(np.float32)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the run that the shipped model was exported from")
+    parser.add_argument("--name", required=True, help="name of its folder in saved_models")
+    options = parser.parse_args()
+
+    def write() -> None:
+        model = load(options.run)
+        mixtures = golden_mixtures(model.metadata.input_shape)
+        path = Path(__file__).with_name(f"{options.name}.npz")
+        np.savez_compressed(path, mixtures=mixtures, **model.outputs(mixtures))
+        print(f"wrote {path}")
+
+    return run_command(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

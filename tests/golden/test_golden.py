@@ -1,0 +1,45 @@
+"""Each shipped model: its files are the ones its manifest lists, and they say what the trained model said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.formats import FORMATS
+from vae_bss_tf.files import sha256
+from vae_bss_tf.runtime import OUTPUTS, load
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((REPOSITORY / "saved_models").glob("*/manifest.json"))
+SHIPPED = [(path.parent, name) for path in MANIFESTS for name in json.loads(path.read_text())["formats"]]
+
+pytestmark = pytest.mark.skipif(not MANIFESTS, reason="no model is shipped in saved_models")
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.parent.name)
+def test_the_files_are_those_of_the_manifest(path):
+    listed = {}
+    for entry in json.loads(path.read_text())["formats"].values():
+        listed |= {name: file["sha256"] for name, file in entry["files"].items()}
+    found = {p.relative_to(path.parent).as_posix(): sha256(p) for p in path.parent.rglob("*") if p.is_file()}
+    assert {name: digest for name, digest in found.items() if name not in ("manifest.json", "README.md")} == listed
+    assert "README.md" in found
+
+
+@pytest.mark.parametrize(("folder", "name"), SHIPPED, ids=lambda value: getattr(value, "name", value))
+def test_golden_outputs(folder, name):
+    golden = np.load(Path(__file__).with_name(f"{folder.name}.npz"))
+    found = load(folder / FORMATS[name].path).outputs(golden["mixtures"])
+    np.testing.assert_allclose(found["sources"].sum(axis=1), golden["mixtures"], atol=1e-5)
+    for output in OUTPUTS:
+        if FORMATS[name].max_error is not None:
+            np.testing.assert_allclose(found[output], golden[output], atol=FORMATS[name].max_error)
+        else:
+            error = np.abs(found[output] - golden[output]).mean()
+            assert error < 0.03 * max(1, np.abs(golden[output]).max())
+
+
+def test_all_shipped_models_are_under_30_megabytes():
+    files = [p for p in (REPOSITORY / "saved_models").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 30e6
