@@ -150,7 +150,7 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
     decoder = nn.Sequential(*blocks([latents, *widths[:0:-1]]), nn.Linear(widths[1], pixels), nn.Sigmoid())
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=preset.train.learning_rate)
-    items = torch.from_numpy(bank.items.reshape(len(bank), pixels))
+    items = torch.tensor(bank.items.reshape(len(bank), pixels))
 
     def step() -> None:
         pair = torch.randint(len(items), (2, batch))
