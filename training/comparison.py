@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from training.comparison_statistics import Float64, Summary, summarise
 from training.run import Run
+from training.scores import as_judged
 from vae_bss_tf import metrics
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.baselines import oracle
-from vae_bss_tf.config import check_choice
-from vae_bss_tf.datasets import SourceBank
-from vae_bss_tf.datasets.mixtures import EvaluationSet, evaluation_mixtures
+from vae_bss_tf.config import Preset, check_choice
+from vae_bss_tf.datasets import SourceBank, preset_data
+from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
+from vae_bss_tf.datasets.mixtures import EvaluationSet
 from vae_bss_tf.errors import ConfigError
 
 Float32 = npt.NDArray[np.float32]
@@ -200,6 +202,14 @@ class UntrainedSystems:
             return lambda mixtures: oracle.ideal_binary_mask(mixtures, self.truth.sources[: len(mixtures)]), {}
         if system == "irm":
             return lambda mixtures: oracle.ideal_ratio_mask(mixtures, self.truth.sources[: len(mixtures)]), {}
+        if isinstance(self.truth, AudioEvaluationSet):
+            from vae_bss_tf.baselines.nmf_spectrogram import SpectrogramNMF
+
+            if system == "nmf-oracle":
+                raise ConfigError("NMF with oracle grouping is for images; leave nmf-oracle out of --systems.")
+            single = SpectrogramNMF(self.truth.audio)
+            budget = {"mixtures": 0, "seconds": 0.0, "parameters": 0, "seed": 0}
+            return lambda mixtures: single.separate(mixtures, num_sources), budget
         nmf, budget = self._nmf
         if system == "nmf":
             return lambda mixtures: nmf.separate(mixtures, num_sources), budget
@@ -216,18 +226,18 @@ class UntrainedSystems:
         return nmf, {"mixtures": len(self.training), "seconds": round(seconds, 1), "parameters": parameters, "seed": 0}
 
 
-def training_examples(bank: SourceBank, num_mixed: Sequence[int], number: int) -> Float32:
+def training_examples(preset: Preset, bank: SourceBank, number: int) -> Float32:
     """Training mixtures for what is fitted when the comparison runs, without their sources.
 
     Args:
+        preset: Gives the counts M and, for audio, the spectrogram.
         bank: The sources of the training split.
-        num_mixed: The counts M.
         number: How many.
 
     Returns:
         float32 `[number, *shape]`.
     """
-    return evaluation_mixtures(bank, num_mixed=num_mixed, num_mixtures=number, seed=_TRAINING_SEED).mixtures
+    return preset_data.evaluation_data(preset, bank, num_mixtures=number, seed=_TRAINING_SEED).mixtures
 
 
 def judge(
@@ -268,6 +278,7 @@ def judge(
     seconds = time.perf_counter() - started
     assignment = metrics.match_sources(-metrics.pairwise_mse(outputs, truth.sources), truth.counts)
     matched = metrics.take_matched(outputs, assignment).astype(np.float32)
+    heard, heard_truth = as_judged(system, outputs, truth)
 
     threshold, found = None, None
     if SYSTEMS[system].kind in ("untrained", "trained") and num_sources > truth.counts.min():
@@ -278,7 +289,7 @@ def judge(
         num_sources=num_sources,
         sources=matched,
         outputs=outputs,
-        scores=score(matched, truth, assignment >= 0),
+        scores=score(matched, (metrics.take_matched(heard, assignment), heard_truth), truth, assignment >= 0),
         dropped_energy=metrics.dropped_energy(outputs, assignment),
         found_counts=found,
         threshold=threshold,
@@ -287,11 +298,14 @@ def judge(
     )
 
 
-def score(matched: Float32, truth: EvaluationSet, present: npt.NDArray[np.bool_]) -> dict[str, Float64]:
+def score(
+    matched: Float32, heard: tuple[Float32, Float32], truth: EvaluationSet, present: npt.NDArray[np.bool_]
+) -> dict[str, Float64]:
     """Scores matched estimates.
 
     Args:
         matched: float32 `[n, max_mixed, *shape]`, in the order of the true sources.
+        heard: What the SI ratios are taken on, estimates and true sources: images, or waveforms of sound.
         truth: The mixtures with their true sources.
         present: bool `[n, max_mixed]`, which sources a mixture holds; at least one.
 
@@ -299,7 +313,7 @@ def score(matched: Float32, truth: EvaluationSet, present: npt.NDArray[np.bool_]
         For each of `SCORES`, float64 `[n]`: the mean over the sources that the mixture holds.
     """
     gain = 1 / truth.sources.shape[1]
-    ratios = metrics.si_bss_eval(matched, truth.sources)
+    ratios = metrics.si_bss_eval(*heard)
     values = {
         "psnr": metrics.psnr(matched, truth.sources, peak=gain),
         "psnr_halved": metrics.psnr(matched, truth.sources),

@@ -12,6 +12,7 @@ import numpy as np
 from training.comparison import SCORES, SYSTEMS, Result
 from training.comparison_statistics import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, Summary, compare
 from vae_bss_tf import metrics
+from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
 
 PAPER: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
@@ -41,7 +42,8 @@ NOTES = (
     f"the 95 % bootstrap interval ({BOOTSTRAP_RESAMPLES} resamples of mixtures, seed {BOOTSTRAP_SEED}). Outputs are "
     "masked over all K, then matched by least squared error (the choice of the best outputs knows the truth, for every "
     f"system alike). A silent estimate has the SI floor {_SILENT_FLOOR} dB. 'dropped': share of the energy in outputs "
-    "matched to no source. 'count': share of mixtures whose number of sources was found."
+    "matched to no source. 'count': share of mixtures whose number of sources was found. For sound, PSNR and SSIM are "
+    "those of the spectrograms that the model sees, and SI-SDR, SI-SIR and SI-SAR those of the waveforms."
 )
 
 
@@ -60,6 +62,11 @@ class Comparison:
     num_sources: int
     truth: EvaluationSet
     results: list[Result]
+
+    @property
+    def paired_score(self) -> str:
+        """The score that systems are compared by on the same mixtures."""
+        return "si_sdr" if isinstance(self.truth, AudioEvaluationSet) else PAIRED_SCORE
 
     @property
     def num_mixed(self) -> list[int]:
@@ -124,8 +131,8 @@ def paired(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "system": first.system,
             "against": other.system,
-            "score": PAIRED_SCORE,
-            **dataclasses.asdict(compare(first.scores[PAIRED_SCORE], other.scores[PAIRED_SCORE])),
+            "score": comparison.paired_score,
+            **dataclasses.asdict(compare(first.scores[comparison.paired_score], other.scores[comparison.paired_score])),
             "time_ratio": other.seconds_per_mixture / first.seconds_per_mixture,
         }
         for other in comparison.results
@@ -136,7 +143,16 @@ def paired(comparison: Comparison) -> list[dict[str, Any]]:
 def paired_table(comparison: Comparison) -> list[list[str]]:
     """`paired` as rows of text, with a heading."""
     title = SYSTEMS[reference(comparison).system].title
-    rows = [[f"{title} less", "PSNR halved, dB", "95 % interval", "ahead on", "Wilcoxon p", f"time / {title}'s"]]
+    rows = [
+        [
+            f"{title} less",
+            f"{_HEADINGS[comparison.paired_score]}, dB",
+            "95 % interval",
+            "ahead on",
+            "Wilcoxon p",
+            f"time / {title}'s",
+        ]
+    ]
     for row in paired(comparison):
         rows.append(
             [

@@ -1,6 +1,7 @@
 """Judges separators on test mixtures: `python -m training.evaluate --run runs/...`."""
 
 import argparse
+import dataclasses
 import datetime
 import shlex
 import sys
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_bss_tf.config import PRESETS, check_choice
-from vae_bss_tf.datasets import DATASETS, load_bank
+from vae_bss_tf.config import PRESETS, DataConfig, check_choice
+from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
 from vae_bss_tf.errors import ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
 
@@ -61,6 +62,8 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
         dataset = options.dataset or run.preset.data.dataset
         num_mixed = options.num_mixed or run.preset.data.num_mixed
         systems = ["mixture/k", *comparison.MODEL_SYSTEMS[run.system]]
+        if run.preset.audio is not None:
+            systems += ["nmf", "ibm", "irm"]
         comparisons.append(_compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run]))
     return comparisons, next((run for run in runs if run.system == "vae"), None)
 
@@ -68,7 +71,7 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
 def _judge_systems(options: argparse.Namespace) -> "tuple[list[Comparison], Run | None]":
     from training import comparison
 
-    check_choice("data set", options.dataset, DATASETS)
+    check_choice("data set", options.dataset, [*DATASETS, *AUDIO_DATASETS])
     num_mixed = options.num_mixed or PRESETS[options.dataset].data.num_mixed
     systems = [check_choice("system", name, comparison.SYSTEMS) for name in options.systems or comparison.SYSTEMS]
     kinds = sorted({info.trained_as for name in systems if (info := comparison.SYSTEMS[name]).trained_as})
@@ -109,21 +112,24 @@ def _compare(
 ) -> "Comparison":
     from training import comparison
     from training.comparison_report import Comparison
-    from vae_bss_tf.datasets.mixtures import evaluation_mixtures
 
     _check_counts(num_sources, num_mixed)
-    banks = {split: load_bank(dataset, split, options.data_dir) for split in ("train", "test")}
+    preset = runs[0].preset if runs else PRESETS[dataset]
+    preset = dataclasses.replace(preset, data=DataConfig(dataset, tuple(num_mixed)))
+    banks = preset_data.load_banks(preset, options.data_dir, ("train", "test"))
     for run in runs:
-        if run.preset.model.input_shape != banks["test"].shape:
+        if (run.preset.model.input_shape, run.preset.audio) != (preset.model.input_shape, preset.audio):
             raise ConfigError(
-                f"{run.path} takes mixtures of shape {run.preset.model.input_shape}, {dataset} has "
-                f"{banks['test'].shape}; choose the data set that it was trained on, {run.preset.data.dataset}."
+                f"{run.path} takes mixtures of shape {run.preset.model.input_shape}, the others of "
+                f"{preset.model.input_shape}, or with other audio settings; judge it alone."
             )
-    truth = evaluation_mixtures(
-        banks["test"], num_mixed=num_mixed, num_mixtures=options.num_mixtures, seed=options.test_seed
+    truth = preset_data.evaluation_data(
+        preset, banks["test"], num_mixtures=options.num_mixtures, seed=options.test_seed
     )
-    counting = comparison.training_examples(banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
-    learning = comparison.training_examples(banks["train"], num_mixed, comparison.NMF_MIXTURES)
+    counting = comparison.training_examples(preset, banks["train"], comparison.THRESHOLD_MIXTURES)
+    learning = counting  # NMF of sound learns from no other mixture
+    if preset.audio is None:
+        learning = comparison.training_examples(preset, banks["train"], comparison.NMF_MIXTURES)
     untrained = comparison.UntrainedSystems(truth, learning)
     trained = {
         system: (separate, comparison.run_budget(run))
@@ -191,7 +197,10 @@ def _parser() -> argparse.ArgumentParser:
         "python -m training.evaluate --dataset mnist --data-dir DIR --num-sources 2,3",
     )
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="run folders to score")
-    parser.add_argument("--dataset", help=f"data set of the comparison (or to judge --run on): {', '.join(DATASETS)}")
+    parser.add_argument(
+        "--dataset",
+        help=f"data set of the comparison (or to judge --run on): {', '.join([*DATASETS, *AUDIO_DATASETS])}",
+    )
     parser.add_argument("--systems", type=_names, metavar="NAME[,NAME...]", help="systems to compare (default: all)")
     parser.add_argument(
         "--num-sources", type=_counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"

@@ -4,10 +4,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf import metrics
+from vae_bss_tf.baselines import oracle
 from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
 
 _UNMASKED = ("vae", "ae")
+_ORACLES = {"ibm": oracle.ideal_binary_mask, "irm": oracle.ideal_ratio_mask}
 
 
 def as_judged(
@@ -17,6 +19,7 @@ def as_judged(
 
     Args:
         system: What gave the outputs; those of "vae" and "ae" are magnitudes, of all others shares of the mixture.
+            The oracles "ibm" and "irm" act on all of the sound's STFT, whatever the outputs.
         outputs: float32 `[num_mixtures, num_sources, *shape]`, all of a mixture's outputs.
         truth: The mixtures and their true sources.
 
@@ -26,6 +29,8 @@ def as_judged(
     """
     if not isinstance(truth, AudioEvaluationSet):
         return outputs, truth.sources
+    if system in _ORACLES:
+        return truth.oracle_waveforms(_ORACLES[system]), truth.source_waveforms
     to_waveforms = truth.decoded_waveforms if system in _UNMASKED else truth.masked_waveforms
     return to_waveforms(outputs), truth.source_waveforms
 

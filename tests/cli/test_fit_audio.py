@@ -1,11 +1,13 @@
 """From a folder of recordings to separated files: training, its scores on waveforms, and the run's separator."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from training import evaluate
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
@@ -60,6 +62,15 @@ def test_a_folder_of_recordings_becomes_a_separator(
     mixture = truth.waveforms[0]
     sources = separator.separate(mixture, AUDIO.sample_rate)
     assert np.abs(sources.sum(axis=0) - mixture).max() < 1e-5
+
+    arguments = ["--run", str(run.path), "--data-dir", str(notes), "--num-mixtures", "20"]
+    assert evaluate.main(arguments) == 0
+    content = json.loads((run.path / "evaluation" / "comparison.json").read_text())
+    scores = {r["system"]: r["scores"]["si_sdr"]["mean"] for r in content["comparisons"][0]["results"]}
+    assert list(scores) == ["mixture/k", "vae", "vaem", "nmf", "ibm", "irm"]
+    assert scores["vaem"] == pytest.approx(run.metrics["test"]["vaem"]["si_sdr"], abs=1e-3)
+    assert min(scores["ibm"], scores["irm"]) > max(scores["vaem"], scores["nmf"], scores["mixture/k"])
+    assert content["comparisons"][0]["paired"][0]["score"] == "si_sdr"
 
 
 def matched_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:

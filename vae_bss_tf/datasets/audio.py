@@ -27,9 +27,9 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
 
     The folder's own `train/`, `validation/` and `test/` are the splits where it has `train/` and `test/`; without
     `validation/` a tenth of the identities of `train/` stand in for it. A folder without them is split by a seeded
-    hash of the identities: a tenth each, and at least two, for validation and test. An identity is an instrument and a pitch where
-    the file's name says so (`cello_As3_1_forte.flac`, NSynth's `bass_acoustic_000-024-050.wav`), and the file's
-    name otherwise; none stands in two splits.
+    hash of the identities: a tenth each, and at least two, for validation and test. An identity is an instrument and
+    a pitch where the file's name says so (`cello_As3_1_forte.flac`, NSynth's `bass_acoustic_000-024-050.wav`), and
+    the file's name otherwise; none stands in two splits.
 
     A source is the mean of its channels at the model's rate, from where it first exceeds -80 dB of its peak,
     with a peak of 1, cut or filled with zeros to the window's length.

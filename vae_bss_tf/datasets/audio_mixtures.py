@@ -1,7 +1,7 @@
 """Mixtures of a bank's waveforms: random onsets, gains and noise, mixed on the fly; models see spectrograms."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +96,23 @@ class AudioEvaluationSet(EvaluationSet):
         real, imaginary = spectrogram.stft(self.waveforms, self.audio)
         masks = spectrogram.source_masks(sources, self.audio)
         return spectrogram.apply_masks(real, imaginary, masks, self.audio)
+
+    def oracle_waveforms(self, mask: Callable[[Array, Array], Array]) -> Array:
+        """Applies a mask that knows the true sources to the mixtures' complex STFT, on all its frames and bins.
+
+        Args:
+            mask: `baselines.oracle.ideal_binary_mask` or `ideal_ratio_mask`.
+
+        Returns:
+            float32 `[num_mixtures, max(num_mixed), num_samples]`; they sum to the mixtures.
+        """
+        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
+        parts = [spectrogram.stft(source, self.audio) for source in self.source_waveforms.swapaxes(0, 1)]
+        sources = np.stack([part[0] + 1j * part[1] for part in parts], axis=1)
+        masked = mask(real + 1j * imaginary, sources)
+        flat = (-1, *masked.shape[2:])
+        waveforms = spectrogram.istft(masked.real.reshape(flat), masked.imag.reshape(flat), self.audio)
+        return waveforms.reshape(self.source_waveforms.shape)
 
     def decoded_waveforms(self, estimates: Array) -> Array:
         """Turns a decoder's outputs into waveforms: their magnitudes as they are, the mixture's phase (VAE).

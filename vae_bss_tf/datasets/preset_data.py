@@ -38,8 +38,8 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
     for bank in banks.values():
         if bank.shape != expected:
             raise ConfigError(
-                f"{dataset} has sources of shape {bank.shape}, the model takes {expected}; choose the preset that "
-                "fits the data set."
+                f"{dataset} has sources of shape {bank.shape}, the model takes mixtures of shape {expected}; choose "
+                "the preset or run that fits the data set."
             )
     return banks
 
