@@ -11,7 +11,11 @@ from vae_bss_tf import distributions
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig, get_preset
 from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.latent_search import search
 from vae_bss_tf.layers import PACKAGE, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+
+REFINEMENT_LEARNING_RATE = 0.05
 
 # Of each kind of network: the encoder, the decoder, and which hidden units the decoder takes.
 _NETWORKS: dict[str, tuple[type[keras.Layer], type[keras.Layer], slice]] = {
@@ -183,23 +187,57 @@ class MultiSourceVAE(keras.Model):
         # Gradients are summed over the replicas, so each contributes its share of the mean.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> npt.NDArray[np.float32]:
+    @tf.function(jit_compile=True)
+    def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """Separates mixtures after improving their latents by gradient descent, from the posterior mean.
+
+        The objective is `-ln p(x|Z) - w ln p(Z)` with w the KL weight of the reported `elbo`: what the encoder was
+        trained to do for all mixtures at once is done for each alone.
+
+        Args:
+            mixture: float32 `[batch, *input_shape]` in [0, 1].
+            steps: float32 scalar, the number of Adam steps; each costs about three passes of the decoder.
+
+        Returns:
+            Sources, float32 `[batch, num_sources, *input_shape]`, masked.
+        """
+        config = self.config
+        prior = distributions.latent_prior(config.prior, config.num_sources, config.latent_dim)
+
+        def objective(latents: tf.Tensor) -> tf.Tensor:
+            estimate = tf.reduce_sum(self.decode(latents), axis=1)
+            likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale)
+            return -likelihood.log_prob(mixture) - self.elbo_kl_weight * prior.log_prob(latents)
+
+        latents = search(objective, self.encode(mixture)[0], steps, REFINEMENT_LEARNING_RATE)
+        return self.mask(self.decode(latents), mixture)
+
+    def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256, refine: int = 0) -> npt.NDArray[np.float32]:
         """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).
 
         Args:
             mixtures: `[*input_shape]` or `[num_mixtures, *input_shape]`, finite, in [0, 1].
             batch_size: Mixtures a call; at least 1.
+            refine: Gradient steps that improve the latents of each mixture first (see `refine`); 100 are about
+                200 times the work of none.
 
         Returns:
             float32 `[num_sources, *input_shape]` or `[num_mixtures, num_sources, *input_shape]`; the sources
             of a mixture sum to it.
 
         Raises:
+            ConfigError: `refine` is negative.
             DataError: The shape is another, a value is not finite, or a value is outside [0, 1].
         """
+        if refine < 0:
+            raise ConfigError(f"refine is {refine}; it must be a number of steps, 0 or more.")
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         batch = mixtures.reshape(-1, *self.config.input_shape)
-        sources = self.predict({"mixture": batch}, batch_size=batch_size, verbose=0)["sources"]
+        if refine:
+            parts = [batch[first : first + batch_size] for first in range(0, len(batch), batch_size)]
+            sources = np.concatenate([self.refine(part, tf.constant(float(refine))).numpy() for part in parts])
+        else:
+            sources = self.predict({"mixture": batch}, batch_size=batch_size, verbose=0)["sources"]
         return sources if mixtures.ndim > len(self.config.input_shape) else sources[0]
 
     def get_config(self) -> dict[str, Any]:

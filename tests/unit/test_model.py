@@ -10,6 +10,7 @@ from vae_bss_tf.config import get_preset
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.latent_search import search
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,33 @@ def test_gradient_reaches_every_weight(tiny_config, mixtures):
         loss = model.compute_loss({"mixture": mixtures}, y_pred=model({"mixture": mixtures}, training=True))
     gradients = tape.gradient(loss, model.trainable_variables)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
+
+
+def test_refinement_explains_the_mixture_better_and_still_sums_to_it(tiny_config, mixtures):
+    keras.utils.set_random_seed(0)
+    model = MultiSourceVAE(tiny_config, kl_weight=0.05, elbo_kl_weight=0.05)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), steps_per_execution=8)
+    model.fit(training_data(), epochs=2, steps_per_epoch=32, verbose=0, shuffle=False)
+
+    def objective(latents):
+        estimate = model.decode(latents).numpy().sum(axis=1)
+        misfit = np.abs(mixtures - estimate).sum(axis=(1, 2)) / tiny_config.likelihood_scale
+        return misfit + 0.05 * 0.5 * (np.asarray(latents) ** 2).sum(axis=(1, 2))
+
+    start = model.encode(mixtures)[0]
+    found = search(
+        lambda latents: (
+            tf.reduce_sum(tf.abs(mixtures - tf.reduce_sum(model.decode(latents), 1)), [1, 2])
+            / tiny_config.likelihood_scale
+            + 0.05 * 0.5 * tf.reduce_sum(latents**2, [1, 2])
+        ),
+        start,
+        tf.constant(50.0),
+        0.05,
+    )
+    assert np.mean(objective(found) < objective(start)) > 0.95
+    refined = model.separate(mixtures, refine=50)
+    np.testing.assert_allclose(refined.sum(axis=1), mixtures, atol=1e-6)
+    np.testing.assert_allclose(refined, model.mask(model.decode(found), mixtures), atol=2e-3)
+    with pytest.raises(ConfigError, match="refine"):
+        model.separate(mixtures, refine=-1)

@@ -10,23 +10,13 @@ import tensorflow as tf
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.latent_search import adam, search
 from vae_bss_tf.layers import PACKAGE, SourceDecoder
 from vae_bss_tf.masking import ratio_mask
 
 LATENT_LEARNING_RATE = 0.1
 LATENT_PENALTY = 0.5
 SEPARATION_STEPS = 200
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.99, 1e-8
-
-
-def _adam(
-    gradient: tf.Tensor, first: tf.Tensor, second: tf.Tensor, step: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Adam's direction and its moments (Kingma, Ba 2015); `step` counts from 1, per row."""
-    first = _BETA_1 * first + (1 - _BETA_1) * gradient
-    second = _BETA_2 * second + (1 - _BETA_2) * tf.square(gradient)
-    direction = (first / (1 - _BETA_1**step)) / (tf.sqrt(second / (1 - _BETA_2**step)) + _EPSILON)
-    return direction, first, second
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -106,7 +96,7 @@ class GLO(keras.Model):
         self.optimizer.apply(gradients, self.trainable_variables)
         visits = tf.gather(self.visits, data["index"]) + 1
         first, second = (tf.gather(moment, data["index"]) for moment in self.moments)
-        direction, first, second = _adam(gradient, first, second, visits)
+        direction, first, second = adam(gradient, first, second, visits)
         for variable, rows in zip((*self.moments, self.visits), (first, second, visits), strict=True):
             variable.scatter_nd_update(index, rows)
         self.latents.scatter_nd_update(index, latents - LATENT_LEARNING_RATE * direction)
@@ -127,19 +117,11 @@ class GLO(keras.Model):
             Source estimates, float32 `[batch, K, *input_shape]` in (0, 1), and the objective, float32 `[batch]`.
         """
 
-        def step(
-            i: tf.Tensor, latents: tf.Tensor, first: tf.Tensor, second: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            with tf.GradientTape() as tape:
-                tape.watch(latents)
-                objective = self.objective(mixture, latents, training=False)
-            direction, first, second = _adam(tape.gradient(objective, latents), first, second, i + 1)
-            rate = LATENT_LEARNING_RATE * (1 - i / SEPARATION_STEPS)
-            return i + 1, latents - rate * direction, first, second
-
-        zeros = tf.zeros_like(start)
-        _, latents, _, _ = tf.while_loop(
-            lambda i, *_: i < SEPARATION_STEPS, step, (tf.constant(0.0), start, zeros, zeros)
+        latents = search(
+            lambda latents: self.objective(mixture, latents, training=False),
+            start,
+            tf.constant(float(SEPARATION_STEPS)),
+            LATENT_LEARNING_RATE,
         )
         return self.decoder(latents, training=False), self.objective(mixture, latents, training=False)
 
