@@ -1,6 +1,8 @@
 # Two commands for a new clone: `make fit` sets everything up and trains a separator, `make test` checks it all.
 PYTHON ?= python3
 VENV ?= .venv
+# Further options of `make fit`, such as FIT="--epochs 10 --output runs/short".
+FIT ?=
 BIN := $(VENV)/bin
 
 .PHONY: install fit test lint
@@ -13,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 fit: install
-	$(BIN)/python -m training.fit --force
+	$(BIN)/python -m training.fit $(FIT)
 
 test: install
 	$(BIN)/python -m pytest

@@ -34,8 +34,9 @@ def images(dataset: str, part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
             builder.download_and_prepare()
         except Exception as error:  # tensorflow-datasets raises errors of several network libraries
             raise DataError(f"{dataset} could not be fetched ({type(error).__name__}); {_ways_out()}") from error
-    loaded = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1))
-    return np.asarray(loaded["image"])[..., 0], np.asarray(loaded["label"], np.int64)
+    batches = list(tfds.as_numpy(builder.as_dataset(split=part, batch_size=1_000)))
+    images = np.concatenate([batch["image"] for batch in batches])[..., 0]
+    return images, np.concatenate([batch["label"] for batch in batches]).astype(np.int64)
 
 
 def _download_host(builder: object) -> tuple[str, int]:
