@@ -25,6 +25,8 @@ from vae_bss_tf.errors import ConfigError
 Float32 = npt.NDArray[np.float32]
 Separate = Callable[[Float32], Float32]
 
+REFINEMENT_STEPS = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class SystemInfo:
@@ -52,15 +54,16 @@ SYSTEMS: dict[str, SystemInfo] = {
     "mixit": SystemInfo("MixIT", "trained", "mixit"),
     "vae": SystemInfo("VAE", "trained", "vae"),
     "vaem": SystemInfo("VAEM", "trained", "vae"),
+    "vaem-refined": SystemInfo(f"VAEM, refined ({REFINEMENT_STEPS} steps)", "trained", "vae"),
     "nmf-oracle": SystemInfo("NMF, oracle grouping", "oracle"),
     "ibm": SystemInfo("IBM", "oracle"),
     "irm": SystemInfo(f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle"),
 }
-MODEL_SYSTEMS = {"vae": ("vae", "vaem"), "ae": ("ae", "aem"), "glo": ("glo",), "mixit": ("mixit",)}
 SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_sar")
 
 NMF_MIXTURES = 5_000
 THRESHOLD_MIXTURES = 500
+_BATCH = 500
 _TRAINING_SEED = 1_000_000  # of training mixtures that NMF and the count's threshold are fitted on
 
 
@@ -156,7 +159,7 @@ def run_separators(run: Run) -> dict[str, Separate]:
         run: The run.
 
     Returns:
-        For each of `MODEL_SYSTEMS[run.system]`, float32 `[n, *shape]` to float32 `[n, K, *shape]`.
+        For each of `SYSTEMS` with `trained_as` the run's, float32 `[n, *shape]` to float32 `[n, K, *shape]`.
 
     Raises:
         CheckpointError: The model is missing or damaged.
@@ -164,12 +167,14 @@ def run_separators(run: Run) -> dict[str, Separate]:
     model = run.model()
     if run.system in BASELINES:
         return {run.system: functools.partial(model.separate, num_sources=run.preset.model.num_sources)}
-    raw, masked = MODEL_SYSTEMS[run.system]
-    return {raw: _predict(model, "estimates"), masked: _predict(model, "sources")}
+    both = {run.system: _predict(model, "estimates"), f"{run.system}m": _predict(model, "sources")}
+    if run.system == "ae":
+        return both
+    return {**both, "vaem-refined": functools.partial(model.separate, batch_size=_BATCH, refine=REFINEMENT_STEPS)}
 
 
 def _predict(model: Any, output: str) -> Separate:
-    return lambda mixtures: model.predict({"mixture": mixtures}, batch_size=500, verbose=0)[output]
+    return lambda mixtures: model.predict({"mixture": mixtures}, batch_size=_BATCH, verbose=0)[output]
 
 
 class UntrainedSystems:
@@ -272,7 +277,7 @@ def judge(
         raise ConfigError(
             f"K={num_sources} outputs cannot be matched to mixtures of {truth.counts.max()} sources; use a larger K."
         )
-    separate(truth.mixtures[: min(500, len(truth.mixtures))])  # compiles
+    separate(truth.mixtures[:_BATCH])  # compiles
     started = time.perf_counter()
     outputs = separate(truth.mixtures)
     seconds = time.perf_counter() - started

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -168,12 +169,17 @@ def paired_table(comparison: Comparison) -> list[list[str]]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """One line that says which systems, oracles apart, the reference is not ahead of."""
+    """One line that says which systems the reference is not ahead of, oracles and its own variants apart."""
     title = SYSTEMS[reference(comparison).system].title
-    rivals = [row for row in paired(comparison) if SYSTEMS[row["against"]].kind != "oracle"]
+    own = SYSTEMS[reference(comparison).system].trained_as
+    rivals = [
+        row
+        for row in paired(comparison)
+        if SYSTEMS[row["against"]].kind != "oracle" and SYSTEMS[row["against"]].trained_as != own
+    ]
     ahead = [SYSTEMS[row["against"]].title for row in rivals if row["low"] <= 0]
     if not ahead:
-        return f"{title} is ahead of every other system but the oracles (interval of the difference above zero)."
+        return f"{title} is ahead of every other system, oracles apart (interval of the difference above zero)."
     return f"{title} is NOT ahead of: {', '.join(ahead)}."
 
 
@@ -220,7 +226,13 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
         The text.
     """
     lines = ["# Comparison", "", f"Command: `{description['command']}`", ""]
-    lines += [f"{description['date']}, {description['machine']}, {description['seconds']:.0f} s in all.", "", NOTES, ""]
+    lines += [
+        f"{description['date']}, {description['machine']}. {description['seconds']:.0f} s in all, of which "
+        f"{description['cpu_seconds']:.0f} s of processor time over all cores.",
+        "",
+        NOTES,
+        "",
+    ]
     for comparison in comparisons:
         lines += [f"## {title(comparison)}", "", *_markdown_table(table(comparison)), ""]
         lines += [verdict(comparison), "", *_markdown_table(paired_table(comparison)), ""]
@@ -302,19 +314,25 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
     }
 
 
-def describe(command: str, date: str, seconds: float, test_seed: int) -> dict[str, Any]:
+def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_seed: int) -> dict[str, Any]:
     """What stands at the head of a report.
 
     Args:
         command: The command that made it.
         date: When, ISO 8601.
         seconds: How long it took.
+        cpu_seconds: Processor time that it took, over all cores.
         test_seed: Seed of the test mixtures.
 
     Returns:
         The values, with the machine in words.
     """
-    import os
-
     machine = f"{os.cpu_count()} x {platform.machine()} CPU, {platform.system()}, Python {platform.python_version()}"
-    return {"command": command, "date": date, "seconds": round(seconds, 1), "machine": machine, "test_seed": test_seed}
+    return {
+        "command": command,
+        "date": date,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "machine": machine,
+        "test_seed": test_seed,
+    }

@@ -61,7 +61,10 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
     for run in runs:
         dataset = options.dataset or run.preset.data.dataset
         num_mixed = options.num_mixed or run.preset.data.num_mixed
-        systems = ["mixture/k", *comparison.MODEL_SYSTEMS[run.system]]
+        served = [name for name, info in comparison.SYSTEMS.items() if info.trained_as == run.system]
+        untrained = [name for name, info in comparison.SYSTEMS.items() if info.trained_as is None]
+        default = ["mixture/k", *(name for name in served if name != "vaem-refined")]
+        systems = [check_choice(f"system of {run.path}", s, [*untrained, *served]) for s in options.systems or default]
         if run.preset.audio is not None:
             systems += ["nmf", "ibm", "irm"]
         comparisons.append(_compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run]))
@@ -173,7 +176,7 @@ def _write(
         save(pictures.latent_map(model, truth), output / "latents.png")
         save(pictures.latent_traversal(model, truth.mixtures), output / "traversal.png")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    description = report.describe(command, date, time.perf_counter() - started, test_seed)
+    description = report.describe(command, date, time.perf_counter() - started, time.process_time(), test_seed)
     write_json(output / "comparison.json", report.to_json(comparisons, description))
     write_text(output / "comparison.csv", report.to_csv(comparisons))
     write_text(output / "comparison.md", report.to_markdown(comparisons, description))
@@ -201,7 +204,12 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         help=f"data set of the comparison (or to judge --run on): {', '.join([*DATASETS, *AUDIO_DATASETS])}",
     )
-    parser.add_argument("--systems", type=_names, metavar="NAME[,NAME...]", help="systems to compare (default: all)")
+    parser.add_argument(
+        "--systems",
+        type=_names,
+        metavar="NAME[,NAME...]",
+        help="systems to compare (default: all; with --run, the run's own)",
+    )
     parser.add_argument(
         "--num-sources", type=_counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"
     )
