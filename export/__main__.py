@@ -48,7 +48,7 @@ def _command(options: argparse.Namespace) -> None:
 def _written_down(options: argparse.Namespace) -> str:
     """The command for the manifest, without the place of the data on this machine."""
     words = ["python", "-m", "export", "--run", str(options.run), "--to", str(options.to)]
-    if options.formats != list(FORMATS):
+    if options.formats:
         words += ["--formats", *options.formats]
     if options.data_dir:
         words += ["--data-dir", "DIR"]
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of the run to export")
     parser.add_argument("--to", type=Path, required=True, help="folder to make")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS) + " (default: all)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
     parser.add_argument("--dynamic-batch", action="store_true", help="TFLite files that take any number of mixtures")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")

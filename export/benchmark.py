@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from export.formats import FORMATS
 from export.processes import Worker
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.runtime import MANIFEST
@@ -39,7 +41,9 @@ def measure(
     Returns:
         One row for each file and number of threads: `format`, `threads`, `bytes`, `load_seconds` (the first call
         included), `median_ms` and `p95_ms` of one mixture, `mixtures_per_second` at batch 32, `peak_memory_bytes`
-        of the whole process (Linux), `si_sdr_db` and `psnr_db` of the held-out mixtures as the manifest has them.
+        of the whole process (Linux), `si_sdr_db` and `psnr_db` of the held-out mixtures as the manifest has them;
+        for files that take waveforms `algorithmic_latency_seconds`, the length of a window, and `real_time_factor`,
+        the median over that length.
 
     Raises:
         CheckpointError: `folder` is no export, or `run` has no model.
@@ -57,6 +61,7 @@ def measure(
         }
         for name, entry in manifest["formats"].items()
     ]
+    audio = manifest["preset"].get("audio")
     if run is not None:
         rows += _keras_rows(run, manifest)
     rows = [{**row, "threads": count} for row in rows for count in threads]
@@ -76,6 +81,10 @@ def measure(
             row["median_ms"], row["p95_ms"] = (1e3 * np.percentile(seconds["one"], [50, 95])).tolist()
             row["mixtures_per_second"] = _BATCH / float(np.median(seconds["batch"]))
             row["peak_memory_bytes"] = worker.ask(do="memory")["bytes"]
+            if row["format"] in FORMATS and FORMATS[row["format"]].waveform:
+                window = AudioConfig.from_dict(audio).num_samples / audio["sample_rate"]
+                row["algorithmic_latency_seconds"] = window
+                row["real_time_factor"] = row["median_ms"] / 1e3 / window
     return rows
 
 
@@ -119,6 +128,12 @@ def _command(options: argparse.Namespace) -> None:
     print(f"timing the files of {options.export} on the CPU")
     rows = measure(options.export, run=options.run, threads=options.threads, calls=options.calls)
     print(table(rows))
+    for row in rows:
+        if "real_time_factor" in row:
+            print(
+                f"{row['format']}, {row['threads']} thread(s): real-time factor {row['real_time_factor']:.5f}, "
+                f"algorithmic latency {row['algorithmic_latency_seconds']:.2f} s"
+            )
     if options.json:
         write_json(options.json, rows)
         print(f"wrote {options.json}")

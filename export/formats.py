@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from vae_bss_tf.config import check_choice
-from vae_bss_tf.errors import VaeBssError
+from vae_bss_tf.errors import ConfigError, VaeBssError
 
 
 class ExportError(VaeBssError):
@@ -23,6 +24,7 @@ class Format:
         max_error: Largest absolute difference from the model that an output may have; None for int8, whose
             weights are compared one by one instead.
         max_change_db: Largest change of the mean SI-SDR and of the mean PSNR, in dB.
+        waveform: Whether it takes waveforms and gives waveforms, the transform inside; for models of audio only.
     """
 
     name: str
@@ -30,10 +32,11 @@ class Format:
     description: str
     max_error: float | None
     max_change_db: float
+    waveform: bool = False
 
 
-_FLOAT32 = {"max_error": 1e-5, "max_change_db": 0.01}
-_FLOAT16 = {"max_error": 5e-3, "max_change_db": 0.01}
+_FLOAT32: dict[str, Any] = {"max_error": 1e-5, "max_change_db": 0.01}
+_FLOAT16: dict[str, Any] = {"max_error": 5e-3, "max_change_db": 0.01}
 
 FORMATS: dict[str, Format] = {
     f.name: f
@@ -63,24 +66,33 @@ FORMATS: dict[str, Format] = {
             max_error=None,
             max_change_db=0.3,
         ),
+        Format("saved_model_waveform", "saved_model_waveform/1", "TensorFlow, waveforms", **_FLOAT32, waveform=True),
+        Format("tflite_waveform", "waveform.tflite", "LiteRT, waveforms", **_FLOAT32, waveform=True),
+        Format("onnx_waveform", "waveform.onnx", "onnxruntime, waveforms", **_FLOAT32, waveform=True),
     )
 }
 
 
-def get_formats(names: Iterable[str]) -> list[Format]:
+def get_formats(names: Iterable[str] | None, *, audio: bool) -> list[Format]:
     """Returns formats by name, in the order of `FORMATS`.
 
     Args:
-        names: Keys of `FORMATS`.
+        names: Keys of `FORMATS`; None takes all that the model has.
+        audio: Whether the model is one of audio.
 
     Returns:
         The formats, each once.
 
     Raises:
-        ConfigError: A name is unknown.
+        ConfigError: A name is unknown, or a form for waveforms is wanted of a model of images.
     """
+    if names is None:
+        return [f for f in FORMATS.values() if audio or not f.waveform]
     wanted = {check_choice("format", name, FORMATS) for name in names}
-    return [f for name, f in FORMATS.items() if name in wanted]
+    found = [f for name, f in FORMATS.items() if name in wanted]
+    if not audio and any(f.waveform for f in found):
+        raise ConfigError("the model is one of images and has no form for waveforms; leave it out of --formats.")
+    return found
 
 
 @contextlib.contextmanager

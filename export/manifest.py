@@ -105,9 +105,10 @@ def card(export: Export, described: dict[str, Any]) -> str:
         to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
         sampled: the latent is its posterior mean. {_batch_sentence(export)}"""
     quality = f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
-        masked sources matched to the true ones. The Keras model: SI-SDR {scores["si_sdr"]:.2f} dB, PSNR
-        {scores["psnr"]:.2f} dB (sources at full scale) or {scores["psnr_halved"]:.2f} dB (as they stand in the
-        mixture). Latency: one mixture, one thread, median, on the machine that made the export."""
+        masked sources matched to the true ones{_score_of(preset)}. The Keras model: SI-SDR
+        {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
+        {scores["psnr_halved"]:.2f} dB (as they stand in the mixture). Latency: one mixture, one thread, median, on the
+        machine that made the export."""
     training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
         {epochs} epochs of {train.mixtures_per_epoch:,} mixtures, batches of {train.batch_size}, learning rate
         {train.learning_rate:g} ({train.learning_rate_schedule}), KL weight {train.kl_weight:g} to
@@ -155,11 +156,16 @@ def _signatures(preset: Preset) -> dict[str, Any]:
 
     mixture = tensors(**{INPUT: ["batch", *config.input_shape]})
     posterior = tensors(latent_mean=latent, latent_log_variance=latent)
-    return {
+    signatures = {
         SIGNATURE: {"inputs": mixture, "outputs": tensors(sources=source, estimates=source) | posterior},
         "encode": {"inputs": mixture, "outputs": posterior},
         "decode": {"inputs": tensors(latents=latent), "outputs": tensors(estimates=source)},
     }
+    if preset.audio is not None:
+        window = preset.audio.num_samples
+        sources = tensors(sources=["batch", config.num_sources, window])
+        signatures["waveform"] = {"inputs": tensors(**{INPUT: ["batch", window]}), "outputs": sources}
+    return signatures
 
 
 def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
@@ -173,6 +179,12 @@ def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
         "files": listed,
         **export.reports[name],
     }
+
+
+def _score_of(preset: Preset) -> str:
+    return (
+        "" if preset.audio is None else "; of spectrograms as the model sees them, of waveforms in the waveform files"
+    )
 
 
 def _batch_sentence(export: Export) -> str:

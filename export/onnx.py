@@ -30,20 +30,29 @@ ALLOWED_OPERATIONS = frozenset(
         "Gemm",
         "Identity",
         "Less",
+        "Log",
         "MatMul",
         "MatMulInteger",
+        "Max",
         "Mul",
         "Neg",
         "Not",
+        "Pad",
+        "Pow",
         "QuantizeLinear",
         "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
         "ReduceSum",
         "Relu",
         "Reshape",
         "Shape",
         "Slice",
+        "Sqrt",
         "Squeeze",
         "Sub",
+        "Tile",
+        "Transpose",
         "Unsqueeze",
         "Where",
     }
@@ -55,11 +64,11 @@ def convert(saved_model: Path, outputs: dict[str, Path], work: Path) -> None:
 
     Args:
         saved_model: Folder of the SavedModel.
-        outputs: "onnx_float32" and "onnx_int8", and the file to write for each.
+        outputs: "onnx_float32" and "onnx_int8", or "onnx_waveform", and the file to write for each.
         work: Folder for the float32 file that the int8 one is made from, where only that is asked for.
     """
-    float32 = outputs.get("onnx_float32", work / "float32.onnx")
-    with failures_of("onnx_float32"):
+    float32 = outputs.get("onnx_float32") or outputs.get("onnx_waveform") or work / "float32.onnx"
+    with failures_of(next(iter(outputs))):
         _from_saved_model(saved_model, float32)
     if "onnx_int8" in outputs:
         with failures_of("onnx_int8"):

@@ -1,8 +1,9 @@
 """The gate: every file, loaded in a fresh process by its own runtime, must say what the model says."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,10 @@ from export.formats import ExportError, Format, failures_of
 from export.processes import Worker
 from training.scores import mean_scores
 from vae_bss_tf.datasets.mixtures import EvaluationSet
-from vae_bss_tf.runtime import OUTPUTS
 
-Arrays = dict[str, npt.NDArray[np.float32]]
+Array = npt.NDArray[np.float32]
+Arrays = dict[str, Array]
+Kernels = list[tuple[Array, Array]]
 
 _SUM_ERROR = 1e-5
 _ALLOWED = {
@@ -36,21 +38,29 @@ class Reference:
     """
 
     held_out: EvaluationSet
-    mixtures: npt.NDArray[np.float32]
+    mixtures: Array
     outputs: Arrays
     scores: dict[str, float]
-    kernels: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    kernels: Kernels
 
     @classmethod
-    def of(cls, model: Any, held_out: EvaluationSet) -> "Reference":
-        """Runs the Keras model on the held-out and the extreme mixtures."""
+    def of(
+        cls, separate: Callable[[npt.NDArray[np.float32]], Arrays], held_out: EvaluationSet, kernels: Kernels
+    ) -> Self:
+        """Runs the model on the held-out and the extreme mixtures.
+
+        Args:
+            separate: Takes mixtures and returns the model's outputs by name, `sources` among them.
+            held_out: Mixtures of the test split with their sources.
+            kernels: The model's weights.
+        """
         mixtures = np.concatenate([held_out.mixtures, extreme_mixtures(held_out.mixtures.shape[1:])])
-        outputs = {name: np.asarray(value) for name, value in model.predict({"mixture": mixtures}, verbose=0).items()}
+        outputs = {name: np.asarray(value) for name, value in separate(mixtures).items()}
         scores = mean_scores(outputs["sources"][: len(held_out.mixtures)], held_out)
-        return cls(held_out, mixtures, outputs, scores, weights.kernels(model))
+        return cls(held_out, mixtures, outputs, scores, kernels)
 
 
-def extreme_mixtures(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def extreme_mixtures(shape: tuple[int, ...]) -> Array:
     """Mixtures that no data set holds.
 
     Args:
@@ -102,7 +112,7 @@ def check(fmt: Format, path: Path, reference: Reference, work: Path) -> dict[str
 def compare(fmt: Format, outputs: Arrays, reference: Reference) -> dict[str, Any]:
     """Compares a file's outputs with the model's; see `check`."""
     _check_shapes(fmt, outputs, reference)
-    errors = {name: np.abs(outputs[name] - reference.outputs[name]) for name in OUTPUTS}
+    errors = {name: np.abs(outputs[name] - reference.outputs[name]) for name in reference.outputs}
     num_held_out = len(reference.held_out.mixtures)
     scores = mean_scores(outputs["sources"][:num_held_out], reference.held_out)
     changes = {name: score - reference.scores[name] for name, score in scores.items()}
@@ -115,7 +125,7 @@ def compare(fmt: Format, outputs: Arrays, reference: Reference) -> dict[str, Any
     sum_error = float(np.abs(outputs["sources"].sum(axis=1) - reference.mixtures).max())
     _bound(fmt, "the sources' sum differs from the mixture by", sum_error, _SUM_ERROR)
     if fmt.max_error is not None:
-        for name in OUTPUTS:
+        for name in reference.outputs:
             _bound(fmt, f"{name} differs from the model by", report["max_abs_error"][name], fmt.max_error)
     for name, change in changes.items():
         _bound(fmt, f"{name} changes by dB", abs(change), fmt.max_change_db)
@@ -135,9 +145,10 @@ def _check_operations(fmt: Format, path: Path) -> dict[str, Any]:
 
 
 def _check_shapes(fmt: Format, outputs: Arrays, reference: Reference) -> None:
-    if set(outputs) != set(OUTPUTS):
-        raise ExportError(f"{fmt.name}: its outputs are {', '.join(sorted(outputs))}; expected {', '.join(OUTPUTS)}.")
-    for name in OUTPUTS:
+    if set(outputs) != set(reference.outputs):
+        expected_names = ", ".join(reference.outputs)
+        raise ExportError(f"{fmt.name}: its outputs are {', '.join(sorted(outputs))}; expected {expected_names}.")
+    for name in reference.outputs:
         found, expected = outputs[name], reference.outputs[name]
         if found.shape != expected.shape or found.dtype != np.float32:
             raise ExportError(

@@ -5,20 +5,25 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export import formats, onnx, tflite
-from export.formats import FORMATS, Format
+from export import onnx, saved_model, tflite, weights
+from export.formats import Format, get_formats
 from export.manifest import Export, card, manifest
 from export.parity import Reference, check
 from export.processes import converters
 from training.run import Run
-from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures
+from vae_bss_tf import spectrogram
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets import SourceBank, preset_data
+from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
+from vae_bss_tf.datasets.mixtures import EvaluationSet
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import replacing, write_json, write_text
-from vae_bss_tf.runtime import MANIFEST
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.runtime import INPUT, MANIFEST
 
 NUM_HELD_OUT = 500
 NUM_CALIBRATION = 256
@@ -28,7 +33,7 @@ def export_run(
     run_path: Path,
     target: Path,
     *,
-    names: Sequence[str] = tuple(FORMATS),
+    names: Sequence[str] | None = None,
     data_dir: Path | None = None,
     dynamic_batch: bool = False,
     force: bool = False,
@@ -40,7 +45,7 @@ def export_run(
     Args:
         run_path: The run folder.
         target: The folder to make.
-        names: Keys of `FORMATS`.
+        names: Keys of `FORMATS`; None takes all that the model has.
         data_dir: Folder of the data set's files, as `load_bank` takes it.
         dynamic_batch: Whether the TFLite files take any number of mixtures; else one.
         force: Whether an earlier export in `target` is replaced.
@@ -57,20 +62,22 @@ def export_run(
         OutputExistsError: `target` exists and may not be replaced.
         ExportError: A file differs from the model. Nothing is left behind and an earlier export stays.
     """
-    wanted = formats.get_formats(names)
     _check_target(target, force)
     run = Run.load(run_path)
+    wanted = get_formats(names, audio=run.preset.audio is not None)
     with _staging(target) as staging, tempfile.TemporaryDirectory() as work:
         report(f"loading {run_path}")
         model = float32_model(run)
-        reference, calibration = _mixtures(run, model, data_dir)
+        banks = preset_data.load_banks(run.preset, data_dir, ("train", "test"))
+        references = _references(run, model, banks["test"])
+        calibration = preset_data.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
         report("writing " + ", ".join(f.path for f in wanted))
-        _write(model, wanted, staging, Path(work), calibration, dynamic_batch)
+        _write(model, run.preset.audio, wanted, staging, Path(work), calibration, dynamic_batch)
         reports = {}
         for fmt in wanted:
-            reports[fmt.name] = check(fmt, staging / fmt.path, reference, Path(work))
+            reports[fmt.name] = check(fmt, staging / fmt.path, references[fmt.waveform], Path(work))
             report(_passed(fmt, reports[fmt.name]))
-        export = Export(target.name, command, run, reference, reports, dynamic_batch)
+        export = Export(target.name, command, run, references[False], reports, dynamic_batch)
         described = manifest(export, staging)
         write_json(staging / MANIFEST, described)
         write_text(staging / "README.md", card(export, described))
@@ -111,10 +118,8 @@ def _staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(retired)
 
 
-def float32_model(run: Run) -> Any:
+def float32_model(run: Run) -> MultiSourceVAE:
     """The run's model in float32 throughout, whatever precision it was trained in."""
-    from vae_bss_tf.model import MultiSourceVAE
-
     trained = run.model()
     if not isinstance(trained, MultiSourceVAE):
         raise CheckpointError(f"{run.path} holds a {run.system}; only the multi-source VAE and AE are exported.")
@@ -123,37 +128,62 @@ def float32_model(run: Run) -> Any:
     return model
 
 
-def _mixtures(run: Run, model: Any, data_dir: Path | None) -> tuple[Reference, Any]:
-    data = run.preset.data
-    held_out = evaluation_mixtures(
-        load_bank(data.dataset, "test", data_dir), num_mixed=data.num_mixed, num_mixtures=NUM_HELD_OUT
-    )
-    calibration = evaluation_mixtures(
-        load_bank(data.dataset, "train", data_dir), num_mixed=data.num_mixed, num_mixtures=NUM_CALIBRATION
-    )
-    return Reference.of(model, held_out), calibration.mixtures
+def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool, Reference]:
+    """What the model says, and, under True, what it says of waveforms where it is one of audio."""
+    held_out = preset_data.evaluation_data(run.preset, bank, num_mixtures=NUM_HELD_OUT)
+
+    def separate(mixtures: Any) -> dict[str, Any]:
+        return model.predict({INPUT: mixtures}, verbose=0)
+
+    kernels = weights.kernels(model)
+    references = {False: Reference.of(separate, held_out, kernels)}
+    audio = run.preset.audio
+    if audio is not None and isinstance(held_out, AudioEvaluationSet):
+
+        def separate_waveforms(waveforms: Any) -> dict[str, Any]:
+            sources = spectrogram.separate_waveforms(waveforms, lambda mixtures: separate(mixtures)["sources"], audio)
+            return {"sources": sources}
+
+        waveforms = EvaluationSet(held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels)
+        references[True] = Reference.of(separate_waveforms, waveforms, kernels)
+    return references
 
 
-def _write(model: Any, wanted: list[Format], staging: Path, work: Path, calibration: Any, dynamic_batch: bool) -> None:
-    from export import saved_model
-
-    paths = {f.name: staging / f.path for f in wanted}
-    tflite_paths = {name: path for name, path in paths.items() if name.startswith("tflite")}
-    onnx_paths = {name: path for name, path in paths.items() if name.startswith("onnx")}
-    any_batch = paths.get("saved_model", work / "any_batch")
-    saved_model.write(model, any_batch)
+def _write(
+    model: MultiSourceVAE,
+    audio: AudioConfig | None,
+    wanted: list[Format],
+    staging: Path,
+    work: Path,
+    calibration: Any,
+    dynamic_batch: bool,
+) -> None:
     with converters() as pool:
         jobs = []
-        if tflite_paths:
-            source = any_batch
-            if not dynamic_batch:
-                source = work / "one_mixture"
-                saved_model.write(model, source, batch_size=1)
-            jobs.append(pool.submit(tflite.convert, source, tflite_paths, calibration))
-        if onnx_paths:
-            jobs.append(pool.submit(onnx.convert, any_batch, onnx_paths, work))
+        for waveform in (False, True):
+            paths = {f.name: staging / f.path for f in wanted if f.waveform == waveform}
+            if not paths:
+                continue
+            write = partial(saved_model.write, model)
+            if waveform and audio is not None:
+                write = partial(saved_model.write_waveform, model, audio)
+            kinds = {kind: _of_kind(kind, paths) for kind in ("saved_model", "tflite", "onnx")}
+            any_batch = next(iter(kinds["saved_model"].values()), work / f"any_batch_{waveform}")
+            write(any_batch)
+            if kinds["tflite"]:
+                source = any_batch
+                if not dynamic_batch:
+                    source = work / f"one_mixture_{waveform}"
+                    write(source, batch_size=1)
+                jobs.append(pool.submit(tflite.convert, source, kinds["tflite"], calibration))
+            if kinds["onnx"]:
+                jobs.append(pool.submit(onnx.convert, any_batch, kinds["onnx"], work))
         for job in jobs:
             job.result()
+
+
+def _of_kind(kind: str, paths: dict[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in paths.items() if name.startswith(kind)}
 
 
 def _passed(fmt: Format, report: dict[str, Any]) -> str:

@@ -1,9 +1,13 @@
 """A model as a SavedModel: named signatures, each weight stored once, no class of ours needed to load it."""
 
 from pathlib import Path
+from typing import Any
 
+import keras
 import tensorflow as tf
 
+from vae_bss_tf import spectrogram
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import INPUT, SIGNATURE
 
@@ -39,13 +43,40 @@ def write(model: MultiSourceVAE, path: Path, batch_size: int | None = None) -> N
     def decode(latents: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"estimates": model.decode(latents, training=False)}
 
-    # A bare module holds the variables: Keras' own export archives store each weight twice.
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
     signatures = {
         SIGNATURE: separate.get_concrete_function(),
         "encode": encode.get_concrete_function(),
         "decode": decode.get_concrete_function(),
     }
+    _save(model, path, signatures)
+
+
+def write_waveform(model: MultiSourceVAE, audio: AudioConfig, path: Path, batch_size: int | None = None) -> None:
+    """Writes a SavedModel that takes and gives waveforms, with the transform and its inverse inside.
+
+    One signature, `separate`, and `serving_default`, the same: `mixture` `[batch, num_samples]` in [-1, 1] to
+    `sources` `[batch, num_sources, num_samples]`, which sum to it.
+
+    Args:
+        model: The trained model.
+        audio: Its audio settings.
+        path: The folder to make.
+        batch_size: Mixtures a call; None takes any number.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((batch_size, audio.num_samples), tf.float32, name=INPUT)])
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        def sources_of(features: tf.Tensor) -> tf.Tensor:
+            return model({INPUT: features}, training=False)["sources"]
+
+        return {"sources": spectrogram.separate_waveforms(mixture, sources_of, audio, keras.ops, fft=False)}
+
+    _save(model, path, {SIGNATURE: separate.get_concrete_function()})
+
+
+def _save(model: MultiSourceVAE, path: Path, signatures: dict[str, Any]) -> None:
+    # A bare module holds the variables: Keras' own export archives store each weight twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
     signatures["serving_default"] = signatures[SIGNATURE]
     tf.saved_model.save(module, str(path), signatures=signatures)

@@ -12,22 +12,35 @@ from vae_bss_tf.runtime import INPUT, SIGNATURE
 ALLOWED_OPERATIONS = frozenset(
     {
         "ADD",
+        "BATCH_MATMUL",
         "CONCATENATION",
         "DEQUANTIZE",
         "DIV",
+        "EXP",
         "EXPAND_DIMS",
         "FULLY_CONNECTED",
         "LESS",
+        "LOG",
         "LOGISTIC",
+        "MAXIMUM",
+        "MEAN",
         "MUL",
         "PACK",
+        "PAD",
+        "POW",
         "QUANTIZE",
+        "REDUCE_MAX",
         "RESHAPE",
         "SELECT_V2",
         "SHAPE",
+        "SLICE",
+        "SQRT",
+        "SQUARE",
         "STRIDED_SLICE",
         "SUB",
         "SUM",
+        "TILE",
+        "TRANSPOSE",
     }
 )
 
@@ -40,10 +53,11 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
         outputs: Names of formats of `FORMATS` that begin with "tflite", and the file to write for each.
         calibration: float32 `[num_mixtures, *input_shape]`, training mixtures that set the ranges of full int8.
     """
-    with failures_of("tflite_float32"):
+    with failures_of(next(iter(outputs))):
         float32 = _from_saved_model(saved_model)
     writers = {
         "tflite_float32": lambda: float32,
+        "tflite_waveform": lambda: float32,
         "tflite_float16": lambda: _from_saved_model(saved_model, float16=True),
         "tflite_dynamic_int8": lambda: _quantize_weights(float32),
         "tflite_full_int8": lambda: _quantize_fully(float32, calibration),

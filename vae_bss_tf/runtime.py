@@ -301,7 +301,9 @@ def _check_against_manifest(path: Path) -> None:
 def _metadata(kind: str, path: Path, input_shape: list[Any], output_shapes: dict[str, list[Any]]) -> ModelMetadata:
     missing = [name for name in OUTPUTS if name not in output_shapes]
     if missing:
-        raise CheckpointError(f"{path} has no output {missing[0]!r}; it was not written by this package.")
+        raise CheckpointError(
+            f"{path} has no output {missing[0]!r}; it is not ours, or takes waveforms: load its form for spectrograms."
+        )
     found = _find_manifest(path)
     preset = Preset.from_dict(found[1]["preset"]) if found else None
     num_sources, latent_dim = output_shapes["latent_mean"][1:]

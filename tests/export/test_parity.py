@@ -9,8 +9,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
-from export import parity, saved_model
-from export.formats import FORMATS, ExportError
+from export import parity, saved_model, weights
+from export.formats import FORMATS, ExportError, get_formats
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.mixtures import evaluation_mixtures
 from vae_bss_tf.model import MultiSourceVAE
@@ -84,15 +84,20 @@ def add_custom_onnx_operation(source: Path, target: Path) -> None:
 @pytest.fixture(scope="module")
 def reference(model):
     held_out = evaluation_mixtures(load_bank("digits", "test"), num_mixed=(2,), num_mixtures=100)
-    return parity.Reference.of(model, held_out)
+
+    def separate(mixtures):
+        return model.predict({"mixture": mixtures}, verbose=0)
+
+    return parity.Reference.of(separate, held_out, weights.kernels(model))
 
 
 def gate(name, path, reference, work):
     return parity.check(FORMATS[name], path, reference, work)
 
 
-TFLITE = [name for name in FORMATS if name.startswith("tflite")]
-ONNX = [name for name in FORMATS if name.startswith("onnx")]
+IMAGE_FORMATS = [f.name for f in get_formats(None, audio=False)]
+TFLITE = [name for name in IMAGE_FORMATS if name.startswith("tflite")]
+ONNX = [name for name in IMAGE_FORMATS if name.startswith("onnx")]
 
 
 @pytest.mark.parametrize("name", TFLITE + ONNX)

@@ -1,0 +1,92 @@
+"""A model of audio is exported as a graph from waveform to waveforms too, the transform inside."""
+
+import json
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from export import benchmark
+from export.__main__ import main
+from export.onnx import ALLOWED_OPERATIONS, operations
+from training.run import Run
+from vae_bss_tf import spectrogram
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.runtime import load
+
+AUDIO = AudioConfig(
+    sample_rate=4_000.0, n_fft=128, hop_length=32, num_frames=32, num_bins=60, frame_pooling=4, power=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def audio_run(tmp_path_factory):
+    config = ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=4, hidden_units=(24, 24, 16), network="conv")
+    preset = Preset(config, DataConfig("tones"), TrainConfig(), AUDIO)
+    run = Run.create(tmp_path_factory.mktemp("runs") / "tones", preset, "vae")
+    keras.utils.set_random_seed(1)
+    MultiSourceVAE(config).save(run.path / "model.keras")
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported_audio(audio_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("exports") / "tones"
+    formats = ["tflite_float32", "tflite_full_int8", "tflite_waveform", "onnx_waveform"]
+    assert main(["--run", str(audio_run.path), "--to", str(target), "--formats", *formats]) == 0
+    return target
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    return np.random.default_rng(3).uniform(-1, 1, (3, AUDIO.num_samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(audio_run, waveforms):
+    return spectrogram.separate_waveforms(waveforms, audio_run.model().separate, AUDIO)
+
+
+def test_tflite_from_waveform_to_waveforms(exported_audio, waveforms, expected):
+    separate = Interpreter(model_path=str(exported_audio / "waveform.tflite")).get_signature_runner("separate")
+    found = np.concatenate([separate(mixture=waveform[np.newaxis])["sources"] for waveform in waveforms])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), waveforms, atol=1e-5)
+
+
+def test_onnx_from_waveform_to_waveforms(exported_audio, waveforms, expected):
+    session = onnxruntime.InferenceSession(exported_audio / "waveform.onnx")
+    (found,) = session.run(["sources"], {"mixture": waveforms})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert set(operations(exported_audio / "waveform.onnx")) <= ALLOWED_OPERATIONS
+
+
+def test_the_manifest_has_the_settings_of_the_sound(exported_audio):
+    manifest = json.loads((exported_audio / "manifest.json").read_text())
+    assert manifest["preset"]["audio"] == AUDIO.to_dict()
+    assert manifest["signatures"]["waveform"]["inputs"]["mixture"]["shape"] == ["batch", AUDIO.num_samples]
+    assert manifest["formats"]["tflite_waveform"]["max_abs_error"]["sources"] <= 1e-5
+    assert load(exported_audio / "float32.tflite").metadata.preset.audio == AUDIO
+
+
+def test_the_runtime_takes_spectrograms(exported_audio):
+    with pytest.raises(CheckpointError, match="load its form for spectrograms"):
+        load(exported_audio / "waveform.onnx")
+
+
+def test_the_benchmark_says_how_fast_against_the_sound(exported_audio):
+    rows = {row["format"]: row for row in benchmark.measure(exported_audio, threads=[1], calls=1)}
+    window = AUDIO.num_samples / AUDIO.sample_rate
+    assert rows["onnx_waveform"]["algorithmic_latency_seconds"] == window
+    assert rows["onnx_waveform"]["real_time_factor"] == rows["onnx_waveform"]["median_ms"] / 1e3 / window
+    assert "real_time_factor" not in rows["tflite_float32"]
+
+
+def test_images_have_no_waveform(run, capsys, tmp_path):
+    arguments = ["--run", str(run.path), "--to", str(tmp_path / "out"), "--formats", "tflite_waveform"]
+    assert main(arguments) == 2
+    assert "no form for waveforms" in capsys.readouterr().err
