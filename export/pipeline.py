@@ -141,8 +141,11 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
     if audio is not None and isinstance(held_out, AudioEvaluationSet):
 
         def separate_waveforms(waveforms: Any) -> dict[str, Any]:
-            sources = spectrogram.separate_waveforms(waveforms, lambda mixtures: separate(mixtures)["sources"], audio)
-            return {"sources": sources}
+            def sources_of(features: Any) -> Any:
+                return separate(features)["sources"]
+
+            # The transform as the graph has it: a signal of none of the model's bins is left with its rounding.
+            return {"sources": spectrogram.separate_waveforms(waveforms, sources_of, audio, fft=False)}
 
         waveforms = EvaluationSet(held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels)
         references[True] = Reference.of(separate_waveforms, waveforms, kernels)
