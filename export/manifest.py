@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from export.formats import FORMATS
 from export.onnx import OPSET
 from export.parity import Reference
 from training.run import Run
-from vae_bss_tf.config import Preset
+from vae_bss_tf.config import PRESETS, Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.runtime import INPUT, SIGNATURE
 
@@ -63,6 +65,7 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
     return {
         "name": export.name,
         "command": export.command,
+        "training_command": training_command(export.run),
         "num_sources": preset.model.num_sources,
         "signatures": _signatures(preset),
         "preset": preset.to_dict(),
@@ -78,6 +81,26 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
         },
         "formats": {name: _entry(name, export, folder) for name in export.reports},
     }
+
+
+def training_command(run: Run) -> str:
+    """The command that trains a model of a run's settings: the nearest preset, and what differs from it."""
+    wanted = run.preset.to_dict()
+
+    def settings(preset: Preset) -> list[str]:
+        parts = preset.to_dict()
+        return [
+            f"{part}.{field}={json.dumps(value, separators=(',', ':'))}"
+            for part, values in wanted.items()
+            for field, value in values.items()
+            if parts.get(part, {}).get(field) != value
+        ]
+
+    alike = {name: settings(preset) for name, preset in PRESETS.items() if preset.to_dict().keys() == wanted.keys()}
+    name = min(alike, key=lambda name: len(alike[name]))
+    system = [] if run.system == "vae" else ["--system", run.system]
+    changes = [word for setting in alike[name] for word in ("--set", setting)]
+    return shlex.join(["python", "-m", "training.fit", "--preset", name, *system, *changes])
 
 
 def card(export: Export, described: dict[str, Any]) -> str:
@@ -107,14 +130,16 @@ def card(export: Export, described: dict[str, Any]) -> str:
     quality = f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
         masked sources matched to the true ones{_score_of(preset)}. The Keras model: SI-SDR
         {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
-        {scores["psnr_halved"]:.2f} dB (as they stand in the mixture). Latency: one mixture, one thread, median, on the
-        machine that made the export."""
+        {scores["psnr_halved"]:.2f} dB (as they stand in the mixture). The largest error is over
+        extreme mixtures too, such as noise. Latency: one mixture, one thread, median, on the machine that made the
+        export."""
     training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
         {epochs} epochs of {train.mixtures_per_epoch:,} mixtures, batches of {train.batch_size}, learning rate
         {train.learning_rate:g} ({train.learning_rate_schedule}), KL weight {train.kl_weight:g} to
         {train.final_kl_weight:g} ({train.kl_schedule}), seed {train.seed}. Network `{model.network}` of {units} units,
         {model.latent_dim} latents a source, prior {model.prior}, likelihood {model.likelihood} of scale
-        {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Exported by"""
+        {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Trained (with --data-dir where the data is not
+        fetched) and exported by"""
     limits = """It knows the kind of source it was trained on, mixed as above, and no other: on anything else the
         outputs still sum to the mixture but mean little. Values must lie in [0, 1]. The order of the outputs carries
         no meaning. int8 files differ from the model as the table says; full int8 was calibrated on mixtures of the
@@ -133,7 +158,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
             _table(described),
             "## Data and training",
             _paragraph(training),
-            f"```\n{export.command}\n```",
+            f"```\n{described['training_command']}\n{export.command}\n```",
             "## Limits",
             _paragraph(limits),
             "## Licence",
@@ -143,7 +168,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120)
+    return textwrap.fill(" ".join(text.split()), 120, break_on_hyphens=False)
 
 
 def _signatures(preset: Preset) -> dict[str, Any]:

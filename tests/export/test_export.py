@@ -1,6 +1,7 @@
 """What `python -m export` writes, and how it behaves when something is wrong."""
 
 import json
+import shlex
 import shutil
 import signal
 
@@ -13,9 +14,12 @@ from ai_edge_litert.interpreter import Interpreter
 from export import pipeline, saved_model, tflite
 from export.__main__ import main
 from export.formats import FORMATS, get_formats
+from export.manifest import training_command
 from export.onnx import OPSET
 from export.pipeline import export_run
+from training import fit
 from training.run import Run
+from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import OUTPUTS
@@ -240,3 +244,19 @@ def test_an_interrupted_export_leaves_the_earlier_one(run, earlier, capsys, monk
     assert "interrupted" in capsys.readouterr().err
     assert content(earlier) == before
     assert leftovers(earlier) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "command"),
+    [
+        (PRESETS["mnist-k3"], "python -m training.fit --preset mnist-k3"),
+        (
+            Preset(ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), TrainConfig(epochs=120, seed=3)),
+            "python -m training.fit --preset mnist --set 'model.hidden_units=[64,32]' --set train.seed=3",
+        ),
+    ],
+)
+def test_the_training_command_gives_the_settings(preset, command, tmp_path):
+    assert training_command(Run(tmp_path, preset, "vae")) == command
+    options = fit._parser().parse_args(shlex.split(command)[3:])
+    assert fit.resolve(options)[1] == preset
