@@ -179,7 +179,7 @@ def verdict(comparison: Comparison) -> str:
     ]
     ahead = [SYSTEMS[row["against"]].title for row in rivals if row["low"] <= 0]
     if not ahead:
-        return f"{title} is ahead of every other system, oracles apart (interval of the difference above zero)."
+        return f"{title} is ahead of every other system in the table, oracles and its own variants apart."
     return f"{title} is NOT ahead of: {', '.join(ahead)}."
 
 

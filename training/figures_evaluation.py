@@ -177,5 +177,5 @@ def score_against_time(comparison: Comparison) -> Figure:
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-        axis.margins(x=0.2)
+        axis.margins(x=0.4, y=0.1)
     return figure
