@@ -10,6 +10,7 @@ _EXPORTS = {
     "ModelConfig": "vae_bss_tf.config",
     "DataConfig": "vae_bss_tf.config",
     "TrainConfig": "vae_bss_tf.config",
+    "AudioConfig": "vae_bss_tf.config",
     "Preset": "vae_bss_tf.config",
     "PRESETS": "vae_bss_tf.config",
     "get_preset": "vae_bss_tf.config",
@@ -18,6 +19,7 @@ _EXPORTS = {
     "evaluation_mixtures": "vae_bss_tf.datasets.mixtures",
     "training_mixtures": "vae_bss_tf.datasets.mixtures",
     "ratio_mask": "vae_bss_tf.masking",
+    "Separator": "vae_bss_tf.separator",
     "VaeBssError": "vae_bss_tf.errors",
 }
 

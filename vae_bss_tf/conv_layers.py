@@ -130,10 +130,9 @@ class SpectrogramEncoder(keras.layers.Layer):
 class SpectrogramDecoder(keras.layers.Layer):
     """The one decoder that all sources share: a few spectra, each with its course over time.
 
-    From a latent, dense blocks lead to `rank` spectra and `rank` courses. Their products, summed over the rank and
-    with one more spectrum that is constant in time, are the logits of the magnitudes. A note fits this form and
-    two notes do not, which keeps a latent from taking the whole mixture; it also has a tenth of the parameters of a
-    dense layer over all pixels.
+    From a latent, dense blocks lead to `rank` spectra and their courses over time. The sum of their products and of
+    one more spectrum, constant in time, are the logits of the magnitudes. With a rank of 1 a note fits this form and
+    two notes that start at different times do not, which keeps a latent from taking the whole mixture.
 
     Call arguments:
         latents: float32 `[batch, num_sources, latent_dim]`.
@@ -149,7 +148,7 @@ class SpectrogramDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], rank: int = 8, **kwargs: Any
+        self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], rank: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.source_shape = tuple(source_shape)
