@@ -27,13 +27,15 @@ def test_table_and_json(exported, manifest, capsys, tmp_path):
         assert f"| {row['median_ms']:.3f} | {row['p95_ms']:.3f} |" in printed
 
 
-def test_keras_rows(exported, run, capsys, monkeypatch, tmp_path):
+def test_tflite_is_no_slower_than_keras(exported, manifest, run, monkeypatch, tmp_path):
     monkeypatch.delitem(benchmark._KERAS, "keras_call")  # saves a start of TensorFlow
-    (tmp_path / "manifest.json").write_text(
-        json.dumps({**json.loads((exported / "manifest.json").read_text()), "formats": {}})
-    )
-    assert main([str(tmp_path), "--run", str(run.path), "--threads", "1", "--calls", "1"]) == 0
-    assert "| Keras, predict_on_batch | 1 |" in capsys.readouterr().out
+    formats = {"tflite_float32": manifest["formats"]["tflite_float32"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
+    (tmp_path / "float32.tflite").symlink_to(exported / "float32.tflite")
+    tflite, predict = benchmark.measure(tmp_path, run=run.path, threads=[1], calls=2)
+    assert predict["format"] == "keras_predict"
+    assert predict["bytes"] == (run.path / "model.keras").stat().st_size
+    assert tflite["median_ms"] < predict["median_ms"]
 
 
 def test_bad_input(exported, capsys, tmp_path):
