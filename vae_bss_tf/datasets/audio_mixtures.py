@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+_CHUNK = 64  # mixtures transformed at once
+
 
 def training_mixtures(
     bank: SourceBank,
@@ -93,9 +95,13 @@ class AudioEvaluationSet(EvaluationSet):
         Returns:
             float32 `[num_mixtures, num_sources, num_samples]`; they sum to the mixtures.
         """
-        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
-        masks = spectrogram.source_masks(sources, self.audio)
-        return spectrogram.apply_masks(real, imaginary, masks, self.audio)
+
+        def masked(waveforms: Array, sources: Array) -> Array:
+            real, imaginary = spectrogram.stft(waveforms, self.audio)
+            masks = spectrogram.source_masks(sources, self.audio)
+            return spectrogram.apply_masks(real, imaginary, masks, self.audio)
+
+        return _in_chunks(masked, self.waveforms, sources)
 
     def oracle_waveforms(self, mask: Callable[[Array, Array], Array]) -> Array:
         """Applies a mask that knows the true sources to the mixtures' complex STFT, on all its frames and bins.
@@ -106,13 +112,16 @@ class AudioEvaluationSet(EvaluationSet):
         Returns:
             float32 `[num_mixtures, max(num_mixed), num_samples]`; they sum to the mixtures.
         """
-        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
-        parts = [spectrogram.stft(source, self.audio) for source in self.source_waveforms.swapaxes(0, 1)]
-        sources = np.stack([part[0] + 1j * part[1] for part in parts], axis=1)
-        masked = mask(real + 1j * imaginary, sources)
-        flat = (-1, *masked.shape[2:])
-        waveforms = spectrogram.istft(masked.real.reshape(flat), masked.imag.reshape(flat), self.audio)
-        return waveforms.reshape(self.source_waveforms.shape)
+
+        def masked(waveforms: Array, source_waveforms: Array) -> Array:
+            real, imaginary = spectrogram.stft(waveforms, self.audio)
+            parts = [spectrogram.stft(source, self.audio) for source in source_waveforms.swapaxes(0, 1)]
+            sources = mask(real + 1j * imaginary, np.stack([part[0] + 1j * part[1] for part in parts], axis=1))
+            flat = (-1, *sources.shape[2:])
+            separated = spectrogram.istft(sources.real.reshape(flat), sources.imag.reshape(flat), self.audio)
+            return separated.reshape(source_waveforms.shape)
+
+        return _in_chunks(masked, self.waveforms, self.source_waveforms)
 
     def decoded_waveforms(self, estimates: Array) -> Array:
         """Turns a decoder's outputs into waveforms: their magnitudes as they are, the mixture's phase (VAE).
@@ -123,11 +132,15 @@ class AudioEvaluationSet(EvaluationSet):
         Returns:
             float32 `[num_mixtures, num_sources, num_samples]`.
         """
-        real, imaginary = spectrogram.stft(self.waveforms, self.audio)
-        scale = spectrogram.largest_magnitude(real, imaginary, self.audio)
-        magnitudes = spectrogram.full_magnitudes(estimates, self.audio) * scale[:, np.newaxis]
-        own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
-        return spectrogram.apply_masks(real, imaginary, magnitudes / own, self.audio)
+
+        def decoded(waveforms: Array, estimates: Array) -> Array:
+            real, imaginary = spectrogram.stft(waveforms, self.audio)
+            scale = spectrogram.largest_magnitude(real, imaginary, self.audio)
+            magnitudes = spectrogram.full_magnitudes(estimates, self.audio) * scale[:, np.newaxis]
+            own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
+            return spectrogram.apply_masks(real, imaginary, magnitudes / own, self.audio)
+
+        return _in_chunks(decoded, self.waveforms, estimates)
 
 
 def evaluation_mixtures(
@@ -153,16 +166,18 @@ def evaluation_mixtures(
     rng = np.random.default_rng(seed)
     drawn, count = draw_sources(bank, _check_bank(bank, num_mixed), num_mixtures, rng)
     waveforms, sources = mix(bank, drawn, count, audio, rng)
-    real, imaginary = spectrogram.stft(waveforms, audio)
-    scale = spectrogram.largest_magnitude(real, imaginary, audio)
-    parts = [
-        spectrogram.features(*spectrogram.stft(sources[:, m], audio), audio, scale=scale)
-        for m in range(sources.shape[1])
-    ]
+
+    def features(waveforms: Array, sources: Array) -> Array:
+        real, imaginary = spectrogram.stft(waveforms, audio)
+        scale = spectrogram.largest_magnitude(real, imaginary, audio)
+        spectra = [(real, imaginary), *(spectrogram.stft(source, audio) for source in sources.swapaxes(0, 1))]
+        return np.stack([spectrogram.features(*spectrum, audio, scale=scale) for spectrum in spectra], axis=1)
+
+    mixture_and_sources = _in_chunks(features, waveforms, sources)
     present = np.arange(sources.shape[1]) < count[:, np.newaxis]
     return AudioEvaluationSet(
-        mixtures=spectrogram.features(real, imaginary, audio, scale=scale),
-        sources=np.stack(parts, axis=1),
+        mixtures=mixture_and_sources[:, 0],
+        sources=mixture_and_sources[:, 1:],
         counts=count,
         labels=np.where(present, bank.labels[drawn], -1),
         waveforms=waveforms,
@@ -205,6 +220,12 @@ def mix(
         level = mixtures.std(axis=1, keepdims=True) * np.float32(10 ** (audio.noise_db / 20))
         mixtures = mixtures + level * rng.standard_normal(mixtures.shape, np.float32)
     return mixtures, sources
+
+
+def _in_chunks(function: Callable[[Array, Array], Array], one: Array, other: Array) -> Array:
+    # The STFT of a set of thousands would not fit in memory.
+    starts = range(0, len(one), _CHUNK)
+    return np.concatenate([function(one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in starts])
 
 
 def _check_bank(bank: SourceBank, num_mixed: Sequence[int]) -> tuple[int, ...]:
