@@ -15,6 +15,8 @@ def separation(
     mixtures: npt.NDArray[np.float32],
     sources: npt.NDArray[np.float32],
     truth: npt.NDArray[np.float32] | None = None,
+    *,
+    spectrograms: bool = False,
 ) -> Figure:
     """Draws a column for each mixture: the mixture, each source, their sum, and the true sources.
 
@@ -24,25 +26,35 @@ def separation(
         mixtures: `[num_mixtures, height, width]`.
         sources: `[num_mixtures, num_sources, height, width]`.
         truth: `[num_mixtures, num_mixed, height, width]`, or None to leave it out.
+        spectrograms: Whether height is frames and width bins: time then runs to the right and pitch upwards.
 
     Returns:
         The figure.
     """
+    if spectrograms:
+        mixtures, sources = _upright(mixtures), _upright(sources)
+        truth = None if truth is None else _upright(truth)
     rows = [("mixture", mixtures)]
     rows += [(f"source {k + 1}", sources[:, k]) for k in range(sources.shape[1])]
     rows += [("sum", sources.sum(axis=1))]
     if truth is not None:
         rows += [(f"true {m + 1}", truth[:, m]) for m in range(truth.shape[1])]
-    aspect = mixtures.shape[1] / mixtures.shape[2]
+    aspect = min(mixtures.shape[1] / mixtures.shape[2], 2.0)
     figure = Figure(figsize=(0.9 * len(mixtures) + 0.8, 0.9 * aspect * len(rows) + 0.2), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), len(mixtures), squeeze=False)
     for (title, images), row in zip(rows, axes, strict=True):
         brightest = (mixtures if title in ("mixture", "sum") else sources).reshape(len(mixtures), -1).max(axis=1)
         for image, white, axis in zip(images, brightest, row, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=max(float(white), 1e-6), interpolation="nearest")
+            axis.imshow(
+                image, cmap="gray", vmin=0, vmax=max(float(white), 1e-6), interpolation="nearest", aspect="auto"
+            )
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
     return figure
+
+
+def _upright(spectrograms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return spectrograms.swapaxes(-1, -2)[..., ::-1, :]
 
 
 def history(rows: Sequence[dict[str, float]]) -> Figure:

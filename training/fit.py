@@ -236,7 +236,9 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
         scored = {"vae": outputs["estimates"], "vaem": sources}
     shown = slice(0, _PICTURED)
     figures.save(
-        figures.separation(truth.mixtures[shown], sources[shown], truth.sources[shown]),
+        figures.separation(
+            truth.mixtures[shown], sources[shown], truth.sources[shown], spectrograms=run.preset.audio is not None
+        ),
         run.path / "separation.png",
     )
     metrics = {
