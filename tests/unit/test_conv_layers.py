@@ -47,3 +47,9 @@ def test_the_conv_network_takes_the_place_of_the_dense_one() -> None:
     assert sources.shape == (5, 3, 16, 24)
     assert np.abs(sources.sum(axis=1) - mixtures).max() < 1e-5
     assert model.decoder.hidden_units == (8, 12)
+
+
+@pytest.mark.parametrize("name", ["tones", "notes", "mixtures"])
+def test_the_presets_for_sound_are_compact(name: str) -> None:
+    model = MultiSourceVAE.from_preset(name)
+    assert sum(variable.shape.num_elements() for variable in model.trainable_variables) <= 3_000_000
