@@ -9,13 +9,16 @@ from vae_bss_tf.config import AudioConfig
 
 Float32 = npt.NDArray[np.float32]
 
+FLOOR = 1e-6  # -60 dB
+
 
 class SpectrogramNMF:
-    """NMF of each mixture's magnitudes, one component a source: nothing is learned from other mixtures.
+    """NMF of each mixture's power spectrogram, one component a source: nothing is learned from other mixtures.
 
-    scikit-learn's NMF with the generalised Kullback-Leibler divergence (Smaragdis, Brown 2003), multiplicative
-    updates, started by NNDSVD. A note is nearly one spectrum that swells and fades, so a component is a source and
-    needs no grouping. The components share the mixture in proportion to their magnitudes.
+    scikit-learn's NMF with the Itakura-Saito divergence (Fevotte, Bertin, Durrieu 2009), multiplicative updates,
+    started by NNDSVD. Powers are lifted to at least `FLOOR` of the largest, since the divergence knows no zero. A note
+    is nearly one spectrum that swells and fades, so a component is a source and needs no grouping. The components
+    share the mixture in proportion to their powers, as a Wiener filter does.
 
     Args:
         audio: How the spectrograms are compressed.
@@ -48,12 +51,13 @@ class SpectrogramNMF:
                 num_sources,
                 init="nndsvda",
                 solver="mu",
-                beta_loss="kullback-leibler",
+                beta_loss="itakura-saito",
                 max_iter=self.max_iter,
                 tol=0.0,
                 random_state=0,
             )
-            courses = factorisation.fit_transform(magnitude)
+            power = np.square(magnitude, dtype=np.float64)
+            courses = factorisation.fit_transform(np.maximum(power, FLOOR * max(power.max(), spectrogram.SILENCE)))
             parts = courses.T[:, :, np.newaxis] * factorisation.components_[:, np.newaxis]
             sources[i] = parts / np.maximum(parts.sum(axis=0), spectrogram.SILENCE) * magnitude
         return spectrogram.compress(np.clip(sources, 0, 1), self.audio)
