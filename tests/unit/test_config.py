@@ -29,7 +29,7 @@ def test_the_papers_presets_are_as_published():
         )  # fmt: skip
         assert (train.kl_schedule, train.kl_weight, train.kl_warmup_epochs) == ("linear", 0.5, 50)
         assert get_preset(name).model.likelihood == "laplace"
-        assert get_preset(name).model.likelihood_scale**2 == pytest.approx(0.5)
+        assert get_preset(name).model.likelihood_scale ** 2 == pytest.approx(0.5)
 
 
 def test_unknown_names_come_with_the_nearest():
