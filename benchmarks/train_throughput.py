@@ -207,7 +207,7 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
     write_json(
         output,
         {
-            "command": "python -m benchmarks.train_throughput --data-dir DIR",
+            "command": f"python -m benchmarks.train_throughput --data-dir DIR --seconds {seconds:g} --rounds {rounds}",
             "cores": len(os.sched_getaffinity(0)),
             "load_average": os.getloadavg(),
             "tensorflow": tf.__version__,
