@@ -92,7 +92,7 @@ def train(
             jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
             steps_per_execution=min(config.steps_per_execution, config.steps_per_epoch),
         )
-    _check_disk(model, run.path)
+    _check_disk(model, run.path, new=resume is None)
 
     epochs_done = backup.restore(model, run.path / "backup", preset.config_hash(), resume) if resume else 0
     history_file = run.path / "history.csv"
@@ -202,11 +202,12 @@ def _build(preset: Preset, system: str) -> "keras.Model":
     )
 
 
-def _check_disk(model: "keras.Model", path: Path) -> None:
+def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:
     needed = _COPIES_ON_DISK * 4 * model.count_params()
     free = shutil.disk_usage(path).free
     if free < needed:
-        shutil.rmtree(path) if not (path / "backup").exists() else None
+        if new:
+            shutil.rmtree(path)
         raise DataError(
             f"no space left on the disk of {path}: a training of this model needs {needed / 1e6:.0f} MB, "
             f"{free / 1e6:.0f} MB are free. Free some, or choose another --output."

@@ -14,7 +14,7 @@ import pytest
 from training import fit
 from training.run import Run
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
-from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.errors import CheckpointError, DataError
 
 TINY = [
     "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",
@@ -166,12 +166,22 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_full_disk_is_said_before_training_and_during_it(tiny_preset, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_said_before_training(tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert fit.main([*TINY, "--output", str(tmp_path / "run")]) == 2
     assert "no space left" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_deletes_no_run_that_is_resumed(tiny_preset, tiny_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("backup"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(DataError, match="no space left"):
+        fit.train(tiny_preset, output=run, resume="latest")
+    assert (run / "model.keras").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
