@@ -80,6 +80,7 @@ class SeparationPictures(keras.callbacks.Callback):
         mixtures: float32 `[num_mixtures, *shape]`.
         separate: Gives the sources of mixtures, `[num_mixtures, num_sources, *shape]`.
         epochs: Epochs of the whole training.
+        spectrograms: Whether the mixtures are `[frames, bins]`, as `figures.separation` takes it.
     """
 
     def __init__(
@@ -88,12 +89,15 @@ class SeparationPictures(keras.callbacks.Callback):
         mixtures: npt.NDArray[np.float32],
         separate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
         epochs: int,
+        *,
+        spectrograms: bool = False,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.mixtures = mixtures
         self.separate = separate
         self.every = max(1, epochs // 10)
+        self.spectrograms = spectrograms
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -101,7 +105,7 @@ class SeparationPictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        figure = figures.separation(self.mixtures, self.separate(self.mixtures))
+        figure = figures.separation(self.mixtures, self.separate(self.mixtures), spectrograms=self.spectrograms)
         with self.writer.as_default(step=epoch + 1):
             tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
 

@@ -120,7 +120,11 @@ def train(
         callbacks.KLWeightCallback(KLWeightSchedule(config)),
         callbacks.BestModel(run.path / "model.keras", max(past, default=None)),
         callbacks.SeparationPictures(
-            tensorboard / "separation", validation.mixtures[:_PICTURED], model.separate, config.epochs
+            tensorboard / "separation",
+            validation.mixtures[:_PICTURED],
+            model.separate,
+            config.epochs,
+            spectrograms=preset.audio is not None,
         ),
         *([callbacks.EarlyStopping(config.early_stopping, past)] if config.early_stopping else []),
     ]
