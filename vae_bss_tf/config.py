@@ -251,6 +251,8 @@ class AudioConfig(_Config):
         gain_range_db: Each source's gain is drawn from +- this many dB; >= 0.
         max_onset: Each source starts at a random place in this first share of the window; in [0, 1).
         noise_db: Level of white background noise against the mixture's, in dB; None for none.
+        pitch_shifts: Recordings to train on are heard at each of these pitches, in semitones, played faster or
+            slower; validation and test hear them as they are.
     """
 
     sample_rate: float = 5_512.5
@@ -264,6 +266,7 @@ class AudioConfig(_Config):
     gain_range_db: float = 0.0
     max_onset: float = 0.4
     noise_db: float | None = None
+    pitch_shifts: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "num_frames", "hop_length"):
@@ -290,6 +293,12 @@ class AudioConfig(_Config):
         _check(0 < self.power <= 1, "power", self.power, "in (0, 1]")
         _check(self.gain_range_db >= 0, "gain_range_db", self.gain_range_db, "0 or more")
         _check(0 <= self.max_onset < 1, "max_onset", self.max_onset, "in [0, 1)")
+        _check(
+            len(self.pitch_shifts) > 0 and all(abs(shift) <= 12 for shift in self.pitch_shifts),
+            "pitch_shifts",
+            self.pitch_shifts,
+            "one or more semitones, each from -12 to 12",
+        )
 
     @property
     def num_samples(self) -> int:

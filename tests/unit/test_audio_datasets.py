@@ -58,6 +58,21 @@ def test_every_format_rate_and_channel_count_decodes_to_the_same_note(notes: Pat
     assert set(bank.labels) == {0, 1}
 
 
+def test_recordings_to_train_on_are_heard_at_each_pitch_shift(notes: Path) -> None:
+    shifts = (-3.0, 0.0, 2.0)
+    shifted = load_bank("notes", "train", notes, audio=AUDIO.replace(pitch_shifts=shifts))
+    plain = load_bank("notes", "train", notes, audio=AUDIO)
+    assert np.array_equal(shifted.items[1::3], plain.items)
+    assert np.array_equal(shifted.labels[::3], plain.labels)
+    for i, shift in enumerate(shifts):
+        for item, original in zip(shifted.items[i::3], plain.items, strict=True):
+            pitch, expected = (np.argmax(np.abs(np.fft.rfft(x, 1 << 16))) for x in (item, original))
+            assert 12 * np.log2(pitch / expected) == pytest.approx(shift, abs=0.1)
+    for split in ("validation", "test"):
+        heard = load_bank("notes", split, notes, audio=AUDIO.replace(pitch_shifts=shifts))
+        assert np.array_equal(heard.items, load_bank("notes", split, notes, audio=AUDIO).items)
+
+
 def test_resampling_agrees_with_librosa(notes: Path) -> None:
     path = notes / "cello" / "cello_A4_1_piano.wav"
     ours = np.concatenate(list(audio_files.mono(audio_files.describe(path), 5_512.5)))

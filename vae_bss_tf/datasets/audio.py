@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,31 +33,33 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
     the file's name otherwise; none stands in two splits.
 
     A source is the mean of its channels at the model's rate, from where it first exceeds -80 dB of its peak,
-    with a peak of 1, cut or filled with zeros to the window's length.
+    with a peak of 1, cut or filled with zeros to the window's length. The training split holds each recording once
+    at each of `audio.pitch_shifts`.
 
     Args:
         split: "train", "validation" or "test".
         data_dir: The folder.
-        audio: Rate and length of the window.
+        audio: Rate and length of the window, and the pitch shifts.
 
     Returns:
-        float32 `[num_recordings, num_samples]` in [-1, 1]; a label for each instrument, or 0 for every file where
-        the names do not say.
+        float32 `[num_recordings, num_samples]` in [-1, 1], in the training split a row for each recording and shift;
+        a label for each instrument, or 0 for every file where the names do not say.
 
     Raises:
         DataError: The folder is missing, holds too few identities to split, or a recording is damaged, silent,
             shorter than 0.1 s, or holds NaN.
     """
     recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "notes"), split)]
+    versions = _versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
-        yield _decode_note(recording, audio)
+        return (_decode_note(recording, version) for version in versions)
 
-    settings = {"kind": "notes", "sample_rate": audio.sample_rate, "num_samples": audio.num_samples}
-    items, _ = audio_cache.decoded(recordings, decode, lambda _: 1, settings, audio.num_samples)
+    settings = _settings("notes", versions)
+    items, owners = audio_cache.decoded(recordings, decode, lambda _: len(versions), settings, audio.num_samples)
     instruments = [_instrument(r.path) for r in recordings]
     names = sorted(set(instruments))
-    labels = np.asarray([names.index(name) for name in instruments], np.int64)
+    labels = np.asarray([names.index(name) for name in instruments], np.int64)[owners]
     return SourceBank("notes", split, items, labels, 1.0)
 
 
@@ -78,17 +81,18 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
         DataError: As `load_notes`.
     """
     recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
+    versions = _versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
-        windows = list(_windows(recording, audio))
+        windows = [window for version in versions for window in _windows(recording, version)]
         if not windows:
             raise DataError(f"{recording.path} is silent; leave it out of the folder.")
         yield from windows
 
     def capacity(recording: Recording) -> int:
-        return int(recording.seconds * audio.sample_rate / audio.num_samples) + 1
+        return sum(int(recording.seconds * v.sample_rate / v.num_samples) + 1 for v in versions)
 
-    settings = {"kind": "mixtures", "sample_rate": audio.sample_rate, "num_samples": audio.num_samples}
+    settings = _settings("mixtures", versions)
     items, owners = audio_cache.decoded(recordings, decode, capacity, settings, audio.num_samples)
     return SourceBank("mixtures", split, items, owners, 1.0)
 
@@ -151,6 +155,17 @@ def _folder(data_dir: Path | None, dataset: str) -> Path:
     if data_dir is None:
         raise DataError(f"{dataset} needs --data-dir, a folder of recordings; --dataset tones needs no file.")
     return data_dir
+
+
+def _versions(split: str, audio: AudioConfig) -> list[AudioConfig]:
+    """The settings to decode a recording with: one for each pitch it is heard at."""
+    shifts = audio.pitch_shifts if split == "train" else (0.0,)
+    return [audio.replace(sample_rate=audio.sample_rate * 2 ** (-shift / 12)) for shift in shifts]
+
+
+def _settings(kind: str, versions: list[AudioConfig]) -> dict[str, Any]:
+    rates = [version.sample_rate for version in versions]
+    return {"kind": kind, "sample_rates": rates, "num_samples": versions[0].num_samples}
 
 
 def _instrument(path: Path) -> str:
