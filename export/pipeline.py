@@ -1,10 +1,7 @@
 """From a run to a proven export: everything is written beside its place and moved there when all of it is right."""
 
-import contextlib
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import SourceBank, preset_data
 from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
-from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import replacing, write_json, write_text
+from vae_bss_tf.errors import CheckpointError, OutputExistsError
+from vae_bss_tf.files import replacing_folder, write_json, write_text
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import INPUT, MANIFEST
 
@@ -65,7 +62,7 @@ def export_run(
     _check_target(target, force)
     run = Run.load(run_path)
     wanted = get_formats(names, audio=run.preset.audio is not None)
-    with _staging(target) as staging, tempfile.TemporaryDirectory() as work:
+    with replacing_folder(target) as staging, tempfile.TemporaryDirectory() as work:
         report(f"loading {run_path}")
         model = float32_model(run)
         banks = preset_data.load_banks(run.preset, data_dir, ("train", "test"))
@@ -91,31 +88,6 @@ def _check_target(target: Path, force: bool) -> None:
         raise OutputExistsError(f"{target} exists and is no export of ours; choose another --to.")
     if not force:
         raise OutputExistsError(f"{target} holds an earlier export; replace it by --force, or choose another --to.")
-
-
-@contextlib.contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its place at the end of the block, an earlier export's too."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
-    retired = target.with_name(f".replaced-{os.getpid()}-{target.name}")
-    try:
-        with replacing(target) as staging:
-            try:
-                staging.mkdir()
-            except OSError as error:
-                raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
-            yield staging
-            if target.exists():
-                os.replace(target, retired)
-    except BaseException:
-        if retired.exists():
-            os.replace(retired, target)
-        raise
-    if retired.exists():
-        shutil.rmtree(retired)
 
 
 def float32_model(run: Run) -> MultiSourceVAE:

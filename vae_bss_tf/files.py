@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vae_bss_tf.errors import ConfigError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -29,6 +31,41 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Gives a new folder beside a place, which takes the place when the block ends without an error.
+
+    Args:
+        target: The folder to be. An existing one is replaced, and stays as it was when the block raises.
+
+    Yields:
+        The empty folder to write to.
+
+    Raises:
+        ConfigError: No folder can be made there.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
+    retired = target.with_name(f".replaced-{os.getpid()}-{target.name}")
+    try:
+        with replacing(target) as staging:
+            try:
+                staging.mkdir()
+            except OSError as error:
+                raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
+            yield staging
+            if target.exists():
+                os.replace(target, retired)
+    except BaseException:
+        if retired.exists():
+            os.replace(retired, target)
+        raise
+    if retired.exists():
+        shutil.rmtree(retired)
 
 
 def write_json(path: Path, value: Any) -> None:
