@@ -410,6 +410,7 @@ PRESETS: dict[str, Preset] = {
     # Compact networks on spectrograms whose frames are pooled by four.
     "tones": Preset(_NOTES_MODEL, DataConfig("tones"), _NOTES_TRAINING.replace(epochs=28), _NOTES_AUDIO),
     "notes": Preset(_NOTES_MODEL, DataConfig("notes"), _NOTES_TRAINING, _NOTES_AUDIO),
+    "nsynth": Preset(_NOTES_MODEL, DataConfig("nsynth"), _NOTES_TRAINING, _NOTES_AUDIO),
     "mixtures": Preset(
         _NOTES_MODEL, DataConfig("mixtures", (1,)), _NOTES_TRAINING, _NOTES_AUDIO.replace(max_onset=0.0)
     ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vae_bss_tf.config import AudioConfig, check_choice
 from vae_bss_tf.datasets import audio as audio_folder
-from vae_bss_tf.datasets import digits, idx, tones
+from vae_bss_tf.datasets import digits, idx, nsynth, tones
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 
 __all__ = ["AUDIO_DATASETS", "DATASETS", "SPLITS", "SourceBank", "load_bank"]
@@ -19,6 +19,7 @@ DATASETS: dict[str, Callable[[str, Path | None], SourceBank]] = {
 AUDIO_DATASETS: dict[str, Callable[[str, Path | None, AudioConfig], SourceBank]] = {
     "tones": tones.load,
     "notes": audio_folder.load_notes,
+    "nsynth": nsynth.load,
     "mixtures": audio_folder.load_mixtures,
 }
 
@@ -32,7 +33,8 @@ def load_bank(
         dataset: Name of a data set, a key of `DATASETS` or `AUDIO_DATASETS`.
         split: "train", "validation" or "test". No source stands in two of them.
         data_dir: Folder of the data set's files. None takes what ships with a package ("digits"), is
-            synthesised ("tones"), or fetches the data set through tensorflow-datasets.
+            synthesised ("tones"), or fetches the data set through tensorflow-datasets; "nsynth" must have been
+            prepared by it before.
         audio: Rate and length of the waveforms of an audio data set; None takes the defaults.
 
     Returns:

@@ -50,13 +50,13 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
             shorter than 0.1 s, or holds NaN.
     """
     recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "notes"), split)]
-    versions = _versions(split, audio)
+    pitches = versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
-        return (_decode_note(recording, version) for version in versions)
+        return (_decode_note(recording, version) for version in pitches)
 
-    settings = _settings("notes", versions)
-    items, owners = audio_cache.decoded(recordings, decode, lambda _: len(versions), settings, audio.num_samples)
+    identity = _cache_identity("notes", recordings, pitches)
+    items, owners = audio_cache.decoded(recordings, decode, lambda _: len(pitches), identity, audio.num_samples)
     instruments = [_instrument(r.path) for r in recordings]
     names = sorted(set(instruments))
     labels = np.asarray([names.index(name) for name in instruments], np.int64)[owners]
@@ -81,19 +81,19 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
         DataError: As `load_notes`.
     """
     recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
-    versions = _versions(split, audio)
+    pitches = versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
-        windows = [window for version in versions for window in _windows(recording, version)]
+        windows = [window for version in pitches for window in _windows(recording, version)]
         if not windows:
             raise DataError(f"{recording.path} is silent; leave it out of the folder.")
         yield from windows
 
     def capacity(recording: Recording) -> int:
-        return sum(int(recording.seconds * v.sample_rate / v.num_samples) + 1 for v in versions)
+        return sum(int(recording.seconds * v.sample_rate / v.num_samples) + 1 for v in pitches)
 
-    settings = _settings("mixtures", versions)
-    items, owners = audio_cache.decoded(recordings, decode, capacity, settings, audio.num_samples)
+    identity = _cache_identity("mixtures", recordings, pitches)
+    items, owners = audio_cache.decoded(recordings, decode, capacity, identity, audio.num_samples)
     return SourceBank("mixtures", split, items, owners, 1.0)
 
 
@@ -157,15 +157,24 @@ def _folder(data_dir: Path | None, dataset: str) -> Path:
     return data_dir
 
 
-def _versions(split: str, audio: AudioConfig) -> list[AudioConfig]:
-    """The settings to decode a recording with: one for each pitch it is heard at."""
+def versions(split: str, audio: AudioConfig) -> list[AudioConfig]:
+    """Gives the settings to decode a recording with: one for each pitch it is heard at.
+
+    Args:
+        split: "train" hears all of `audio.pitch_shifts`, the others the recording as it is.
+        audio: The settings.
+
+    Returns:
+        The settings with the sample rate that gives each pitch, when it is then taken for the model's.
+    """
     shifts = audio.pitch_shifts if split == "train" else (0.0,)
     return [audio.replace(sample_rate=audio.sample_rate * 2 ** (-shift / 12)) for shift in shifts]
 
 
-def _settings(kind: str, versions: list[AudioConfig]) -> dict[str, Any]:
+def _cache_identity(kind: str, recordings: list[Recording], versions: list[AudioConfig]) -> list[Any]:
     rates = [version.sample_rate for version in versions]
-    return {"kind": kind, "sample_rates": rates, "num_samples": versions[0].num_samples}
+    files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
+    return [kind, rates, versions[0].num_samples, files]
 
 
 def _instrument(path: Path) -> str:
@@ -174,10 +183,26 @@ def _instrument(path: Path) -> str:
 
 
 def _decode_note(recording: Recording, audio: AudioConfig) -> npt.NDArray[np.float32]:
-    waveform = np.concatenate(list(audio_files.mono(recording, audio.sample_rate)))
+    note = as_note(np.concatenate(list(audio_files.mono(recording, audio.sample_rate))), audio)
+    if note is None:
+        raise DataError(f"{recording.path} is silent; leave it out of the folder.")
+    return note
+
+
+def as_note(waveform: npt.NDArray[np.float32], audio: AudioConfig) -> npt.NDArray[np.float32] | None:
+    """Brings one source to the form that banks hold.
+
+    Args:
+        waveform: float32 `[samples]` at the model's rate, one or more.
+        audio: Length of the window.
+
+    Returns:
+        float32 `[num_samples]`: from where it first exceeds -80 dB of its peak, with a peak of 1, cut or filled with
+        zeros; None where it is silent, below -80 dB of full scale throughout.
+    """
     peak = np.abs(waveform).max(initial=0)
     if peak < SILENCE:
-        raise DataError(f"{recording.path} is silent; leave it out of the folder.")
+        return None
     onset = int(np.argmax(np.abs(waveform) > SILENCE * peak))
     note = waveform[onset : onset + audio.num_samples]
     return np.pad(note / np.abs(note).max(), (0, audio.num_samples - len(note)))

@@ -5,17 +5,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from vae_bss_tf.audio_files import Recording
-
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
 _SAVE_EVERY = 50  # recordings
 
+Item = TypeVar("Item")
 Waveform = npt.NDArray[np.float32]
 
 
@@ -27,46 +26,40 @@ def cache_dir() -> Path:
 
 
 def decoded(
-    recordings: Sequence[Recording],
-    decode: Callable[[Recording], Iterator[Waveform]],
-    capacity: Callable[[Recording], int],
-    settings: dict[str, Any],
+    items: Sequence[Item],
+    decode: Callable[[Item], Iterator[Waveform]],
+    capacity: Callable[[Item], int],
+    identity: Any,
     num_samples: int,
 ) -> tuple[Waveform, npt.NDArray[np.int64]]:
     """Opens the decoded form of recordings, decoding those that are not decoded yet.
 
-    An interrupted decoding goes on where it stopped. The cache is keyed by the settings and by each file's path,
-    size and time of change.
+    An interrupted decoding goes on where it stopped.
 
     Args:
-        recordings: The recordings, in order.
-        decode: Gives a recording's waveforms, each float32 `[num_samples]`.
-        capacity: Gives the largest number of waveforms that `decode` may give of a recording.
-        settings: What `decode` depends on beside the recording, as JSON can hold it.
+        items: What to decode, in order; each once, and those after an interruption only.
+        decode: Gives an item's waveforms, each float32 `[num_samples]`.
+        capacity: Gives the largest number of waveforms that `decode` may give of an item.
+        identity: All that the waveforms depend on, as JSON can hold it: the key of the cache.
         num_samples: Samples of a waveform.
 
     Returns:
         The waveforms, float32 `[num_waveforms, num_samples]`, memory-mapped and read-only, and the index of each
-        one's recording, int64 `[num_waveforms]`.
+        one's item, int64 `[num_waveforms]`.
 
     Raises:
         DataError: As `decode`.
     """
-    folder = cache_dir() / _key(recordings, settings)
+    folder = cache_dir() / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if not (folder / "index.json").exists():
-        _decode_all(recordings, decode, sum(map(capacity, recordings)), num_samples, folder)
+        _decode_all(items, decode, sum(map(capacity, items)), num_samples, folder)
     owners = np.asarray(json.loads((folder / "index.json").read_text())["owners"], np.int64)
     return np.load(folder / "waveforms.npy", mmap_mode="r")[: len(owners)], owners
 
 
-def _key(recordings: Sequence[Recording], settings: dict[str, Any]) -> str:
-    files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
-    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _decode_all(
-    recordings: Sequence[Recording],
-    decode: Callable[[Recording], Iterator[Waveform]],
+    items: Sequence[Item],
+    decode: Callable[[Item], Iterator[Waveform]],
     capacity: int,
     num_samples: int,
     folder: Path,
@@ -80,9 +73,9 @@ def _decode_all(
     else:
         array = np.lib.format.open_memmap(array_path, "w+", np.float32, (capacity, num_samples))
     first, owners = progress["recordings"], progress["owners"]
-    bar = tqdm(recordings[first:], "decoding", len(recordings), initial=first, unit="recording")
-    for index, recording in enumerate(bar, start=first):
-        for waveform in decode(recording):
+    bar = tqdm(items[first:], "decoding", len(items), initial=first, unit="recording")
+    for index, item in enumerate(bar, start=first):
+        for waveform in decode(item):
             array[len(owners)] = waveform
             owners.append(index)
         if (index + 1) % _SAVE_EVERY == 0:
