@@ -15,7 +15,7 @@ from export.parity import Reference
 from training.run import Run
 from vae_bss_tf.config import PRESETS, Preset
 from vae_bss_tf.files import sha256
-from vae_bss_tf.runtime import INPUT, SIGNATURE
+from vae_bss_tf.runtime import INPUT, SETTINGS, SIGNATURE
 
 _LIBRARIES = (
     "vae-bss-tf",
@@ -181,10 +181,15 @@ def _signatures(preset: Preset) -> dict[str, Any]:
 
     mixture = tensors(**{INPUT: ["batch", *config.input_shape]})
     posterior = tensors(latent_mean=latent, latent_log_variance=latent)
+
+    def strings(name: str) -> dict[str, Any]:
+        return {name: {"shape": ["batch"], "dtype": "string"}}
+
     signatures = {
         SIGNATURE: {"inputs": mixture, "outputs": tensors(sources=source, estimates=source) | posterior},
         "encode": {"inputs": mixture, "outputs": posterior},
         "decode": {"inputs": tensors(latents=latent), "outputs": tensors(estimates=source)},
+        SETTINGS: {"inputs": strings("request"), "outputs": strings(SETTINGS)},
     }
     if preset.audio is not None:
         window = preset.audio.num_samples

@@ -13,7 +13,7 @@ from export.parity import Reference, check
 from export.processes import converters
 from training.run import Run
 from vae_bss_tf import spectrogram
-from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, preset_data
 from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
@@ -69,7 +69,7 @@ def export_run(
         references = _references(run, model, banks["test"])
         calibration = preset_data.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
         report("writing " + ", ".join(f.path for f in wanted))
-        _write(model, run.preset.audio, wanted, staging, Path(work), calibration, dynamic_batch)
+        _write(model, run.preset, wanted, staging, Path(work), calibration, dynamic_batch)
         reports = {}
         for fmt in wanted:
             reports[fmt.name] = check(fmt, staging / fmt.path, references[fmt.waveform], Path(work))
@@ -126,7 +126,7 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
 
 def _write(
     model: MultiSourceVAE,
-    audio: AudioConfig | None,
+    preset: Preset,
     wanted: list[Format],
     staging: Path,
     work: Path,
@@ -139,9 +139,9 @@ def _write(
             paths = {f.name: staging / f.path for f in wanted if f.waveform == waveform}
             if not paths:
                 continue
-            write = partial(saved_model.write, model)
-            if waveform and audio is not None:
-                write = partial(saved_model.write_waveform, model, audio)
+            write = partial(saved_model.write, model, preset=preset)
+            if waveform and preset.audio is not None:
+                write = partial(saved_model.write_waveform, model, preset.audio)
             kinds = {kind: _of_kind(kind, paths) for kind in ("saved_model", "tflite", "onnx")}
             any_batch = next(iter(kinds["saved_model"].values()), work / f"any_batch_{waveform}")
             write(any_batch)

@@ -1,5 +1,6 @@
 """A model as a SavedModel: named signatures, each weight stored once, no class of ours needed to load it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +8,27 @@ import keras
 import tensorflow as tf
 
 from vae_bss_tf import spectrogram
-from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.config import AudioConfig, Preset
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.runtime import INPUT, SIGNATURE
+from vae_bss_tf.runtime import INPUT, SETTINGS, SIGNATURE
 
 
-def write(model: MultiSourceVAE, path: Path, batch_size: int | None = None) -> None:
-    """Writes a SavedModel of three signatures, and `serving_default`, which is `separate`.
+def write(model: MultiSourceVAE, path: Path, batch_size: int | None = None, preset: Preset | None = None) -> None:
+    """Writes a SavedModel of named signatures, and `serving_default`, which is `separate`.
 
-    All take and give float32 by name; the latents are the posterior mean, nothing is sampled.
+    They take and give float32 by name; the latents are the posterior mean, nothing is sampled.
 
     - `separate`: `mixture` to `sources`, `estimates`, `latent_mean`, `latent_log_variance`;
     - `encode`: `mixture` to `latent_mean`, `latent_log_variance`;
-    - `decode`: `latents` `[batch, num_sources, latent_dim]` to `estimates`.
+    - `decode`: `latents` `[batch, num_sources, latent_dim]` to `estimates`;
+    - `settings`, where a preset is given: `request` `[batch]`, any strings, to `settings` `[batch]`, strings of JSON
+      that hold the `preset` and its `config_hash`. A client of a model server needs nothing else to use the model.
 
     Args:
         model: The trained model.
         path: The folder to make.
         batch_size: Mixtures a call; None takes any number.
+        preset: The model's settings; None leaves `settings` out.
     """
     config = model.config
     mixture = tf.TensorSpec((batch_size, *config.input_shape), tf.float32, name=INPUT)
@@ -48,6 +52,8 @@ def write(model: MultiSourceVAE, path: Path, batch_size: int | None = None) -> N
         "encode": encode.get_concrete_function(),
         "decode": decode.get_concrete_function(),
     }
+    if preset is not None:
+        signatures[SETTINGS] = _settings(preset, batch_size)
     _save(model, path, signatures)
 
 
@@ -72,6 +78,16 @@ def write_waveform(model: MultiSourceVAE, audio: AudioConfig, path: Path, batch_
         return {"sources": spectrogram.separate_waveforms(mixture, sources_of, audio, keras.ops, fft=False)}
 
     _save(model, path, {SIGNATURE: separate.get_concrete_function()})
+
+
+def _settings(preset: Preset, batch_size: int | None) -> Any:
+    text = json.dumps({"preset": preset.to_dict(), "config_hash": preset.config_hash()})
+
+    @tf.function(input_signature=[tf.TensorSpec((batch_size,), tf.string, name="request")])
+    def settings(request: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {SETTINGS: tf.fill(tf.shape(request), text)}
+
+    return settings.get_concrete_function()
 
 
 def _save(model: MultiSourceVAE, path: Path, signatures: dict[str, Any]) -> None:

@@ -30,6 +30,18 @@ class OutputExistsError(VaeBssError, FileExistsError):
     """An output already exists and may not be overwritten."""
 
 
+class ServerError(VaeBssError, ConnectionError):
+    """A model server refused a request, answered nonsense, or lost the connection."""
+
+
+class ServerUnavailableError(ServerError):
+    """No connection to a model server, or it is not ready, and every retry failed too."""
+
+
+class DeadlineError(ServerError):
+    """A model server did not answer before the deadline."""
+
+
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command's body and turns a user's mistake into one line on stderr.
 

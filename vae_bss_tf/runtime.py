@@ -1,10 +1,12 @@
-"""One interface over a run, a SavedModel, a TFLite file and an ONNX file: the same names in, the same arrays out.
+"""One interface over a run, a SavedModel, a TFLite file, an ONNX file and a model server: the same names in, the
+same arrays out.
 
     model = load("saved_models/mnist")
+    model = load("http://127.0.0.1:8501/v1/models/mnist")
     sources = model.separate(mixture)
 
-TensorFlow is imported for a run and a SavedModel only. A `.tflite` needs ai-edge-litert and NumPy, an `.onnx`
-needs onnxruntime and NumPy.
+TensorFlow is imported for a run, a SavedModel and a server spoken to over gRPC. A `.tflite` needs ai-edge-litert and
+NumPy, an `.onnx` needs onnxruntime and NumPy, a server spoken to over HTTP needs NumPy alone.
 """
 
 import abc
@@ -14,9 +16,9 @@ import importlib
 import importlib.util
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +28,15 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import sha256
 
+if TYPE_CHECKING:
+    from vae_bss_tf.remote import ServerOptions
+
 Array = npt.NDArray[np.float32]
 
 INPUT = "mixture"
 OUTPUTS = ("sources", "estimates", "latent_mean", "latent_log_variance")
 SIGNATURE = "separate"
+SETTINGS = "settings"
 MANIFEST = "manifest.json"
 
 # The file that stands for an export folder: the most exact one whose runtime is installed.
@@ -51,16 +57,17 @@ class ModelMetadata:
     """What a loaded model is.
 
     Attributes:
-        format: "keras", "saved_model", "tflite" or "onnx".
-        path: The file or folder it was loaded from.
+        format: "keras", "saved_model", "tflite", "onnx", or of a server "rest" or "grpc".
+        path: The file or folder it was loaded from, or the server's URL.
         input_shape: Shape of one mixture.
         num_sources: K.
         latent_dim: Dimensions of one source's latent.
-        preset: All settings, audio ones included; None for a file that no `manifest.json` stands beside.
+        preset: All settings, audio ones included; None for a file that no `manifest.json` stands beside and a server
+            whose model does not say them.
     """
 
     format: str
-    path: Path
+    path: Path | str
     input_shape: tuple[int, ...]
     num_sources: int
     latent_dim: int
@@ -77,8 +84,8 @@ class LoadedModel(abc.ABC):
     metadata: ModelMetadata
 
     @abc.abstractmethod
-    def _run(self, mixtures: Array) -> dict[str, Array]:
-        """Runs one batch, float32 `[batch, *input_shape]`, and returns the arrays of `OUTPUTS`."""
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
+        """Runs one batch, float32 `[batch, *input_shape]`, and returns at least the arrays of these of `OUTPUTS`."""
 
     def outputs(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> dict[str, Array]:
         """Everything the model says about some mixtures.
@@ -93,11 +100,9 @@ class LoadedModel(abc.ABC):
 
         Raises:
             DataError: The shape is another, a value is not finite, or a value is outside [0, 1].
+            ServerError: The model is a server's, and it gave no answer.
         """
-        shape = self.metadata.input_shape
-        batch = check_mixtures(mixtures, shape).reshape(-1, *shape)
-        parts = [self._run(batch[i : i + batch_size]) for i in range(0, len(batch), batch_size)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+        return self._collect(mixtures, batch_size, OUTPUTS)
 
     def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> Array:
         """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).
@@ -112,18 +117,25 @@ class LoadedModel(abc.ABC):
 
         Raises:
             DataError: The shape is another, a value is not finite, or a value is outside [0, 1].
+            ServerError: The model is a server's, and it gave no answer.
         """
-        sources = self.outputs(mixtures, batch_size)["sources"]
+        sources = self._collect(mixtures, batch_size, ("sources",))["sources"]
         return sources if np.ndim(mixtures) > len(self.metadata.input_shape) else sources[0]
+
+    def _collect(self, mixtures: npt.ArrayLike, batch_size: int, names: Sequence[str]) -> dict[str, Array]:
+        shape = self.metadata.input_shape
+        batch = check_mixtures(mixtures, shape).reshape(-1, *shape)
+        parts = [self._run(batch[i : i + batch_size], names) for i in range(0, len(batch), batch_size)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 class KerasRun(LoadedModel):
     """The `model.keras` of a run folder."""
 
     def __init__(self, path: Path) -> None:
-        keras = _import("keras", "train")
+        keras = import_library("keras", "train")
         # Registers the classes that the file names.
-        _import("vae_bss_tf.model", "train")
+        import_library("vae_bss_tf.model", "train")
         with _damage(path):
             preset = Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
             if not (path / "model.keras").is_file():
@@ -132,7 +144,7 @@ class KerasRun(LoadedModel):
         config = preset.model
         self.metadata = ModelMetadata("keras", path, config.input_shape, config.num_sources, config.latent_dim, preset)
 
-    def _run(self, mixtures: Array) -> dict[str, Array]:
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
         return self._model.predict_on_batch({INPUT: mixtures})
 
 
@@ -140,12 +152,12 @@ class SavedModel(LoadedModel):
     """A folder with a `saved_model.pb`."""
 
     def __init__(self, path: Path) -> None:
-        tensorflow = _import("tensorflow", "train")
+        tensorflow = import_library("tensorflow", "train")
         with _damage(path):
             self._loaded = tensorflow.saved_model.load(str(path))
             self._function = self._loaded.signatures[SIGNATURE]
             _, keywords = self._function.structured_input_signature
-            self.metadata = _metadata(
+            self.metadata = _file_metadata(
                 "saved_model",
                 path,
                 keywords[INPUT].shape.as_list(),
@@ -153,20 +165,21 @@ class SavedModel(LoadedModel):
             )
         self._constant = tensorflow.constant
 
-    def _run(self, mixtures: Array) -> dict[str, Array]:
-        return {name: value.numpy() for name, value in self._function(**{INPUT: self._constant(mixtures)}).items()}
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
+        outputs = self._function(**{INPUT: self._constant(mixtures)})
+        return {name: outputs[name].numpy() for name in names}
 
 
 class TFLiteModel(LoadedModel):
     """A `.tflite` file under LiteRT; one of fixed shape takes its mixtures one at a time."""
 
     def __init__(self, path: Path, num_threads: int | None) -> None:
-        interpreter = _import("ai_edge_litert.interpreter", "tflite")
+        interpreter = import_library("ai_edge_litert.interpreter", "tflite")
         with _damage(path):
             self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=num_threads)
             self._runner = self._interpreter.get_signature_runner(SIGNATURE)
             details = self._runner.get_input_details()[INPUT]
-            self.metadata = _metadata(
+            self.metadata = _file_metadata(
                 "tflite",
                 path,
                 details["shape_signature"].tolist(),
@@ -174,47 +187,56 @@ class TFLiteModel(LoadedModel):
             )
         self._fixed = bool(details["shape_signature"][0] == 1)
 
-    def _run(self, mixtures: Array) -> dict[str, Array]:
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
         if not self._fixed:
             return self._runner(**{INPUT: mixtures})
         parts = [self._runner(**{INPUT: mixtures[i : i + 1]}) for i in range(len(mixtures))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 class OnnxModel(LoadedModel):
     """An `.onnx` file under onnxruntime, on the CPU."""
 
     def __init__(self, path: Path, num_threads: int | None) -> None:
-        onnxruntime = _import("onnxruntime", "onnx")
+        onnxruntime = import_library("onnxruntime", "onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
         with _damage(path):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             inputs = {value.name: value.shape for value in self._session.get_inputs()}
             outputs = {value.name: value.shape for value in self._session.get_outputs()}
-            self.metadata = _metadata("onnx", path, inputs[INPUT], outputs)
+            self.metadata = _file_metadata("onnx", path, inputs[INPUT], outputs)
 
-    def _run(self, mixtures: Array) -> dict[str, Array]:
-        return dict(zip(OUTPUTS, self._session.run(OUTPUTS, {INPUT: mixtures}), strict=True))
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
+        return dict(zip(names, self._session.run(names, {INPUT: mixtures}), strict=True))
 
 
-def load(model: Path | str, *, num_threads: int | None = None) -> LoadedModel:
-    """Loads a separator, in the runtime that its suffix or the folder's content calls for.
+def load(model: Path | str, *, num_threads: int | None = None, server: "ServerOptions | None" = None) -> LoadedModel:
+    """Loads a separator, in the runtime that its suffix or the folder's content calls for, or a server's.
 
     Args:
         model: A run folder, an export folder, a SavedModel folder (or its parent of numbered versions: the
             latest), a `.tflite` or an `.onnx` file. Of an export folder the most exact file is taken whose
-            runtime is installed.
+            runtime is installed. Or a model of TensorFlow Serving: `http://HOST:PORT/v1/models/NAME` or
+            `grpc://HOST:PORT/NAME`, either with `/versions/2` or `/labels/stable` after it.
         num_threads: Threads of LiteRT and onnxruntime; None leaves it to them. TensorFlow has settings of its
             own (`tf.config.threading`).
+        server: Deadline, retries and the like, for a URL; None takes the defaults.
 
     Returns:
         The model.
 
     Raises:
         CheckpointError: It is missing, is none of these, is damaged, or differs from its manifest.
-        ConfigError: Its runtime is not installed.
+        ConfigError: Its runtime is not installed, or the URL is no such URL.
+        ServerError: The server cannot be reached, has no such model, or is no TensorFlow Serving.
     """
+    if is_url(model):
+        from vae_bss_tf import remote
+
+        return remote.connect(str(model), server or remote.ServerOptions())
+    if server is not None:
+        raise ConfigError(f"settings of a server were given, and {model} is no URL of one.")
     path = Path(model)
     if not path.exists():
         raise CheckpointError(f"there is no model {path}; give a run, an export, a SavedModel, a .tflite or an .onnx.")
@@ -233,7 +255,61 @@ def load(model: Path | str, *, num_threads: int | None = None) -> LoadedModel:
     raise CheckpointError(f"{path} is no run, export, SavedModel, .tflite or .onnx of this package.")
 
 
-def _import(module: str, extra: str) -> types.ModuleType:
+def is_url(model: Path | str) -> bool:
+    """Whether a model is named by a URL rather than a path."""
+    return isinstance(model, str) and "://" in model
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads the `manifest.json` of an export.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or another kind of file.
+    """
+    with _damage(path):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if "formats" not in manifest:
+            raise ValueError("it lists no formats")
+        return manifest
+
+
+def make_metadata(
+    kind: str,
+    path: Path | str,
+    input_shape: Sequence[Any],
+    output_shapes: Mapping[str, Sequence[Any]],
+    preset: Preset | None,
+) -> ModelMetadata:
+    """Describes a model by its signature.
+
+    Args:
+        kind: See `ModelMetadata.format`.
+        path: See `ModelMetadata.path`.
+        input_shape: Shape of the input, the batch first.
+        output_shapes: Shapes of the outputs by name, the batch first.
+        preset: Its settings, where they are known.
+
+    Returns:
+        The description.
+
+    Raises:
+        CheckpointError: An output of `OUTPUTS` is missing.
+    """
+    missing = [name for name in OUTPUTS if name not in output_shapes]
+    if missing:
+        raise CheckpointError(
+            f"{path} has no output {missing[0]!r}; it is not ours, or takes waveforms: load its form for spectrograms."
+        )
+    num_sources, latent_dim = output_shapes["latent_mean"][1:]
+    return ModelMetadata(kind, path, tuple(input_shape[1:]), num_sources, latent_dim, preset)
+
+
+def import_library(module: str, extra: str) -> types.ModuleType:
+    """Imports a library that an extra of this package brings.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -252,7 +328,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _choose(folder: Path) -> Path:
-    formats = _read_manifest(folder)["formats"]
+    formats = read_manifest(folder / MANIFEST)["formats"]
     for name in _PREFERENCE:
         if name in formats and importlib.util.find_spec(_LIBRARIES[name.split("_")[0]]):
             return folder / formats[name]["path"]
@@ -273,19 +349,11 @@ def _find_manifest(path: Path) -> tuple[Path, dict[str, Any]] | None:
     """The export folder that a file or SavedModel belongs to, and the manifest's entry of it."""
     for folder in path.parents[:2]:
         if (folder / MANIFEST).is_file():
-            manifest = _read_manifest(folder)
+            manifest = read_manifest(folder / MANIFEST)
             for entry in manifest["formats"].values():
                 if folder / entry["path"] == path:
                     return folder, {**manifest, "entry": entry}
     return None
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    with _damage(folder / MANIFEST):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if "formats" not in manifest:
-            raise ValueError("it lists no formats")
-        return manifest
 
 
 def _check_against_manifest(path: Path) -> None:
@@ -298,13 +366,7 @@ def _check_against_manifest(path: Path) -> None:
             raise CheckpointError(f"{folder / name} is not the file that {folder / MANIFEST} lists; copy it again.")
 
 
-def _metadata(kind: str, path: Path, input_shape: list[Any], output_shapes: dict[str, list[Any]]) -> ModelMetadata:
-    missing = [name for name in OUTPUTS if name not in output_shapes]
-    if missing:
-        raise CheckpointError(
-            f"{path} has no output {missing[0]!r}; it is not ours, or takes waveforms: load its form for spectrograms."
-        )
+def _file_metadata(kind: str, path: Path, input_shape: list[Any], output_shapes: dict[str, list[Any]]) -> ModelMetadata:
     found = _find_manifest(path)
     preset = Preset.from_dict(found[1]["preset"]) if found else None
-    num_sources, latent_dim = output_shapes["latent_mean"][1:]
-    return ModelMetadata(kind, path, tuple(input_shape[1:]), num_sources, latent_dim, preset)
+    return make_metadata(kind, path, input_shape, output_shapes, preset)

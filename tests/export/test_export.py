@@ -73,7 +73,7 @@ def test_nothing_is_left_beside_the_export(exported):
 
 def test_saved_model_signatures_by_name(exported, model, mixtures):
     loaded = tf.saved_model.load(exported / "saved_model/1")
-    assert set(loaded.signatures) == {"separate", "encode", "decode", "serving_default"}
+    assert set(loaded.signatures) == {"separate", "encode", "decode", "settings", "serving_default"}
     expected = model({"mixture": mixtures})
     for name in ("separate", "serving_default"):
         found = loaded.signatures[name](mixture=tf.constant(mixtures))
@@ -219,9 +219,8 @@ def test_force_replaces_an_earlier_export(run, earlier):
 def test_a_format_that_fails_leaves_the_earlier_export(run, earlier, capsys, monkeypatch):
     before = content(earlier)
 
-    def write_another(model, path, batch_size=None):
-        other = MultiSourceVAE(model.config)
-        write(other, path, batch_size)
+    def write_another(model, path, **settings):
+        write(MultiSourceVAE(model.config), path, **settings)
 
     write = saved_model.write
     monkeypatch.setattr(saved_model, "write", write_another)

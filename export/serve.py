@@ -1,0 +1,141 @@
+"""`python -m export.serve`: a development server that speaks TensorFlow Serving's REST and gRPC API.
+
+It is for trying out models, clients and configurations where TensorFlow Serving is not at hand, not for production:
+it runs in Python, batches nothing, authenticates nobody, and listens on loopback unless told otherwise. In production
+run TensorFlow Serving itself, on the same folders and the same configuration.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vae_bss_tf.errors import ConfigError, run_command
+
+if TYPE_CHECKING:
+    from export.serve_models import ModelStore
+    from export.serve_rest import RestServer
+
+MAX_MESSAGE_BYTES = 256 * 2**20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command until SIGTERM or SIGINT; requests in progress are finished.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    print("development server: not for production; there, run TensorFlow Serving on the same folders", flush=True)
+    from export import serve_config, serve_grpc
+    from export.serve_models import ModelStore
+
+    models = (
+        serve_config.read_config(options.models_config)
+        if options.models_config is not None
+        else serve_config.named_models(options.model)
+    )
+    store = ModelStore(report=lambda line: print(line, flush=True))
+    rest = _bind_rest(store, options)
+    grpc_server = serve_grpc.make_server(store, options.max_message_bytes, options.workers)
+    try:
+        port = grpc_server.add_insecure_port(f"{options.host}:{options.port}")
+    except RuntimeError as error:
+        raise ConfigError(f"{options.host}:{options.port} cannot be had; choose another --port, or 0.") from error
+    store.serve(models)
+    grpc_server.start()
+    rest.server_activate()
+    thread = threading.Thread(target=rest.serve_forever, daemon=True)
+    thread.start()
+    for line in store.describe():
+        print(line)
+    for model in models:
+        print(f"ready: grpc://{options.host}:{port}/{model.name}")
+        print(f"ready: http://{options.host}:{rest.server_port}/v1/models/{model.name}")
+    print("stop it with Ctrl-C or SIGTERM", flush=True)
+    while not stopping.wait(options.poll_seconds):
+        store.poll()
+    print("stopping: finishing the requests in progress", flush=True)
+    finished = grpc_server.stop(options.grace_seconds)
+    rest.stop(options.grace_seconds)
+    finished.wait()
+
+
+def _bind_rest(store: "ModelStore", options: argparse.Namespace) -> "RestServer":
+    from export.serve_rest import RestServer
+
+    try:
+        return RestServer((options.host, options.rest_port), store, options.max_message_bytes, options.read_seconds)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{options.host}:{options.rest_port} cannot be had ({reason}); choose another --rest-port, or 0."
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.serve",
+        description="Serves SavedModels over TensorFlow Serving's REST and gRPC API. For development, not for "
+        "production: there, run TensorFlow Serving on the same folders and configuration.",
+        epilog="example: python -m export.serve --model mnist=saved_models/mnist",
+    )
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument("--models-config", type=Path, help="file as TensorFlow Serving's --model_config_file takes it")
+    models.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME=PATH",
+        help="an export folder or a folder of numbered versions, all of which are served; may be repeated",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8500, help="of gRPC; 0 picks a free one (default: %(default)s)")
+    parser.add_argument(
+        "--rest-port", type=_port, default=8501, help="of REST; 0 picks a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-message-bytes",
+        type=int,
+        default=MAX_MESSAGE_BYTES,
+        help="longest request and, over gRPC, longest answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--poll-seconds", type=float, default=2.0, help="how often new versions are looked for (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--read-seconds",
+        type=float,
+        default=30.0,
+        help="how long a REST client may take to send a request or to take its answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--grace-seconds", type=float, default=30.0, help="for requests in progress at the end (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=8, help="gRPC requests that run at once (default: %(default)s)")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65_536:
+        raise ValueError
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

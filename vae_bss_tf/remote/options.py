@@ -1,0 +1,49 @@
+"""How a model server is spoken to."""
+
+import dataclasses
+from pathlib import Path
+
+from vae_bss_tf.config import check_choice
+from vae_bss_tf.errors import ConfigError
+
+REST_FORMS = ("row", "column")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """How a model server is spoken to.
+
+    Attributes:
+        deadline: Seconds that one request may take, its retries included; > 0.
+        retries: How often a request is sent again when the server cannot be reached, drops the connection, or says
+            that it is unavailable (gRPC's UNAVAILABLE, HTTP's 503); >= 0. Nothing else is sent again. A request only
+            computes, so sending it twice does no harm.
+        backoff: Seconds before the first retry; > 0. Each further pause is twice as long, up to `max_backoff`, times
+            a random factor between 0.5 and 1.
+        max_backoff: Longest pause, seconds; > 0.
+        max_message_bytes: Longest request and longest answer; >= 1. gRPC's own limit of 4 MiB is less than a minute
+            of audio.
+        rest_form: "row" (`instances`) or "column" (`inputs`): how REST lays out a batch.
+        manifest: An export's `manifest.json`: a model that differs from it is refused; it also says the settings of a
+            model whose server does not.
+    """
+
+    deadline: float = 60.0
+    retries: int = 5
+    backoff: float = 0.1
+    max_backoff: float = 2.0
+    max_message_bytes: int = 256 * 2**20
+    rest_form: str = "row"
+    manifest: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("deadline", "backoff", "max_backoff"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value}; it must be a number of seconds greater than 0.")
+        for name, least in (("retries", 0), ("max_message_bytes", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.max_message_bytes >= 2**31:
+            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; gRPC allows at most {2**31 - 1}.")
+        check_choice("rest_form", self.rest_form, REST_FORMS)
