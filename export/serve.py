@@ -12,15 +12,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vae_bss_tf.errors import ConfigError, run_command
-
-if TYPE_CHECKING:
-    from export.serve_models import ModelStore
-    from export.serve_rest import RestServer
-
-MAX_MESSAGE_BYTES = 256 * 2**20
+from vae_bss_tf.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,50 +35,31 @@ def _command(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     print("development server: not for production; there, run TensorFlow Serving on the same folders", flush=True)
-    from export import serve_config, serve_grpc
-    from export.serve_models import ModelStore
+    from export.serve_config import named_models, read_config
+    from export.serve_server import DevelopmentServer
 
-    models = (
-        serve_config.read_config(options.models_config)
-        if options.models_config is not None
-        else serve_config.named_models(options.model)
+    models = read_config(options.models_config) if options.models_config is not None else named_models(options.model)
+    server = DevelopmentServer(
+        models,
+        host=options.host,
+        port=options.port,
+        rest_port=options.rest_port,
+        max_message_bytes=options.max_message_bytes,
+        read_seconds=options.read_seconds,
+        workers=options.workers,
+        report=lambda line: print(line, flush=True),
     )
-    store = ModelStore(report=lambda line: print(line, flush=True))
-    rest = _bind_rest(store, options)
-    grpc_server = serve_grpc.make_server(store, options.max_message_bytes, options.workers)
-    try:
-        port = grpc_server.add_insecure_port(f"{options.host}:{options.port}")
-    except RuntimeError as error:
-        raise ConfigError(f"{options.host}:{options.port} cannot be had; choose another --port, or 0.") from error
-    store.serve(models)
-    grpc_server.start()
-    rest.server_activate()
-    thread = threading.Thread(target=rest.serve_forever, daemon=True)
-    thread.start()
-    for line in store.describe():
+    server.start()
+    for line in server.store.describe():
         print(line)
     for model in models:
-        print(f"ready: grpc://{options.host}:{port}/{model.name}")
-        print(f"ready: http://{options.host}:{rest.server_port}/v1/models/{model.name}")
+        print(f"ready: grpc://{options.host}:{server.port}/{model.name}")
+        print(f"ready: http://{options.host}:{server.rest_port}/v1/models/{model.name}")
     print("stop it with Ctrl-C or SIGTERM", flush=True)
     while not stopping.wait(options.poll_seconds):
-        store.poll()
+        server.store.poll()
     print("stopping: finishing the requests in progress", flush=True)
-    finished = grpc_server.stop(options.grace_seconds)
-    rest.stop(options.grace_seconds)
-    finished.wait()
-
-
-def _bind_rest(store: "ModelStore", options: argparse.Namespace) -> "RestServer":
-    from export.serve_rest import RestServer
-
-    try:
-        return RestServer((options.host, options.rest_port), store, options.max_message_bytes, options.read_seconds)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"{options.host}:{options.rest_port} cannot be had ({reason}); choose another --rest-port, or 0."
-        ) from error
+    server.stop(options.grace_seconds)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-message-bytes",
         type=int,
-        default=MAX_MESSAGE_BYTES,
+        default=256 * 2**20,
         help="longest request and, over gRPC, longest answer (default: %(default)s)",
     )
     parser.add_argument(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from vae_bss_tf import audio_files
 from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import replacing
+from vae_bss_tf.remote.options import ServerOptions
 from vae_bss_tf.separator import FORMATS, SeparatedFile, Separator
 
 _PICTURED_SECONDS = 30
@@ -35,7 +36,7 @@ def _command(options: argparse.Namespace) -> None:
     paths = _inputs(options.inputs)
     recordings = [audio_files.describe(path) for path in paths]
     gains = None if options.gains is None else _gains(options.gains)
-    separator = Separator.load(options.model)
+    separator = Separator.load(options.model, server=_server_options(options))
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
     for recording in recordings:
         with tqdm(
@@ -56,6 +57,11 @@ def _command(options: argparse.Namespace) -> None:
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
     print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+
+
+def _server_options(options: argparse.Namespace) -> ServerOptions | None:
+    given = {name: getattr(options, name) for name in ("deadline", "manifest") if getattr(options, name) is not None}
+    return ServerOptions(**given) if given else None
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
@@ -131,7 +137,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems",
     )
     parser.add_argument("inputs", nargs="+", type=Path, help="recordings, or folders of them")
-    parser.add_argument("--model", required=True, type=Path, help="run folder or exported model of audio")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="run folder or exported model of audio, or one on a server: grpc://HOST:8500/NAME, "
+        "http://HOST:8501/v1/models/NAME",
+    )
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
+    parser.add_argument("--manifest", type=Path, help="manifest.json of the export that the server must be serving")
     parser.add_argument("--output", required=True, type=Path, help="folder to write {name}_source{k} files to")
     parser.add_argument("--format", choices=FORMATS, help="format of the files (default: the recording's own)")
     parser.add_argument(

@@ -19,6 +19,7 @@ from vae_bss_tf.audio_files import Recording
 from vae_bss_tf.config import AudioConfig, check_choice
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
 from vae_bss_tf.files import replacing
+from vae_bss_tf.remote.options import ServerOptions
 
 Array = npt.NDArray[np.float32]
 
@@ -77,11 +78,13 @@ class Separator:
         self.num_sources = self.model.separate(np.zeros((1, frames, bins), np.float32)).shape[1]
 
     @classmethod
-    def load(cls, path: Path | str) -> "Separator":
+    def load(cls, path: Path | str, server: ServerOptions | None = None) -> "Separator":
         """Loads a separator.
 
         Args:
-            path: A run folder, a SavedModel, a `.tflite` or an `.onnx` of a model of audio.
+            path: A run folder, a SavedModel, a `.tflite` or an `.onnx` of a model of audio, or a URL of one on a
+                server, as `runtime.load` takes it.
+            server: Deadline, retries and the like, for a URL; None takes the defaults.
 
         Returns:
             The separator.
@@ -89,11 +92,14 @@ class Separator:
         Raises:
             CheckpointError: There is no model, or it is damaged.
             ConfigError: It is no model of audio.
+            ServerError: The server cannot be reached, or has no such model.
         """
         from vae_bss_tf import runtime
 
-        model = runtime.load(path)
+        model = runtime.load(path, server=server)
         preset = model.metadata.preset
+        if preset is None and runtime.is_url(path):
+            raise ConfigError(f"{path} does not say its settings; give the manifest.json of its export (--manifest).")
         if preset is None or preset.audio is None:
             raise ConfigError(f"{path} is no model of audio; give one trained on tones, notes or mixtures.")
         return cls(model, preset.audio)
