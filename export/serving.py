@@ -1,0 +1,338 @@
+"""`python -m export.serving`: from exports to the folder that an operator copies and TensorFlow Serving serves."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.serving_files import MODELS, MODELS_CONFIG, read_models_config, settings, write_state
+from export.serving_labels import Versions
+from export.warmup import warmup_mixtures, write_warmup
+from vae_bss_tf.config import Preset
+from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
+from vae_bss_tf.files import replacing, replacing_folder, sha256, write_text
+from vae_bss_tf.runtime import MANIFEST, SIGNATURE
+
+_SUFFIXES = {"saved_model": "", "saved_model_waveform": "-waveform"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An export to be served.
+
+    Attributes:
+        name: The name that its model is served under.
+        folder: The folder that `python -m export` made.
+        manifest: Its manifest.
+    """
+
+    name: str
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls, text: str) -> "Export":
+        """Reads an export as the command names it.
+
+        Args:
+            text: Its folder, whose name is the model's, or `NAME=FOLDER`.
+
+        Returns:
+            The export, its files as its manifest lists them.
+
+        Raises:
+            CheckpointError: It is no export, has no SavedModel, or a file is damaged.
+            ConfigError: The name cannot be one of a model.
+        """
+        named, equals, path = text.partition("=")
+        folder = Path(path if equals else text)
+        name = named if equals else folder.resolve().name
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a model; give one of letters, digits, '_', '.' and '-': NAME={folder}"
+            )
+        if not (folder / MANIFEST).is_file():
+            raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            formats = manifest["formats"]
+            Preset.from_dict(manifest["preset"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / MANIFEST} is damaged ({error}); export the run again.") from error
+        if "saved_model" not in formats:
+            raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
+        export = cls(name, folder, manifest)
+        export._check_files()
+        return export
+
+    def _check_files(self) -> None:
+        for kind in self.kinds:
+            for file, entry in self.manifest["formats"][kind]["files"].items():
+                if not (self.folder / file).is_file() or sha256(self.folder / file) != entry["sha256"]:
+                    raise CheckpointError(f"{self.folder / file} is not the file that {MANIFEST} lists; copy it again.")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The formats of it that are served."""
+        return [kind for kind in _SUFFIXES if kind in self.manifest["formats"]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names that its models are served under."""
+        return [self.name + _SUFFIXES[kind] for kind in self.kinds]
+
+    def write(self, stack: contextlib.ExitStack, models: Path, versions: dict[str, int], data_dir: Path | None) -> None:
+        """Writes its models into a deployment folder, with their warm-up and manifest.
+
+        Args:
+            stack: Moves them to their places when it closes, or away when an error closes it.
+            models: The deployment's folder of models.
+            versions: The version to write of each of `names`.
+            data_dir: Folder of the data set's files, as `warmup_mixtures` takes it.
+        """
+        preset = Preset.from_dict(self.manifest["preset"])
+        paths = {kind: self.folder / self.manifest["formats"][kind]["path"] for kind in self.kinds}
+        spectrograms, waveforms = warmup_mixtures(preset, paths["saved_model"], data_dir)
+        for (kind, path), name in zip(paths.items(), self.names, strict=True):
+            (models / name).mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(replacing(models / name / str(versions[name])))
+            shutil.copytree(path, partial, copy_function=shutil.copyfile)
+            mixtures = spectrograms if kind == "saved_model" else waveforms
+            assert mixtures is not None
+            write_warmup(partial, name, mixtures)
+            shutil.copyfile(self.folder / MANIFEST, partial / "assets.extra" / MANIFEST)
+            _let_all_read(models / name)
+
+
+def make(
+    exports: Sequence[Export],
+    folder: Path,
+    *,
+    version: int | None = None,
+    data_dir: Path | None = None,
+    cpus: int = 2,
+    force: bool = False,
+) -> dict[str, Versions]:
+    """Makes a deployment folder; the one version of each model has the label `stable`.
+
+    Args:
+        exports: What to serve.
+        folder: The folder to make.
+        version: The versions' number; None takes 1.
+        data_dir: Folder of the data set's files, as `warmup_mixtures` takes it.
+        cpus: Processors that the server is given.
+        force: Whether an earlier deployment is replaced.
+
+    Returns:
+        The versions of each model, by name.
+
+    Raises:
+        OutputExistsError: `folder` exists and may not be replaced.
+        ConfigError: Two models have one name, or the folder cannot be made.
+        DataError: The data set cannot be read.
+    """
+    if folder.exists() and not (folder / MODELS_CONFIG).is_file():
+        raise OutputExistsError(f"{folder} exists and is no deployment of ours; choose another --to.")
+    if folder.exists() and not force:
+        raise OutputExistsError(
+            f"{folder} holds a deployment; add to it by --add-version, replace it by --force, or choose another --to."
+        )
+    numbers = dict.fromkeys(_names(exports), version or 1)
+    models = {name: Versions.first(number) for name, number in numbers.items()}
+    with replacing_folder(folder) as staging, contextlib.ExitStack() as stack:
+        for export in exports:
+            export.write(stack, staging / MODELS, numbers, data_dir)
+        for name, text in settings(next(iter(models)), cpus).items():
+            write_text(staging / name, text)
+        write_state(staging, models)
+        _let_all_read(staging)
+    return models
+
+
+def add_versions(
+    exports: Sequence[Export], folder: Path, *, version: int | None = None, data_dir: Path | None = None
+) -> dict[str, Versions]:
+    """Adds a version of a model to a deployment folder, as its canary; or a model that is not there yet.
+
+    Args:
+        exports: What to add.
+        folder: The deployment folder.
+        version: The versions' number; None takes the next.
+        data_dir: Folder of the data set's files, as `warmup_mixtures` takes it.
+
+    Returns:
+        The versions of each model, by name.
+
+    Raises:
+        CheckpointError: `folder` is no deployment.
+        ConfigError: Two models have one name, another version is on trial, or a model takes or gives other shapes
+            than its stable version.
+        OutputExistsError: The version exists.
+        DataError: The data set cannot be read.
+    """
+    models = read_models_config(folder / MODELS_CONFIG)
+    there = {name: _versions(folder, name) for name in _names(exports)}
+    numbers = {name: version or max(numbers, default=0) + 1 for name, numbers in there.items()}
+    for export in exports:
+        for name in export.names:
+            number = numbers[name]
+            if number in there[name]:
+                raise OutputExistsError(
+                    f"{folder} has a version {number} of {name}; leave --version out, or put that one on trial: "
+                    f"--canary {name} {number}"
+                )
+            if name in models:
+                _check_interface(export, folder, name, models[name].stable)
+                models[name] = models[name].try_out(number, name)
+            else:
+                models[name] = Versions.first(number)
+    with contextlib.ExitStack() as stack:
+        for export in exports:
+            export.write(stack, folder / MODELS, numbers, data_dir)
+    write_state(folder, models)
+    return models
+
+
+def move_label(folder: Path, name: str, version: int, *, promote: bool) -> dict[str, Versions]:
+    """Makes a version the stable one, or puts one on trial that the folder holds.
+
+    Args:
+        folder: The deployment folder.
+        name: The model.
+        version: The version.
+        promote: Whether it becomes the stable one, which ends a trial; else the canary.
+
+    Returns:
+        The versions of each model, by name.
+
+    Raises:
+        CheckpointError: `folder` is no deployment.
+        ConfigError: There is no such model or version, or the server could not follow the change in one step.
+    """
+    models = read_models_config(folder / MODELS_CONFIG)
+    if name not in models:
+        raise ConfigError(f"{folder} serves no {name}; it serves {', '.join(models)}.")
+    there = sorted(_versions(folder, name))
+    if version not in there:
+        raise ConfigError(f"{folder} has no version {version} of {name}; it has {', '.join(map(str, there))}.")
+    change = models[name].promote if promote else models[name].try_out
+    models[name] = change(version, name)
+    write_state(folder, models)
+    return models
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 for bad input.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    folder = options.to
+    moved = options.promote or options.canary
+    if moved:
+        if options.exports:
+            raise ConfigError("--promote and --canary move labels and take no export; add versions by --add-version.")
+        name, version = moved
+        models = move_label(folder, name, _number(version), promote=bool(options.promote))
+    else:
+        if not options.exports:
+            raise ConfigError("nothing to serve; name the folders that python -m export has made.")
+        exports = [Export.read(text) for text in options.exports]
+        version = None if options.version is None else _number(options.version)
+        if options.add_version:
+            models = add_versions(exports, folder, version=version, data_dir=options.data_dir)
+        else:
+            models = make(
+                exports, folder, version=version, data_dir=options.data_dir, cpus=options.cpus, force=options.force
+            )
+    for name, versions in models.items():
+        labels = ", ".join(f"{label} {version}" for label, version in versions.labels.items())
+        print(f"{name}: {labels}; loaded: {', '.join(map(str, versions.loaded))}")
+    print(f"wrote {folder}")
+    print(f"next: docker compose -f {folder}/docker-compose.yml up -d, or for development:")
+    print(f"      python -m export.serve --models-config {folder / MODELS_CONFIG} --models-root {folder / MODELS}")
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
+        raise ConfigError(f"{text!r} is no version; a version is a whole number from 1 on.")
+    return int(text)
+
+
+def _names(exports: Sequence[Export]) -> list[str]:
+    names = [name for export in exports for name in export.names]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"two models would be named {twice[0]}; name one otherwise: NAME=EXPORT")
+    return names
+
+
+def _versions(folder: Path, name: str) -> list[int]:
+    model = folder / MODELS / name
+    return [int(path.name) for path in model.iterdir() if path.name.isdigit()] if model.is_dir() else []
+
+
+def _check_interface(export: Export, folder: Path, name: str, stable: int) -> None:
+    path = folder / MODELS / name / str(stable) / "assets.extra" / MANIFEST
+    try:
+        served = json.loads(path.read_text(encoding="utf-8"))["signatures"][SIGNATURE]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is missing or damaged; make the deployment again with --force.") from error
+    if export.manifest["signatures"][SIGNATURE] != served:
+        raise ConfigError(
+            f"{export.folder} takes or gives other shapes than version {stable} of {name}, which clients of {name} "
+            f"rely on; serve it under another name: NAME={export.folder}"
+        )
+
+
+def _let_all_read(folder: Path) -> None:
+    """The server runs as a user of its own, whatever the permissions of the files that were copied."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.serving",
+        description="Makes and updates the folder that TensorFlow Serving serves.",
+        epilog="example: python -m export.serving exported/mnist --to serving",
+    )
+    parser.add_argument("exports", nargs="*", metavar="EXPORT", help="folder of an export, or NAME=FOLDER")
+    parser.add_argument("--to", type=Path, required=True, help="the deployment folder")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--add-version", action="store_true", help="add the exports to the folder, as canary")
+    action.add_argument("--promote", nargs=2, metavar=("NAME", "VERSION"), help="make a loaded version the stable one")
+    action.add_argument("--canary", nargs=2, metavar=("NAME", "VERSION"), help="put a version of the folder on trial")
+    action.add_argument("--force", action="store_true", help="replace an earlier deployment")
+    parser.add_argument("--version", help="number of the version (default: 1, or the next)")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files, for the warm-up requests")
+    parser.add_argument(
+        "--cpus",
+        type=int,
+        choices=range(1, 257),
+        metavar="N",
+        default=2,
+        help="processors of the server (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
