@@ -17,6 +17,7 @@ from vae_bss_tf.remote.options import ServerOptions
 from vae_bss_tf.separator import FORMATS, SeparatedFile, Separator
 
 _PICTURED_SECONDS = 30
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s of sound, {remaining} left"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def _command(options: argparse.Namespace) -> None:
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
     for recording in recordings:
         with tqdm(
-            total=round(recording.seconds, 1), desc=recording.path.name, unit="s", disable=options.quiet
+            total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet
         ) as progress:
             result = separator.separate_file(
                 recording.path,
@@ -114,15 +115,16 @@ def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place:
             length += len(block)
             if length > _PICTURED_SECONDS * rate:
                 break
-        axis.specgram(
-            np.concatenate(waveform)[: int(_PICTURED_SECONDS * rate)] + 1e-10,
-            NFFT=separator.audio.n_fft,
-            noverlap=separator.audio.n_fft - separator.audio.hop_length,
-            Fs=rate,
-            vmin=-120,
-            vmax=-40,
-        )
-        axis.set(title=title, ylabel="Hz")
+        with np.errstate(divide="ignore"):  # silence is -inf dB
+            axis.specgram(
+                np.concatenate(waveform)[: int(_PICTURED_SECONDS * rate)],
+                NFFT=separator.audio.n_fft,
+                noverlap=separator.audio.n_fft - separator.audio.hop_length,
+                Fs=rate,
+                vmin=-120,
+                vmax=-40,
+            )
+        axis.set(title=title, ylabel="Hz", facecolor=pyplot.get_cmap()(0.0))
     axes[-1, 0].set_xlabel("s")
     figure.tight_layout()
     with replacing(place) as partial:
