@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.errors import ConfigError, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,12 @@ def _command(options: argparse.Namespace) -> None:
     from export.serve_config import named_models, read_config
     from export.serve_server import DevelopmentServer
 
-    models = read_config(options.models_config) if options.models_config is not None else named_models(options.model)
+    if options.models_config is not None:
+        models = read_config(options.models_config, options.models_root)
+    elif options.models_root is not None:
+        raise ConfigError("--models-root goes with --models-config; name the folder itself: --model NAME=PATH")
+    else:
+        models = named_models(options.model)
     server = DevelopmentServer(
         models,
         host=options.host,
@@ -76,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME=PATH",
         help="an export folder or a folder of numbered versions, all of which are served; may be repeated",
+    )
+    parser.add_argument(
+        "--models-root",
+        type=Path,
+        metavar="DIR",
+        help="folder that stands for /models in --models-config, as a container has it mounted",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8500, help="of gRPC; 0 picks a free one (default: %(default)s)")

@@ -8,6 +8,8 @@ from typing import Any
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.runtime import MANIFEST
 
+_CONTAINER_ROOT = Path("/models")
+
 
 @dataclasses.dataclass(frozen=True)
 class ServedModel:
@@ -39,11 +41,13 @@ class ServedModel:
         return found if self.latest is None else found[-self.latest :]
 
 
-def read_config(path: Path) -> list[ServedModel]:
+def read_config(path: Path, models_root: Path | None = None) -> list[ServedModel]:
     """Reads a file of TensorFlow Serving's `--model_config_file`.
 
     Args:
         path: A `ModelServerConfig` as protobuf text.
+        models_root: The folder that stands for `/models`, where a container has its models; None takes each
+            `base_path` as it is.
 
     Returns:
         Its models.
@@ -56,7 +60,7 @@ def read_config(path: Path) -> list[ServedModel]:
 
     try:
         text = path.read_text(encoding="utf-8")
-        return parse_config(text_format.Parse(text, model_server_config_pb2.ModelServerConfig()))
+        return parse_config(text_format.Parse(text, model_server_config_pb2.ModelServerConfig()), models_root)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({getattr(error, 'strerror', 'no text')}).") from error
     except text_format.ParseError as error:
@@ -65,8 +69,12 @@ def read_config(path: Path) -> list[ServedModel]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def parse_config(config: Any) -> list[ServedModel]:
+def parse_config(config: Any, models_root: Path | None = None) -> list[ServedModel]:
     """Takes the models from a `ModelServerConfig`.
+
+    Args:
+        config: The message.
+        models_root: As `read_config` takes it.
 
     Raises:
         ConfigError: It names no model, one twice, or asks for what this server does not do.
@@ -74,7 +82,7 @@ def parse_config(config: Any) -> list[ServedModel]:
     described = config.model_config_list.config
     if not described:
         raise ConfigError("no model stands in model_config_list; add one: config { name: ... base_path: ... }.")
-    return _checked([_served(model) for model in described])
+    return _checked([_served(model, models_root) for model in described])
 
 
 def named_models(words: Sequence[str]) -> list[ServedModel]:
@@ -96,7 +104,7 @@ def named_models(words: Sequence[str]) -> list[ServedModel]:
     return _checked(models)
 
 
-def _served(model: Any) -> ServedModel:
+def _served(model: Any, models_root: Path | None) -> ServedModel:
     if not model.name or not model.base_path:
         raise ConfigError("a model needs a name and a base_path.")
     if (model.model_platform or "tensorflow") != "tensorflow":
@@ -110,7 +118,12 @@ def _served(model: Any) -> ServedModel:
         latest = model.model_version_policy.latest.num_versions or 1
     elif policy == "specific":
         latest, specific = None, tuple(model.model_version_policy.specific.versions)
-    return ServedModel(model.name, Path(model.base_path), latest, specific, dict(model.version_labels))
+    base_path = Path(model.base_path)
+    if models_root is not None:
+        if not base_path.is_relative_to(_CONTAINER_ROOT):
+            raise ConfigError(f"base_path of {model.name} is {base_path}; --models-root stands for {_CONTAINER_ROOT}.")
+        base_path = models_root / base_path.relative_to(_CONTAINER_ROOT)
+    return ServedModel(model.name, base_path, latest, specific, dict(model.version_labels))
 
 
 def _checked(models: list[ServedModel]) -> list[ServedModel]:

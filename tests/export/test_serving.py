@@ -16,7 +16,9 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import saved_model
+from export import saved_model, serve
+from export.serve_config import read_config
+from export.serve_server import DevelopmentServer
 from export.serving import main
 from export.serving_files import settings
 from export.serving_labels import Versions
@@ -478,6 +480,37 @@ class TestBadInput:
         assert "cannot be read" in refused("--to", tmp_path, "--promote", "mnist", 1)
         (tmp_path / "models.config").write_text("model_config_list { config { nome: 'mnist' } }")
         assert "cannot be read" in refused(exported, "--to", tmp_path, "--add-version")
+
+
+class TestServed:
+    """What the folder serves, by the development server that reads the same files."""
+
+    def test_from_a_folder_to_an_answer(self, deployment, exported, model, mixtures):
+        assert run(f"mnist={exported}", "--to", deployment, "--add-version") == 0
+        models = read_config(deployment / "models.config", deployment / "models")
+        expected = model.separate(mixtures)
+        with DevelopmentServer(models) as server:
+            described = "\n".join(server.store.describe())
+            assert "mnist: version 1, 2; label canary = 2; label stable = 1; 18 warm-up requests" in described
+            for place in ("", "/labels/stable", "/labels/canary", "/versions/1"):
+                with load(f"grpc://127.0.0.1:{server.port}/mnist{place}") as served:
+                    np.testing.assert_allclose(served.separate(mixtures), expected, atol=1e-5)
+                with load(f"http://127.0.0.1:{server.rest_port}/v1/models/mnist{place}") as served:
+                    np.testing.assert_allclose(served.separate(mixtures), expected, atol=1e-5)
+
+    def test_the_root_stands_for_the_containers_folder(self, made, tmp_path):
+        models = read_config(made / "models.config", made / "models")
+        assert [model.base_path for model in models] == [made / "models" / model.name for model in models]
+        with pytest.raises(ConfigError, match="there is no folder /models/mnist"):
+            read_config(made / "models.config")
+        text = (made / "models.config").read_text().replace("/models/mnist", "/elsewhere/mnist")
+        (tmp_path / "models.config").write_text(text)
+        with pytest.raises(ConfigError, match="base_path of mnist is /elsewhere/mnist; --models-root stands for"):
+            read_config(tmp_path / "models.config", made / "models")
+
+    def test_the_root_goes_with_a_configuration(self, capsys):
+        assert serve.main(["--model", "mnist=here", "--models-root", "there"]) == 2
+        assert "--models-root goes with --models-config" in capsys.readouterr().err
 
 
 def test_force_replaces_a_deployment(deployment, exported):
