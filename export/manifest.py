@@ -130,7 +130,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
     quality = f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
         masked sources matched to the true ones{_score_of(preset)}. The Keras model: SI-SDR
         {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
-        {scores["psnr_halved"]:.2f} dB (as they stand in the mixture). The largest error is over
+        {scores["psnr_halved"]:.2f} dB (at half scale). The largest error is over
         extreme mixtures too, such as noise. Latency: one mixture, one thread, median, on the machine that made the
         export."""
     training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.

@@ -119,7 +119,9 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
             # The transform as the graph has it: a signal of none of the model's bins is left with its rounding.
             return {"sources": spectrogram.separate_waveforms(waveforms, sources_of, audio, fft=False)}
 
-        waveforms = EvaluationSet(held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels)
+        waveforms = EvaluationSet(
+            held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels, held_out.gain
+        )
         references[True] = Reference.of(separate_waveforms, waveforms, kernels)
     return references
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,18 +231,21 @@ class UntrainedSystems:
         return nmf, {"mixtures": len(self.training), "seconds": round(seconds, 1), "parameters": parameters, "seed": 0}
 
 
-def training_examples(preset: Preset, bank: SourceBank, number: int) -> Float32:
+def training_examples(preset: Preset, bank: SourceBank, num_mixed: Sequence[int], number: int) -> Float32:
     """Training mixtures for what is fitted when the comparison runs, without their sources.
 
     Args:
-        preset: Gives the counts M and, for audio, the spectrogram.
+        preset: Gives the sources' level and, for audio, the spectrogram.
         bank: The sources of the training split.
+        num_mixed: The counts M.
         number: How many.
 
     Returns:
         float32 `[number, *shape]`.
     """
-    return preset_data.evaluation_data(preset, bank, num_mixtures=number, seed=_TRAINING_SEED).mixtures
+    return preset_data.evaluation_data(
+        preset, bank, num_mixtures=number, num_mixed=num_mixed, seed=_TRAINING_SEED
+    ).mixtures
 
 
 def judge(
@@ -317,13 +320,12 @@ def score(
     Returns:
         For each of `SCORES`, float64 `[n]`: the mean over the sources that the mixture holds.
     """
-    gain = 1 / truth.sources.shape[1]
     ratios = metrics.si_bss_eval(*heard)
     values = {
-        "psnr": metrics.psnr(matched, truth.sources, peak=gain),
-        "psnr_halved": metrics.psnr(matched, truth.sources),
-        "ssim": metrics.ssim(matched, truth.sources, data_range=gain),
-        "ssim_halved": metrics.ssim(matched, truth.sources),
+        "psnr": metrics.psnr(matched, truth.sources, peak=truth.gain),
+        "psnr_halved": metrics.psnr(matched, truth.sources, peak=2 * truth.gain),
+        "ssim": metrics.ssim(matched, truth.sources, data_range=truth.gain),
+        "ssim_halved": metrics.ssim(matched, truth.sources, data_range=2 * truth.gain),
         "si_sdr": ratios.sdr,
         "si_sir": ratios.sir,
         "si_sar": ratios.sar,

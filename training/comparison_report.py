@@ -38,8 +38,9 @@ _HEADINGS = {
     "si_sar": "SI-SAR",
 }
 NOTES = (
-    "PSNR and the ratios in dB. 'full': sources at full scale, peak 1; 'halved': sources as they stand in the mixture, "
-    "with peak 1. The paper does not name its scale; the halved one fits its numbers. Means over mixtures; ± is half "
+    "PSNR and the ratios in dB. 'full': sources at full scale, peak 1; 'halved': sources at half scale, as they stand "
+    "in the paper's mixtures, peak 1. The paper does not name its scale; the halved one fits its numbers. Means over "
+    "mixtures; ± is half "
     f"the 95 % bootstrap interval ({BOOTSTRAP_RESAMPLES} resamples of mixtures, seed {BOOTSTRAP_SEED}). Outputs are "
     "masked over all K, then matched by least squared error (the choice of the best outputs knows the truth, for every "
     f"system alike). A silent estimate has the SI floor {_SILENT_FLOOR} dB. 'dropped': share of the energy in outputs "

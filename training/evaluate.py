@@ -118,7 +118,9 @@ def _compare(
 
     _check_counts(num_sources, num_mixed)
     preset = runs[0].preset if runs else PRESETS[dataset]
-    preset = dataclasses.replace(preset, data=DataConfig(dataset, tuple(num_mixed)))
+    # Sources have the level that the runs were trained with.
+    trained_with = preset.data.num_mixed if runs else tuple(num_mixed)
+    preset = dataclasses.replace(preset, data=DataConfig(dataset, trained_with))
     banks = preset_data.load_banks(preset, options.data_dir, ("train", "test"))
     for run in runs:
         if (run.preset.model.input_shape, run.preset.audio) != (preset.model.input_shape, preset.audio):
@@ -127,12 +129,12 @@ def _compare(
                 f"{preset.model.input_shape}, or with other audio settings; judge it alone."
             )
     truth = preset_data.evaluation_data(
-        preset, banks["test"], num_mixtures=options.num_mixtures, seed=options.test_seed
+        preset, banks["test"], num_mixtures=options.num_mixtures, num_mixed=num_mixed, seed=options.test_seed
     )
-    counting = comparison.training_examples(preset, banks["train"], comparison.THRESHOLD_MIXTURES)
+    counting = comparison.training_examples(preset, banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
     learning = counting  # NMF of sound learns from no other mixture
     if preset.audio is None:
-        learning = comparison.training_examples(preset, banks["train"], comparison.NMF_MIXTURES)
+        learning = comparison.training_examples(preset, banks["train"], num_mixed, comparison.NMF_MIXTURES)
     untrained = comparison.UntrainedSystems(truth, learning)
     trained = {
         system: (separate, comparison.run_budget(run))

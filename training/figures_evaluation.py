@@ -173,7 +173,7 @@ def score_against_time(comparison: Comparison) -> Figure:
             axis.plot(seconds, summary.mean, marker=_MARKERS[info.kind], color=f"C{index % 10}", linestyle="none")
             axis.annotate(info.title, (seconds, summary.mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
     left.legend(frameon=False, fontsize=8)
-    left.set(xscale="log", xlabel="time to fit, s", ylabel="PSNR, sources as mixed (dB)")
+    left.set(xscale="log", xlabel="time to fit, s", ylabel="PSNR, sources at half scale (dB)")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -301,7 +301,7 @@ def _command(options: argparse.Namespace) -> None:
         if isinstance(scores, dict):
             print(
                 f"{name.upper()} on {run.metrics['test']['mixtures']} test mixtures: SI-SDR {scores['si_sdr']:.2f} dB, "
-                f"PSNR {scores['psnr']:.2f} dB (sources at full scale), {scores['psnr_halved']:.2f} dB (as mixed)"
+                f"PSNR {scores['psnr']:.2f} dB (sources at full scale), {scores['psnr_halved']:.2f} dB (at half)"
             )
     print(f"{run.metrics['seconds']:.0f} s, {run.metrics['mixtures_per_second']:,} mixtures/s")
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")

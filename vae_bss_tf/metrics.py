@@ -83,9 +83,9 @@ def pairwise_mse(estimates: Array, sources: Array) -> Float64:
 def psnr(estimates: Array, sources: Array, peak: float = 1.0) -> Float64:
     """Peak signal-to-noise ratio, 10 log10(peak^2 / MSE).
 
-    The paper's sources are digits times 1/2. With `peak` the gain that the sources were scaled by (1/2), this
-    is the PSNR of full-scale digits of peak 1 ("psnr"); with `peak=1` it is the PSNR of the halved digits as
-    they stand in the mixture ("psnr_halved"), 6.02 dB higher. The paper does not say which it reports.
+    The paper's sources are digits times 1/2. With `peak` the gain that the sources were scaled by, this is the PSNR of
+    full-scale digits of peak 1 ("psnr"); with twice that (1 for the paper's sources) it is the PSNR of halved digits
+    ("psnr_halved"), 6.02 dB higher. The paper does not say which it reports.
 
     Args:
         estimates: float `[batch, M, *shape]`, matched to the sources.
@@ -108,7 +108,7 @@ def ssim(estimates: Array, sources: Array, data_range: float = 1.0) -> Float64:
 
     Uniform 7 x 7 window, K1 = 0.01, K2 = 0.03, sample covariance; the mean is over the pixels whose window
     lies inside the image. Like `psnr`, a `data_range` equal to the gain of the sources gives the SSIM of
-    full-scale digits of range 1 ("ssim"), and `data_range=1` that of the halved digits ("ssim_halved").
+    full-scale digits of range 1 ("ssim"), and twice that the SSIM of halved digits ("ssim_halved").
 
     Args:
         estimates: float `[batch, M, height, width]`, matched to the sources; 7 x 7 pixels or more.

@@ -3,7 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from vae_bss_tf.datasets import load_bank
+from training.scores import mean_scores
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.datasets import load_bank, preset_data
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
@@ -72,6 +74,28 @@ def test_evaluation_mixtures_are_the_sum_of_their_sources_and_stay_the_same(mark
     np.testing.assert_array_equal(own_pixel, one.labels[present])
     drawn = [tuple(sorted(row[row >= 0])) for row in one.labels]
     assert all(len(set(row)) == len(row) for row in drawn)
+
+
+def test_a_gain_scales_the_same_draw(marked_bank):
+    plain, quiet = (
+        evaluation_mixtures(marked_bank, num_mixed=(2,), num_mixtures=20, gain=gain) for gain in (None, 1 / 3)
+    )
+    assert (plain.gain, quiet.gain) == (1 / 2, 1 / 3)
+    np.testing.assert_allclose(quiet.mixtures, plain.mixtures * 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(quiet.sources, plain.sources * 2 / 3, rtol=1e-6)
+    estimates = plain.sources[:, ::-1] * 0.9 + 0.01
+    scores = mean_scores(estimates, plain), mean_scores(estimates * np.float32(2 / 3), quiet)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_a_preset_keeps_its_level_whatever_counts_are_drawn():
+    preset = Preset(ModelConfig(num_sources=3), DataConfig("digits", (1, 2, 3)), TrainConfig())
+    bank = load_bank("digits", "test")
+    gains = [
+        preset_data.evaluation_data(preset, bank, num_mixtures=4, num_mixed=counts).gain
+        for counts in (None, (2,), (4,))
+    ]
+    assert gains == [1 / 3, 1 / 3, 1 / 4]
 
 
 def test_splits_share_no_source(data_folder):

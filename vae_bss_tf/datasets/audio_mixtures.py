@@ -180,6 +180,7 @@ def evaluation_mixtures(
         sources=mixture_and_sources[:, 1:],
         counts=count,
         labels=np.where(present, bank.labels[drawn], -1),
+        gain=1 / sources.shape[1],
         waveforms=waveforms,
         source_waveforms=sources,
         audio=audio,

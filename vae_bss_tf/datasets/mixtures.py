@@ -69,26 +69,30 @@ class EvaluationSet:
         sources: float32 `[num_mixtures, max(num_mixed), *shape]`, as they stand in the mixture; absent ones zero.
         counts: int64 `[num_mixtures]`, the number of sources in each mixture.
         labels: int64 `[num_mixtures, max(num_mixed)]`, the class of each source; -1 where absent.
+        gain: What a source at full scale, peak 1, was multiplied by.
     """
 
     mixtures: npt.NDArray[np.float32]
     sources: npt.NDArray[np.float32]
     counts: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    gain: float
 
 
 def evaluation_mixtures(
-    bank: SourceBank, *, num_mixed: Sequence[int], num_mixtures: int, seed: int = 0
+    bank: SourceBank, *, num_mixed: Sequence[int], num_mixtures: int, seed: int = 0, gain: float | None = None
 ) -> EvaluationSet:
     """Draws a fixed set of mixtures: the same for the same bank, counts, number and seed.
 
-    No mixture holds one source twice. Scaling as in `training_mixtures`.
+    No mixture holds one source twice.
 
     Args:
         bank: The sources, at least `max(num_mixed)` of them.
         num_mixed: The counts M to draw from, each at least 1.
         num_mixtures: How many; at least 1.
         seed: Seed of the draw.
+        gain: What each source is multiplied by, in (0, 1 / max(num_mixed)], so that mixtures stay in [0, 1]; None for
+            the largest, as in `training_mixtures`.
 
     Returns:
         The mixtures and their sources.
@@ -99,11 +103,12 @@ def evaluation_mixtures(
     counts = check_counts(num_mixed)
     largest = max(counts)
     drawn, count = draw_sources(bank, counts, num_mixtures, np.random.default_rng(seed))
+    gain = 1 / largest if gain is None else gain
     present = np.arange(largest) < count[:, np.newaxis]
-    gain = present / np.float32(bank.full_scale * largest)
+    scales = present * np.float32(gain / bank.full_scale)
     expand = (slice(None), slice(None), *[np.newaxis] * len(bank.shape))
-    sources = bank.items[drawn].astype(np.float32) * gain[expand].astype(np.float32)
-    return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1))
+    sources = bank.items[drawn].astype(np.float32) * scales[expand].astype(np.float32)
+    return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1), gain)
 
 
 def draw_sources(

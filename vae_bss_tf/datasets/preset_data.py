@@ -78,6 +78,9 @@ def evaluation_data(
 ) -> EvaluationSet:
     """A fixed set of mixtures with their sources, as the preset's model takes them.
 
+    Sources have the level that they have in the preset's training, 1 / max_mixed, whatever counts are drawn here, or a
+    lower one where more are drawn.
+
     Args:
         preset: The settings.
         bank: The sources.
@@ -93,7 +96,8 @@ def evaluation_data(
     """
     counts = preset.data.num_mixed if num_mixed is None else num_mixed
     if preset.audio is None:
-        return mixtures.evaluation_mixtures(bank, num_mixed=counts, num_mixtures=num_mixtures, seed=seed)
+        gain = 1 / max(preset.data.max_mixed, *counts)
+        return mixtures.evaluation_mixtures(bank, num_mixed=counts, num_mixtures=num_mixtures, seed=seed, gain=gain)
     return audio_mixtures.evaluation_mixtures(
         bank, preset.audio, num_mixed=counts, num_mixtures=num_mixtures, seed=seed
     )
