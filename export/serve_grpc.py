@@ -134,6 +134,7 @@ def model_status(store: ModelStore, name: str, version: int | None, label: str |
     for number, state in store.states(name, version, label).items():
         status = answer.model_version_status.add(version=number)
         status.state = _STATES.AVAILABLE if state.servable is not None else _STATES.END
+        status.status.SetInParent()
         if state.servable is None:
             status.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
             status.status.error_message = state.error

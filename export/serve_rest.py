@@ -123,6 +123,7 @@ class RestServer(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.1"
     server_version = "vae-bss-development"
     disable_nagle_algorithm = True
     server: RestServer
@@ -133,6 +134,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def do_GET(self) -> None:
+        # The body that such a request has no use for must not be taken for the next one.
+        self.close_connection = self.close_connection or "Content-Length" in self.headers
         self._respond(self._get)
 
     def do_POST(self) -> None:
@@ -150,6 +153,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.server.in_progress():
                 self._send(HTTPStatus.OK, answer())
         except RequestError as error:
+            # The body of such a request has not been read and must not be taken for the next one.
+            self.close_connection = self.close_connection or error.code in (_TOO_LONG, "UNAVAILABLE")
             self._send(_STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR), {"error": error.message})
             if error.code == _TOO_LONG:
                 self._linger()
@@ -208,7 +213,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             raise RequestError("INVALID_ARGUMENT", "Content-Length is missing")
         if int(length) > self.server.max_message_bytes:
-            self.close_connection = True
             raise RequestError(_TOO_LONG, f"the body is longer than {self.server.max_message_bytes} bytes")
         body = self.rfile.read(int(length))
         if len(body) < int(length):

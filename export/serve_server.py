@@ -11,6 +11,7 @@ from export.serve_rest import RestServer
 from vae_bss_tf.errors import ConfigError
 
 MAX_MESSAGE_BYTES = 256 * 2**20
+_POLL_SECONDS = 0.05  # between looks at whether to stop
 
 
 class DevelopmentServer:
@@ -75,7 +76,7 @@ class DevelopmentServer:
         """Begins to answer."""
         self._grpc.start()
         self._rest.server_activate()
-        threading.Thread(target=self._rest.serve_forever, daemon=True).start()
+        threading.Thread(target=self._rest.serve_forever, args=[_POLL_SECONDS], daemon=True).start()
 
     def stop(self, grace_seconds: float) -> None:
         """Refuses new requests and waits so long for those in progress."""

@@ -6,7 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from export import saved_model
 from export.__main__ import main
+from export.serve_config import ServedModel
+from export.serve_server import DevelopmentServer
 from training.run import Run
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import load_bank
@@ -60,3 +63,38 @@ def held_out():
 def mixtures(held_out):
     """Held-out mixtures, silence and full scale."""
     return np.concatenate([held_out.mixtures, np.zeros((1, 8, 8)), np.ones((1, 8, 8))]).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def second_model(run):
+    """Another model of the same shapes: the next version."""
+    keras.utils.set_random_seed(2)
+    model = MultiSourceVAE(run.preset.model)
+    model({"mixture": np.zeros((1, 8, 8), np.float32)})
+    return model
+
+
+@pytest.fixture(scope="session")
+def versions(run, model, second_model, tmp_path_factory):
+    """A folder of two versions of one model, as a server takes it."""
+    folder = tmp_path_factory.mktemp("served") / "digits"
+    for number, version in ((1, model), (2, second_model)):
+        saved_model.write(version, folder / str(number), preset=run.preset)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(versions):
+    """A development server of both versions in this process."""
+    digits = ServedModel("digits", versions, latest=None, labels={"stable": 1, "canary": 2})
+    with DevelopmentServer([digits]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def urls(server):
+    """URLs of the latest version by protocol."""
+    return {
+        "rest": f"http://127.0.0.1:{server.rest_port}/v1/models/digits",
+        "grpc": f"grpc://127.0.0.1:{server.port}/digits",
+    }

@@ -79,10 +79,13 @@ class RestTransport:
         """Sends a request and returns the answer's JSON."""
         end = time.monotonic() + seconds
         path = self._address.rest_path + suffix
-        with contextlib.suppress(IndexError):
+        try:
             connection = self._idle.pop()
+        except IndexError:
+            connection = None
+        if connection is not None:
             # A server may close a connection that waits for the next request, and what is sent on it is lost.
-            with contextlib.suppress(ServerUnavailableError):
+            with contextlib.suppress(_DroppedError):
                 return self._send(connection, method, path, body, end)
         return self._send(_Connection(self._address.host, self._address.port), method, path, body, end)
 
@@ -100,7 +103,7 @@ class RestTransport:
                 f"{self._address.url} did not answer within the deadline; allow more, or use a smaller batch_size."
             ) from error
         except (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionError) as error:
-            raise ServerUnavailableError(_reason(error)) from error
+            raise _DroppedError(_reason(error)) from error
         except http.client.HTTPException as error:
             raise ServerError(
                 f"{self._address.url} does not speak HTTP/1.1; it is no REST port of TensorFlow Serving."
@@ -138,6 +141,10 @@ class RestTransport:
         raise ServerError(
             f"{self._address.url} answered{detail}, but not as TensorFlow Serving does; check host, port and path."
         )
+
+
+class _DroppedError(ServerUnavailableError):
+    """The connection was refused or broke."""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -34,7 +34,6 @@ class GrpcTransport:
         service = import_library("tensorflow_serving.apis.prediction_service_pb2_grpc", "serving")
         self._address = address
         self._max_bytes = options.max_message_bytes
-        milliseconds = round(1e3 * options.max_backoff)
         self._channel = self._grpc.insecure_channel(
             f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}",
             options=[
@@ -43,8 +42,7 @@ class GrpcTransport:
                 # Retries are the model's; a broken channel connects anew as fast as they come.
                 ("grpc.enable_retries", 0),
                 ("grpc.initial_reconnect_backoff_ms", round(1e3 * options.backoff)),
-                ("grpc.min_reconnect_backoff_ms", round(1e3 * options.backoff)),
-                ("grpc.max_reconnect_backoff_ms", milliseconds),
+                ("grpc.max_reconnect_backoff_ms", round(1e3 * options.max_backoff)),
                 ("grpc.use_local_subchannel_pool", 1),
             ],
         )

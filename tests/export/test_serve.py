@@ -1,0 +1,569 @@
+"""The development server speaks TensorFlow Serving's REST and gRPC API, and lives through bad requests."""
+
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import socket
+import time
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+)
+from tensorflow_serving.config import model_server_config_pb2
+
+from export import serve, serve_rest
+from export.serve_config import ServedModel, named_models, read_config
+from export.serve_models import WARM_UP, RequestError
+from export.serve_server import DevelopmentServer
+from vae_bss_tf.errors import CheckpointError, ConfigError
+from vae_bss_tf.runtime import load
+
+MODEL = "/v1/models/digits"
+
+
+def rest(server, method, path, body=None):
+    """Sends one request; the body may be what JSON can hold, or bytes."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request(method, path, content)
+    answer = connection.getresponse()
+    found = answer.status, json.loads(answer.read())
+    connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def prediction(channel):
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def model_service(channel):
+    return model_service_pb2_grpc.ModelServiceStub(channel)
+
+
+def request_for(array, signature="separate", name="mixture", **spec):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "digits"
+    request.model_spec.signature_name = signature
+    for key, value in spec.items():
+        if key == "version":
+            request.model_spec.version.value = value
+        else:
+            setattr(request.model_spec, key, value)
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    return request
+
+
+class TestRest:
+    @pytest.mark.parametrize("which", ["", "/versions/2", "/labels/canary"])
+    def test_rows_and_columns(self, which, server, second_model, mixtures):
+        expected = second_model.predict({"mixture": mixtures[:3]}, verbose=0)
+        values = mixtures[:3].tolist()
+        for instances in (values, [{"mixture": value} for value in values]):
+            request = {"signature_name": "separate", "instances": instances}
+            status, answer = rest(server, "POST", f"{MODEL}{which}:predict", request)
+            assert status == 200
+            assert [set(row) for row in answer["predictions"]] == [set(expected)] * 3
+            for name, output in expected.items():
+                np.testing.assert_allclose([row[name] for row in answer["predictions"]], output, atol=1e-5)
+        for inputs in (values, {"mixture": values}):
+            status, answer = rest(server, "POST", f"{MODEL}{which}:predict", {"inputs": inputs})
+            assert status == 200
+            for name, output in expected.items():
+                np.testing.assert_allclose(answer["outputs"][name], output, atol=1e-5)
+
+    def test_a_single_output_has_no_name(self, server, run):
+        request = {"signature_name": "settings", "instances": ["", {"b64": "AA=="}]}
+        _, rows = rest(server, "POST", f"{MODEL}:predict", request)
+        _, columns = rest(server, "POST", f"{MODEL}:predict", {"signature_name": "settings", "inputs": ["", ""]})
+        assert rows["predictions"] == columns["outputs"]
+        assert json.loads(rows["predictions"][1])["config_hash"] == run.preset.config_hash()
+
+    def test_status(self, server):
+        available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        both = [{"version": "2", **available}, {"version": "1", **available}]
+        assert rest(server, "GET", MODEL) == (200, {"model_version_status": both})
+        assert rest(server, "GET", f"{MODEL}/versions/1") == (200, {"model_version_status": both[1:]})
+        assert rest(server, "GET", f"{MODEL}/labels/canary") == (200, {"model_version_status": both[:1]})
+
+    def test_metadata(self, server):
+        status, answer = rest(server, "GET", f"{MODEL}/labels/stable/metadata")
+        assert status == 200
+        assert answer["model_spec"] == {"name": "digits", "signature_name": "", "version": "1"}
+        signatures = answer["metadata"]["signature_def"]["signature_def"]
+        assert {"separate", "encode", "decode", "settings", "serving_default"} <= set(signatures)
+        mixture = signatures["separate"]["inputs"]["mixture"]
+        assert mixture["dtype"] == "DT_FLOAT"
+        assert [dimension["size"] for dimension in mixture["tensor_shape"]["dim"]] == ["-1", "8", "8"]
+        assert signatures["separate"]["method_name"] == "tensorflow/serving/predict"
+
+    @pytest.mark.parametrize(
+        ("path", "status", "message"),
+        [
+            ("/v1/models/letters", 404, "Could not find any versions of model letters"),
+            ("/v1/models/letters/metadata", 404, "Servable not found for request: Latest(letters)"),
+            (f"{MODEL}/versions/9/metadata", 404, "Servable not found for request: Specific(digits, 9)"),
+            (f"{MODEL}/versions/9", 404, "Could not find any versions of model digits with version 9"),
+            (f"{MODEL}/labels/none/metadata", 400, "Unrecognized servable version label: none"),
+            ("/v1/models", 400, "Malformed request: GET /v1/models"),
+            (f"{MODEL}:predict", 400, "Malformed request: GET"),
+            ("/", 400, "Malformed request: GET /"),
+        ],
+    )
+    def test_what_cannot_be_got(self, path, status, message, server):
+        found, answer = rest(server, "GET", path)
+        assert found == status
+        assert message in answer["error"]
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b"\xff\x00", "JSON Parse error"),
+            (b"[" * 100_000, "JSON Parse error"),
+            ([], "no JSON object"),
+            ({}, "Missing 'inputs' or 'instances' key"),
+            ({"inputs": [], "instances": []}, "both 'inputs' and 'instances'"),
+            ({"instances": 1}, "'instances' is no list"),
+            ({"instances": []}, "'instances' is no list, or an empty one"),
+            ({"instances": [{"a": 1}, {"b": 1}]}, "same keys"),
+            ({"signature_name": 1, "inputs": []}, "'signature_name' is no string"),
+            ({"signature_name": "none", "inputs": []}, 'Serving signature key "none" not found'),
+            ({"inputs": {"picture": [[0.0]]}}, "sent extra: {picture}, missing but required: {mixture}"),
+            ({"inputs": {"mixture": np.zeros((2, 7, 8)).tolist()}}, "has shape [2,7,8]; expected [?,8,8]"),
+            ({"inputs": np.zeros((8, 8)).tolist()}, "has shape [8,8]; expected [?,8,8]"),
+            ({"inputs": [[[0.0], [0.0, 1.0]]]}, "JSON Value of mixture"),
+            ({"inputs": np.full((1, 8, 8), "0.5").tolist()}, "a value is no number"),
+            ({"inputs": [[[True] * 8] * 8]}, "a value is no number"),
+            ({"inputs": [[[None] * 8] * 8]}, "a value is no number"),
+            ({"inputs": [[[10**400] * 8] * 8]}, "JSON Value of mixture"),
+            ({"signature_name": "settings", "inputs": [1]}, "a value is no string"),
+            ({"signature_name": "settings", "inputs": [{"b64": "*"}]}, "JSON Value of request"),
+        ],
+    )
+    def test_what_cannot_be_predicted(self, body, message, server):
+        status, answer = rest(server, "POST", f"{MODEL}:predict", body)
+        assert status == 400
+        assert message in answer["error"]
+
+    def test_not_a_number_goes_through_as_in_tensorflow_serving(self, server):
+        body = json.dumps({"inputs": np.full((1, 8, 8), np.nan).tolist()}).encode()
+        status, answer = rest(server, "POST", f"{MODEL}:predict", body)
+        assert status == 200
+        assert np.isnan(answer["outputs"]["sources"]).all()
+
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            (b"POST /v1/models/digits:predict HTTP/1.1\r\n\r\n", 400),
+            (b"POST /v1/models/digits:predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+            (b"POST /v1/models/digits:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            (b"POST /v1/models/digits:predict HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+            (b"DELETE /v1/models/digits HTTP/1.1\r\n\r\n", 501),
+            (b"GET /v1/models/digits HTTP/7.0\r\n\r\n", 505),
+            (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1_000 + b"\r\n", 431),
+            (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", 414),
+            (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", 400),
+        ],
+    )
+    def test_what_is_hardly_http(self, head, status, server):
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+            connection.sendall(head)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == status
+            assert json.loads(answer.read())["error"]
+
+
+class TestGrpc:
+    def test_outputs_and_the_version_that_gave_them(self, prediction, model, second_model, mixtures):
+        for spec, version, keras_model in (
+            ({}, 2, second_model),
+            ({"version": 1}, 1, model),
+            ({"version_label": "stable"}, 1, model),
+        ):
+            answer = prediction.Predict(request_for(mixtures, **spec))
+            assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", version)
+            for name, expected in keras_model.predict({"mixture": mixtures}, verbose=0).items():
+                np.testing.assert_allclose(tf.make_ndarray(answer.outputs[name]), expected, atol=1e-5)
+
+    def test_values_one_by_one(self, prediction, second_model, mixtures):
+        request = request_for(mixtures)
+        request.inputs["mixture"].float_val.extend(mixtures.ravel().tolist())
+        request.inputs["mixture"].tensor_content = b""
+        request.output_filter.append("sources")
+        answer = prediction.Predict(request)
+        assert list(answer.outputs) == ["sources"]
+        found = tf.make_ndarray(answer.outputs["sources"])
+        np.testing.assert_allclose(found, second_model.separate(mixtures), atol=1e-5)
+
+    def test_encode_and_decode(self, prediction, second_model, mixtures):
+        latents = prediction.Predict(request_for(mixtures, "encode")).outputs["latent_mean"]
+        decoded = prediction.Predict(request_for(tf.make_ndarray(latents), "decode", "latents")).outputs["estimates"]
+        expected = second_model.predict({"mixture": mixtures}, verbose=0)["estimates"]
+        np.testing.assert_allclose(tf.make_ndarray(decoded), expected, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("change", "code", "message"),
+        [
+            (lambda r: setattr(r.model_spec, "name", "letters"), "NOT_FOUND", "Latest(letters)"),
+            (lambda r: setattr(r.model_spec.version, "value", 9), "NOT_FOUND", "Specific(digits, 9)"),
+            (lambda r: setattr(r.model_spec, "version_label", "x"), "INVALID_ARGUMENT", "label: x"),
+            (lambda r: setattr(r.model_spec, "signature_name", "x"), "FAILED_PRECONDITION", 'key "x" not found'),
+            (lambda r: r.output_filter.append("x"), "INVALID_ARGUMENT", "alias not found in signature: x"),
+            (lambda r: r.inputs["x"].CopyFrom(r.inputs["mixture"]), "INVALID_ARGUMENT", "sent extra: {x}"),
+            (lambda r: r.inputs.clear(), "INVALID_ARGUMENT", "missing but required: {mixture}"),
+            (
+                lambda r: r.inputs["mixture"].CopyFrom(tf.make_tensor_proto(np.zeros((1, 7, 8), np.float32))),
+                "INVALID_ARGUMENT",
+                "has shape [1,7,8]; expected [?,8,8]",
+            ),
+            (
+                lambda r: r.inputs["mixture"].CopyFrom(tf.make_tensor_proto(np.zeros((1, 8, 8)))),
+                "INVALID_ARGUMENT",
+                "dtype of a tensor is number 2",
+            ),
+            (
+                lambda r: r.inputs["mixture"].CopyFrom(tf.make_tensor_proto(np.full((1, 8, 8), b""))),
+                "INVALID_ARGUMENT",
+                "dtype string; expected float32",
+            ),
+            (lambda r: setattr(r.inputs["mixture"], "tensor_content", b"123"), "INVALID_ARGUMENT", "holds 0 values"),
+            (
+                lambda r: setattr(r.inputs["mixture"].tensor_shape.dim[0], "size", 2**40),
+                "INVALID_ARGUMENT",
+                "it needs",
+            ),
+        ],
+    )
+    def test_what_cannot_be_predicted(self, change, code, message, prediction, mixtures):
+        request = request_for(mixtures)
+        change(request)
+        with pytest.raises(grpc.RpcError) as raised:
+            prediction.Predict(request)
+        assert raised.value.code() == grpc.StatusCode[code]
+        assert message in raised.value.details()
+
+    def test_not_a_number_goes_through_as_in_tensorflow_serving(self, prediction):
+        answer = prediction.Predict(request_for(np.full((1, 8, 8), np.nan, np.float32)))
+        assert np.isnan(tf.make_ndarray(answer.outputs["sources"])).all()
+
+    def test_what_it_does_not_do(self, prediction):
+        from tensorflow_serving.apis import classification_pb2
+
+        with pytest.raises(grpc.RpcError) as raised:
+            prediction.Classify(classification_pb2.ClassificationRequest())
+        assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+    def test_metadata(self, prediction, versions):
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = "digits"
+        answer = prediction.GetModelMetadata(request)
+        definitions = get_model_metadata_pb2.SignatureDefMap()
+        assert answer.metadata["signature_def"].Unpack(definitions)
+        from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+        expected = parse_saved_model(str(versions / "2")).meta_graphs[0].signature_def
+        assert dict(definitions.signature_def) == dict(expected)
+        for fields in ([], ["graph"]):
+            del request.metadata_field[:]
+            request.metadata_field.extend(fields)
+            with pytest.raises(grpc.RpcError) as raised:
+                prediction.GetModelMetadata(request)
+            assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+    def test_status(self, model_service):
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "digits"
+        states = {s.version: s.state for s in model_service.GetModelStatus(request).model_version_status}
+        assert states == {1: 30, 2: 30}
+        request.model_spec.name = "letters"
+        with pytest.raises(grpc.RpcError) as raised:
+            model_service.GetModelStatus(request)
+        assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def config_text(base_path, more=""):
+    return f'model_config_list {{ config {{ name: "digits" base_path: "{base_path}" {more} }} }}'
+
+
+class TestConfiguration:
+    def test_as_tensorflow_serving_reads_it(self, versions, tmp_path):
+        place = tmp_path / "models.config"
+        for more, latest, specific, aspired in (
+            ('model_platform: "tensorflow"', 1, None, [2]),
+            ("model_version_policy { all {} }", None, None, [1, 2]),
+            ("model_version_policy { latest { num_versions: 2 } }", 2, None, [1, 2]),
+            ("model_version_policy { specific { versions: 1 } }", None, (1,), [1]),
+        ):
+            place.write_text(config_text(versions, more))
+            (model,) = read_config(place)
+            assert model == ServedModel("digits", versions, latest, specific)
+            assert model.aspired() == aspired
+        labels = 'version_labels { key: "stable" value: 2 }'
+        place.write_text(config_text(versions, labels))
+        assert read_config(place)[0].labels == {"stable": 2}
+
+    def test_an_export_folder_or_a_folder_of_versions(self, exported, versions):
+        models = named_models([f"one={exported}", f"two={versions}"])
+        assert [model.base_path for model in models] == [exported / "saved_model", versions]
+        assert [model.aspired() for model in models] == [[1], [1, 2]]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("model_config_list {", "is no ModelServerConfig"),
+            ("", "no model stands in model_config_list"),
+            ('model_config_list { config { name: "x" } }', "needs a name and a base_path"),
+            ("MISSING", "there is no folder"),
+            ("EMPTY", "has no versions"),
+            ("PLATFORM", "model_platform of digits is 'onnx'"),
+            ("VERSION", "has no version 7"),
+            ("LABEL", "label stable is for version 7, which is not served"),
+            ("TWICE", "digits is given twice"),
+        ],
+    )
+    def test_bad_ones_end_in_one_line(self, text, message, versions, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        place = tmp_path / "models.config"
+        written = {
+            "MISSING": config_text(tmp_path / "none"),
+            "EMPTY": config_text(tmp_path / "empty"),
+            "PLATFORM": config_text(versions, 'model_platform: "onnx"'),
+            "VERSION": config_text(versions, "model_version_policy { specific { versions: 7 } }"),
+            "LABEL": config_text(versions, 'version_labels { key: "stable" value: 7 }'),
+            "TWICE": config_text(versions, f'}} config {{ name: "digits" base_path: "{versions}"'),
+        }
+        place.write_text(written.get(text, text))
+        self.refused(["--models-config", str(place)], message, capsys)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--models-config", "none.config"], "none.config cannot be read"),
+            (["--model", "digits"], "is no NAME=PATH"),
+            (["--model", "digits=none"], "there is no folder none"),
+        ],
+    )
+    def test_bad_words_end_in_one_line(self, words, message, capsys):
+        self.refused(words, message, capsys)
+
+    def test_a_port_in_use(self, server, versions, capsys):
+        words = ["--model", f"digits={versions}"]
+        self.refused([*words, "--port", str(server.port), "--rest-port", "0"], "another --port", capsys)
+        self.refused([*words, "--rest-port", str(server.rest_port), "--port", "0"], "another --rest-port", capsys)
+
+    def test_a_broken_model(self, versions, tmp_path, capsys):
+        shutil.copytree(versions / "1", tmp_path / "served/1")
+        next((tmp_path / "served/1/variables").glob("*.index")).unlink()
+        self.refused(["--model", f"digits={tmp_path}/served", "--port", "0", "--rest-port", "0"], "loaded", capsys)
+
+    def refused(self, words, message, capsys):
+        assert serve.main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert message in error
+
+
+class TestVersionsComeAndGo:
+    @pytest.fixture
+    def folder(self, versions, tmp_path):
+        shutil.copytree(versions / "1", tmp_path / "digits/1")
+        return tmp_path / "digits"
+
+    def test_a_new_version_is_rolled_out_and_back(self, folder, versions, model, second_model, mixtures):
+        told = []
+        with DevelopmentServer([ServedModel("digits", folder)], report=told.append) as server:
+            loaded = load(f"grpc://127.0.0.1:{server.port}/digits")
+            np.testing.assert_allclose(loaded.separate(mixtures), model.separate(mixtures), atol=1e-5)
+            shutil.copytree(versions / "2", folder / "2")
+            server.store.poll()
+            np.testing.assert_allclose(loaded.separate(mixtures), second_model.separate(mixtures), atol=1e-5)
+            assert told == ["digits: version 2 loaded", "digits: version 1 dropped"]
+            shutil.rmtree(folder / "2")
+            server.store.poll()
+            np.testing.assert_allclose(loaded.separate(mixtures), model.separate(mixtures), atol=1e-5)
+            # With no version left, what is loaded stays.
+            shutil.rmtree(folder / "1")
+            server.store.poll()
+            assert loaded.separate(mixtures).shape == (len(mixtures), 2, 8, 8)
+
+    def test_a_broken_version_does_not_displace_the_one_before(self, folder, versions, model, second_model, mixtures):
+        told = []
+        with DevelopmentServer([ServedModel("digits", folder, latest=None)], report=told.append) as server:
+            shutil.copytree(versions / "2", folder / "2")
+            index = folder / "2/variables/variables.index"
+            saved = index.read_bytes()
+            index.unlink()
+            for _ in range(3):
+                server.store.poll()
+            assert len(told) == 1
+            assert "cannot be loaded" in told[0]
+            loaded = load(f"grpc://127.0.0.1:{server.port}/digits")
+            np.testing.assert_allclose(loaded.separate(mixtures), model.separate(mixtures), atol=1e-5)
+            _, answer = rest(server, "GET", f"{MODEL}/versions/2")
+            (state,) = answer["model_version_status"]
+            assert state["state"] == "END"
+            assert "cannot be loaded" in state["status"]["error_message"]
+            index.write_bytes(saved)
+            server.store.poll()
+            np.testing.assert_allclose(loaded.separate(mixtures), second_model.separate(mixtures), atol=1e-5)
+
+    def test_another_configuration(self, folder, versions, second_model, mixtures):
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(DevelopmentServer([ServedModel("digits", folder)]))
+            channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
+            stub = model_service_pb2_grpc.ModelServiceStub(channel)
+            request = model_management_pb2.ReloadConfigRequest()
+            text = config_text(versions, 'version_labels { key: "next" value: 2 }')
+            request.config.CopyFrom(text_format.Parse(text, model_server_config_pb2.ModelServerConfig()))
+            assert stub.HandleReloadConfigRequest(request).status.error_code == 0
+            loaded = load(f"grpc://127.0.0.1:{server.port}/digits/labels/next")
+            np.testing.assert_allclose(loaded.separate(mixtures), second_model.separate(mixtures), atol=1e-5)
+            request.config.model_config_list.config[0].base_path = "/nowhere"
+            refused = stub.HandleReloadConfigRequest(request).status
+            assert (refused.error_code, "there is no folder" in refused.error_message) == (3, True)
+            assert loaded.separate(mixtures[0]).shape == (2, 8, 8)
+
+    def test_warm_up_requests_are_replayed(self, folder, mixtures):
+        def write(*requests):
+            (folder / "1" / WARM_UP).parent.mkdir(exist_ok=True)
+            with tf.io.TFRecordWriter(str(folder / "1" / WARM_UP)) as file:
+                for request in requests:
+                    log = prediction_log_pb2.PredictionLog()
+                    log.predict_log.request.CopyFrom(request)
+                    file.write(log.SerializeToString())
+
+        write(request_for(mixtures), request_for(mixtures[:1]))
+        with DevelopmentServer([ServedModel("digits", folder)]) as server:
+            assert server.store.find("digits")[1].warmed_up == 2
+            assert server.store.describe() == ["digits: version 1; 2 warm-up requests replayed"]
+        write(request_for(mixtures), request_for(mixtures, name="picture"))
+        with pytest.raises(CheckpointError, match=r"cannot be replayed .*missing but required: \{mixture\}"):
+            DevelopmentServer([ServedModel("digits", folder)])
+        (folder / "1" / WARM_UP).write_bytes(b"garbage" * 100)
+        with pytest.raises(CheckpointError, match="cannot be replayed"):
+            DevelopmentServer([ServedModel("digits", folder)])
+
+
+class TestRudeClients:
+    @pytest.fixture
+    def hasty(self, versions):
+        with DevelopmentServer([ServedModel("digits", versions)], read_seconds=0.5) as server:
+            yield server
+
+    def alive(self, server, mixtures, expected):
+        for url in (f"http://127.0.0.1:{server.rest_port}{MODEL}", f"grpc://127.0.0.1:{server.port}/digits"):
+            np.testing.assert_allclose(load(url).separate(mixtures), expected, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"",
+            b"GET /v1/mod",
+            b"GET /v1/models/digits HTTP/1.1\r\nX: ",
+            b"POST /v1/models/digits:predict HTTP/1.1\r\nContent-Length: 100000\r\n\r\n{",
+        ],
+    )
+    def test_slow_loris(self, head, hasty, second_model, mixtures):
+        connections = [socket.create_connection(("127.0.0.1", hasty.rest_port), timeout=30) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(head)
+        self.alive(hasty, mixtures, second_model.separate(mixtures))
+        end = time.monotonic() + 30
+        for connection in connections:
+            # A byte now and then does not keep it open.
+            while time.monotonic() < end:
+                try:
+                    connection.sendall(b"x")
+                    connection.settimeout(0.05)
+                    if not connection.recv(2**16):
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            connection.close()
+        assert time.monotonic() < end
+        self.alive(hasty, mixtures, second_model.separate(mixtures))
+
+    def test_slow_reader(self, hasty, second_model, mixtures):
+        body = json.dumps({"inputs": np.zeros((3_000, 8, 8)).tolist()}).encode()
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(("127.0.0.1", hasty.rest_port))
+        connection.sendall(b"POST /v1/models/digits:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.settimeout(30)
+        head = connection.recv(300)
+        assert head.startswith(b"HTTP/1.1 200")
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        self.alive(hasty, mixtures, second_model.separate(mixtures))
+        # The rest was given up: what comes ends before all of it has come.
+        time.sleep(2)
+        received = 0
+        try:
+            while part := connection.recv(2**16):
+                received += len(part)
+        except ConnectionError:
+            pass
+        assert received < length
+        connection.close()
+
+    def test_too_many_connections(self, versions, second_model, mixtures, monkeypatch):
+        monkeypatch.setattr(serve_rest, "_MAX_CONNECTIONS", 5)
+        with DevelopmentServer([ServedModel("digits", versions)]) as server:
+            address = ("127.0.0.1", server.rest_port)
+            held = [socket.create_connection(address, timeout=30) for _ in range(5)]
+            with socket.create_connection(address, timeout=30) as refused:
+                assert refused.recv(1) == b""
+            for connection in held:
+                connection.close()
+            self.alive(server, mixtures, second_model.separate(mixtures))
+
+    @pytest.mark.parametrize(
+        "garbage", [b"\x00" * 1_000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff", b"\n" * 70_000]
+    )
+    def test_garbage_on_both_ports(self, garbage, hasty, second_model, mixtures):
+        for port in (hasty.port, hasty.rest_port):
+            for _ in range(5):
+                with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                    connection.sendall(garbage)
+        self.alive(hasty, mixtures, second_model.separate(mixtures))
+
+    def test_an_unreadable_message(self, server, second_model, mixtures):
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            with pytest.raises(grpc.RpcError) as raised:
+                predict(b"\xff" * 100)
+        assert raised.value.code() == grpc.StatusCode.INTERNAL
+        self.alive(server, mixtures, second_model.separate(mixtures))
+
+    def test_errors_of_the_store_have_codes_of_grpc(self, server):
+        with pytest.raises(RequestError) as raised:
+            server.store.find("letters")
+        assert grpc.StatusCode[raised.value.code] == grpc.StatusCode.NOT_FOUND
+
+
+def test_config_errors_are_the_apis_too(tmp_path):
+    with pytest.raises(ConfigError, match="no NAME=PATH"):
+        named_models(["="])
