@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,26 +64,37 @@ class Export:
             raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            formats = manifest["formats"]
             Preset.from_dict(manifest["preset"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / MANIFEST} is damaged ({error}); export the run again.") from error
-        if "saved_model" not in formats:
+            export = cls(name, folder, manifest)
+            listed = {
+                folder / file: entry["sha256"]
+                for kind in export.kinds
+                for file, entry in manifest["formats"][kind]["files"].items()
+            }
+            _ = export.interface, export.paths
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{folder / MANIFEST} is damaged ({error!r}); export the run again.") from error
+        if "saved_model" not in export.kinds:
             raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
-        export = cls(name, folder, manifest)
-        export._check_files()
+        for file, checksum in listed.items():
+            if not file.is_file() or sha256(file) != checksum:
+                raise CheckpointError(f"{file} is not the file that {MANIFEST} lists; copy it again.")
         return export
-
-    def _check_files(self) -> None:
-        for kind in self.kinds:
-            for file, entry in self.manifest["formats"][kind]["files"].items():
-                if not (self.folder / file).is_file() or sha256(self.folder / file) != entry["sha256"]:
-                    raise CheckpointError(f"{self.folder / file} is not the file that {MANIFEST} lists; copy it again.")
 
     @property
     def kinds(self) -> list[str]:
         """The formats of it that are served."""
         return [kind for kind in _SUFFIXES if kind in self.manifest["formats"]]
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Their SavedModels, by format."""
+        return {kind: self.folder / self.manifest["formats"][kind]["path"] for kind in self.kinds}
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What its `separate` takes and gives, as the manifest has it."""
+        return self.manifest["signatures"][SIGNATURE]
 
     @property
     def names(self) -> list[str]:
@@ -99,17 +111,18 @@ class Export:
             data_dir: Folder of the data set's files, as `warmup_mixtures` takes it.
         """
         preset = Preset.from_dict(self.manifest["preset"])
-        paths = {kind: self.folder / self.manifest["formats"][kind]["path"] for kind in self.kinds}
-        spectrograms, waveforms = warmup_mixtures(preset, paths["saved_model"], data_dir)
-        for (kind, path), name in zip(paths.items(), self.names, strict=True):
-            (models / name).mkdir(parents=True, exist_ok=True)
+        spectrograms, waveforms = warmup_mixtures(preset, self.paths["saved_model"], data_dir)
+        for (kind, path), name in zip(self.paths.items(), self.names, strict=True):
+            if not (models / name).is_dir():
+                (models / name).mkdir(parents=True)
+                _let_all_read(models / name)
             partial = stack.enter_context(replacing(models / name / str(versions[name])))
             shutil.copytree(path, partial, copy_function=shutil.copyfile)
             mixtures = spectrograms if kind == "saved_model" else waveforms
             assert mixtures is not None
             write_warmup(partial, name, mixtures)
             shutil.copyfile(self.folder / MANIFEST, partial / "assets.extra" / MANIFEST)
-            _let_all_read(models / name)
+            _let_all_read(partial)
 
 
 def make(
@@ -240,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Ended from outside, it cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_command(lambda: _command(options))
 
 
@@ -295,7 +310,7 @@ def _check_interface(export: Export, folder: Path, name: str, stable: int) -> No
         served = json.loads(path.read_text(encoding="utf-8"))["signatures"][SIGNATURE]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is missing or damaged; make the deployment again with --force.") from error
-    if export.manifest["signatures"][SIGNATURE] != served:
+    if export.interface != served:
         raise ConfigError(
             f"{export.folder} takes or gives other shapes than version {stable} of {name}, which clients of {name} "
             f"rely on; serve it under another name: NAME={export.folder}"
