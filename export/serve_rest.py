@@ -1,6 +1,5 @@
 """The REST API of TensorFlow Serving, for a development server."""
 
-import base64
 import contextlib
 import http.server
 import json
@@ -12,14 +11,12 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from export.serve_grpc import model_status
-from export.serve_models import ModelStore, RequestError, Servable
-from vae_bss_tf.remote.signatures import Signature
+from export.serve_json import predict
+from export.serve_models import ModelStore, RequestError
 from vae_bss_tf.remote.timed_socket import TimedSocket
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?(/metadata|:predict)?")
@@ -143,7 +140,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self.close_connection = True
-        self._send(code, {"error": message or HTTPStatus(code).phrase})
+        self._send(code, json.dumps({"error": message or HTTPStatus(code).phrase}))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
@@ -155,7 +152,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except RequestError as error:
             # The body of such a request has not been read and must not be taken for the next one.
             self.close_connection = self.close_connection or error.code in (_TOO_LONG, "UNAVAILABLE")
-            self._send(_STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR), {"error": error.message})
+            self._send(
+                _STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR), json.dumps({"error": error.message})
+            )
             if error.code == _TOO_LONG:
                 self._linger()
 
@@ -168,8 +167,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             while self.connection.recv_into(buffer):
                 pass
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        body = json.dumps(answer).encode()
+    def _send(self, status: int, text: str) -> None:
+        body = text.encode()
         self.connection.settimeout(self.server.read_seconds)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -186,10 +185,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name, version, label, action = found.groups()
         return name, None if version is None else int(version), label, action
 
-    def _get(self) -> dict[str, Any]:
+    def _get(self) -> str:
         name, version, label, action = self._parse_path()
         if action is None:
-            return _json(model_status(self.server.store, name, version, label))
+            return json.dumps(_json(model_status(self.server.store, name, version, label)))
         if action != "/metadata":
             raise RequestError("INVALID_ARGUMENT", f"Malformed request: GET {self.path[:200]}")
         number, servable = self.server.store.find(name, version, label)
@@ -197,9 +196,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for key, definition in servable.definitions.items():
             definitions.signature_def[key].CopyFrom(definition)
         spec = {"name": name, "signature_name": "", "version": str(number)}
-        return {"model_spec": spec, "metadata": {"signature_def": _json(definitions)}}
+        return json.dumps({"model_spec": spec, "metadata": {"signature_def": _json(definitions)}})
 
-    def _post(self) -> dict[str, Any]:
+    def _post(self) -> str:
         body = self._read_body()
         name, version, label, action = self._parse_path()
         if action != ":predict":
@@ -219,101 +218,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             raise RequestError("INVALID_ARGUMENT", "the body is shorter than Content-Length")
         return body
-
-
-def predict(servable: Servable, body: bytes) -> dict[str, Any]:
-    """Answers a `:predict` request.
-
-    Args:
-        servable: The model's version.
-        body: The request's JSON, in row form (`instances`) or column form (`inputs`).
-
-    Returns:
-        The answer in the same form.
-
-    Raises:
-        RequestError: The JSON is none, or its names, types or shapes are wrong.
-    """
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-    if not isinstance(request, dict):
-        raise RequestError("INVALID_ARGUMENT", "the request is no JSON object")
-    name = request.get("signature_name", "")
-    if not isinstance(name, str):
-        raise RequestError("INVALID_ARGUMENT", "'signature_name' is no string")
-    forms = [form for form in ("instances", "inputs") if form in request]
-    if len(forms) != 1:
-        raise RequestError(
-            "INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key" if not forms else "both 'inputs' and 'instances'"
-        )
-    signature = servable.signature(name)
-    by_row = forms == ["instances"]
-    columns = _columns(request["instances"], signature) if by_row else _named(request["inputs"], signature)
-    outputs = servable.run(name, {key: _array(key, value, signature) for key, value in columns.items()})
-    if by_row:
-        return {"predictions": _rows({key: _values(key, array) for key, array in outputs.items()})}
-    listed = {key: _values(key, array) for key, array in outputs.items()}
-    return {"outputs": next(iter(listed.values())) if len(listed) == 1 else listed}
-
-
-def _columns(instances: Any, signature: Signature) -> dict[str, Any]:
-    """Turns rows into columns by name."""
-    if not isinstance(instances, list) or not instances:
-        raise RequestError("INVALID_ARGUMENT", "'instances' is no list, or an empty one")
-    rows = [_named(instance, signature) for instance in instances]
-    if any(row.keys() != rows[0].keys() for row in rows):
-        raise RequestError("INVALID_ARGUMENT", "the instances do not all have the same keys")
-    return {key: [row[key] for row in rows] for key in rows[0]}
-
-
-def _named(value: Any, signature: Signature) -> dict[str, Any]:
-    """A value by name, where a signature of one input allows it to stand alone."""
-    if isinstance(value, dict) and value.keys() != {"b64"}:
-        return value
-    if len(signature.inputs) != 1:
-        raise RequestError("INVALID_ARGUMENT", "the signature has several inputs; name each of them")
-    return {next(iter(signature.inputs)): value}
-
-
-def _array(name: str, value: Any, signature: Signature) -> npt.NDArray[Any]:
-    wants_strings = name in signature.inputs and signature.inputs[name].dtype == "string"
-    try:
-        if wants_strings:
-            strings = np.array(_decoded(value), object)
-            if not all(isinstance(text, bytes) for text in strings.flat):
-                raise ValueError("a value is no string")
-            return strings
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiu":
-            raise ValueError("a value is no number, or the lists differ in length")
-        return array.astype(np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError("INVALID_ARGUMENT", f"JSON Value of {name}: {' '.join(str(error).split())[:200]}") from error
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
-        return base64.b64decode(value["b64"], validate=True)
-    return value.encode() if isinstance(value, str) else value
-
-
-def _values(name: str, array: npt.NDArray[Any]) -> list[Any]:
-    """An array as JSON can hold it; bytes as text, or as base64 where the output's name says that they are bytes."""
-    if array.dtype != object:
-        return array.tolist()
-    if name.endswith("_bytes"):
-        return [{"b64": base64.b64encode(item).decode()} for item in array]
-    return [item.decode() for item in array]
-
-
-def _rows(columns: dict[str, list[Any]]) -> list[Any]:
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _json(message: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vae_bss_tf.errors import DataError, DeadlineError, ServerError, ServerUnavailableError
 from vae_bss_tf.remote.address import Address
+from vae_bss_tf.remote.json_numbers import nested_lists
 from vae_bss_tf.remote.options import ServerOptions
 from vae_bss_tf.remote.signatures import Signature, parse_signatures
 from vae_bss_tf.remote.timed_socket import TimedSocket, seconds_until
@@ -47,11 +48,10 @@ class RestTransport:
     ) -> Mapping[str, npt.NDArray[Any]]:
         """Runs a signature; see `Transport`."""
         end = time.monotonic() + seconds
-        if array.dtype == object:
-            array = array.astype(str)
         row = self._options.rest_form == "row"
-        request = {"signature_name": signature, "instances" if row else "inputs": array.tolist()}
-        body = json.dumps(request, separators=(",", ":")).encode()
+        values = json.dumps(array.astype(str).tolist()) if array.dtype == object else nested_lists(array)
+        name = json.dumps(signature)
+        body = f'{{"signature_name": {name}, "{"instances" if row else "inputs"}": {values}}}'.encode()
         if len(body) > self._options.max_message_bytes:
             raise DataError(
                 f"the request is {len(body)} bytes long, more than max_message_bytes "
