@@ -12,8 +12,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
+
+if TYPE_CHECKING:
+    from export.serve_server import DevelopmentServer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,14 +40,17 @@ def _command(options: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stopping.set())
     print("development server: not for production; there, run TensorFlow Serving on the same folders", flush=True)
     from export.serve_config import named_models, read_config
-    from export.serve_server import DevelopmentServer
 
+    content = _content(options.models_config)
     if options.models_config is not None:
         models = read_config(options.models_config, options.models_root)
     elif options.models_root is not None:
         raise ConfigError("--models-root goes with --models-config; name the folder itself: --model NAME=PATH")
     else:
         models = named_models(options.model)
+    # After the words have been checked: this imports TensorFlow.
+    from export.serve_server import DevelopmentServer
+
     server = DevelopmentServer(
         models,
         host=options.host,
@@ -62,9 +69,33 @@ def _command(options: argparse.Namespace) -> None:
         print(f"ready: http://{options.host}:{server.rest_port}/v1/models/{model.name}")
     print("stop it with Ctrl-C or SIGTERM", flush=True)
     while not stopping.wait(options.poll_seconds):
+        now = _content(options.models_config)
+        if now is not None and now != content:
+            content = now
+            _serve_anew(server, options)
         server.store.poll()
     print("stopping: finishing the requests in progress", flush=True)
     server.stop(options.grace_seconds)
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError:
+        return None
+
+
+def _serve_anew(server: "DevelopmentServer", options: argparse.Namespace) -> None:
+    from export.serve_config import read_config
+
+    try:
+        server.store.serve(read_config(options.models_config, options.models_root))
+    except VaeBssError as error:
+        print(f"{error} What was served before is served still.", flush=True)
+        return
+    print(f"{options.models_config} has changed and was read again", flush=True)
+    for line in server.store.describe():
+        print(line, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,31 +126,60 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-message-bytes",
-        type=int,
+        type=_message_bytes,
         default=256 * 2**20,
         help="longest request and, over gRPC, longest answer (default: %(default)s)",
     )
     parser.add_argument(
-        "--poll-seconds", type=float, default=2.0, help="how often new versions are looked for (default: %(default)s)"
+        "--poll-seconds",
+        type=_seconds,
+        default=2.0,
+        help="how often new versions and a changed configuration are looked for (default: %(default)s)",
     )
     parser.add_argument(
         "--read-seconds",
-        type=float,
+        type=_seconds,
         default=30.0,
         help="how long a REST client may take to send a request or to take its answer (default: %(default)s)",
     )
     parser.add_argument(
-        "--grace-seconds", type=float, default=30.0, help="for requests in progress at the end (default: %(default)s)"
+        "--grace-seconds",
+        type=_seconds,
+        default=30.0,
+        help="for requests in progress at the end (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=8, help="gRPC requests that run at once (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=_count, default=8, help="gRPC requests that run at once (default: %(default)s)"
+    )
     return parser
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port < 65_536:
-        raise ValueError
-    return port
+    return _whole(text, 0, 65_535)
+
+
+def _message_bytes(text: str) -> int:
+    return _whole(text, 1, 2**31 - 1)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1_000)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds greater than 0")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export.serve_config import ServedModel
-from vae_bss_tf.errors import CheckpointError
+from export.warmup import WARMUP_FILE
+from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.remote.signatures import Signature, Tensor, parse_signatures
 from vae_bss_tf.remote.tensors import read_proto
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 DEFAULT_SIGNATURE = "serving_default"
-WARM_UP = Path("assets.extra/tf_serving_warmup_requests")
-_MAX_WARM_UP = 1000
+_MAX_REQUESTS = 1000  # of a warm-up file
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -104,11 +104,11 @@ class Servable:
 
     def _warm_up(self, path: Path) -> int:
         """Replays the requests that TensorFlow Serving would, and returns their number."""
-        if not (path / WARM_UP).is_file():
+        if not (path / WARMUP_FILE).is_file():
             return 0
         count = 0
         try:
-            for record in tf.data.TFRecordDataset(str(path / WARM_UP)).take(_MAX_WARM_UP).as_numpy_iterator():
+            for record in tf.data.TFRecordDataset(str(path / WARMUP_FILE)).take(_MAX_REQUESTS).as_numpy_iterator():
                 log = prediction_log_pb2.PredictionLog.FromString(record)
                 if log.WhichOneof("log_type") != "predict_log":
                     raise ValueError("a record is no predict_log")
@@ -117,7 +117,7 @@ class Servable:
                 self.run(request.model_spec.signature_name, inputs, request.output_filter)
                 count += 1
         except Exception as error:  # TensorFlow and protobuf raise their own
-            raise CheckpointError(f"{path / WARM_UP} cannot be replayed ({_line(error)}).") from error
+            raise CheckpointError(f"{path / WARMUP_FILE} cannot be replayed ({_line(error)}).") from error
         return count
 
 
@@ -148,8 +148,12 @@ class ModelStore:
 
         Raises:
             CheckpointError: A version cannot be loaded; what was served before is served still.
+            ConfigError: A label in use would move to a version that is not loaded yet, which TensorFlow Serving
+                refuses too.
         """
         with self._changing:
+            for model in models:
+                self._check_labels(model)
             versions = {model.name: self._load(model) for model in models}
             broken = [state.error for states in versions.values() for state in states.values() if state.error]
             if broken:
@@ -212,6 +216,18 @@ class ModelStore:
             words += [f"{warmed_up} warm-up requests replayed"] if warmed_up else []
             lines.append("; ".join(words))
         return lines
+
+    def _check_labels(self, model: ServedModel) -> None:
+        known = self._models.get(model.name)
+        if known is None:
+            return
+        loaded = {v for v, state in self._versions[model.name].items() if state.servable is not None}
+        for label, version in model.labels.items():
+            if known.labels.get(label, version) != version and version not in loaded:
+                raise ConfigError(
+                    f"{model.name}: the label {label} cannot move to version {version}, which is not loaded; serve "
+                    "that version first."
+                )
 
     def _load(self, model: ServedModel) -> dict[int, VersionState]:
         before = self._versions.get(model.name, {})

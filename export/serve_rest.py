@@ -49,6 +49,7 @@ class RestServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # of connections not yet accepted; beyond it a client waits a second
     block_on_close = False
 
     def __init__(

@@ -556,6 +556,12 @@ class TestGrpcCodes:
         expected = mixtures[:3].astype(np.float32)
         found = read_proto(tf.compat.v1.make_tensor_proto(expected.tolist(), tf.float32))
         np.testing.assert_array_equal(found, expected)
+        filled = tf.make_tensor_proto(0.5, tf.float32, [2, 3])
+        assert len(filled.float_val) == 1
+        np.testing.assert_array_equal(read_proto(filled), np.full((2, 3), 0.5))
+        filled.tensor_shape.dim[0].size = 2**40
+        with pytest.raises(ValueError, match="holds 1 values"):
+            read_proto(filled)
         proto = tf.make_tensor_proto([[b"a", b"\xff"]])
         assert read_proto(proto).tolist() == [[b"a", b"\xff"]]
 

@@ -1,6 +1,7 @@
 """The development server speaks TensorFlow Serving's REST and gRPC API, and lives through bad requests."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import re
@@ -26,8 +27,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from export import serve, serve_rest
 from export.serve_config import ServedModel, named_models, read_config
-from export.serve_models import WARM_UP, RequestError
+from export.serve_models import RequestError
 from export.serve_server import DevelopmentServer
+from export.warmup import WARMUP_FILE
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.runtime import load
 
@@ -367,6 +369,25 @@ class TestConfiguration:
     def test_bad_words_end_in_one_line(self, words, message, capsys):
         self.refused(words, message, capsys)
 
+    @pytest.mark.parametrize(
+        ("word", "value"),
+        [
+            ("--port", "65536"),
+            ("--rest-port", "-1"),
+            ("--max-message-bytes", "0"),
+            ("--max-message-bytes", str(2**31)),
+            ("--poll-seconds", "0"),
+            ("--read-seconds", "nan"),
+            ("--grace-seconds", "soon"),
+            ("--workers", "0"),
+        ],
+    )
+    def test_numbers_out_of_range(self, word, value, capsys):
+        with pytest.raises(SystemExit) as raised:
+            serve.main(["--model", "digits=none", f"{word}={value}"])
+        assert raised.value.code == 2
+        assert f"argument {word}: {value!r} is no" in capsys.readouterr().err
+
     def test_a_port_in_use(self, server, versions, capsys):
         words = ["--model", f"digits={versions}"]
         self.refused([*words, "--port", str(server.port), "--rest-port", "0"], "another --port", capsys)
@@ -445,10 +466,23 @@ class TestVersionsComeAndGo:
             assert (refused.error_code, "there is no folder" in refused.error_message) == (3, True)
             assert loaded.separate(mixtures[0]).shape == (2, 8, 8)
 
+    def test_a_label_moves_to_loaded_versions_only(self, folder, versions):
+        first = ServedModel("digits", folder, latest=None, labels={"stable": 1})
+        with DevelopmentServer([first]) as server:
+            kept = server.store.find("digits")[1]
+            shutil.copytree(versions / "2", folder / "2")
+            with pytest.raises(ConfigError, match="label stable cannot move to version 2, which is not loaded"):
+                server.store.serve([dataclasses.replace(first, labels={"stable": 2})])
+            server.store.serve([dataclasses.replace(first, labels={"stable": 1, "canary": 2})])
+            server.store.serve([dataclasses.replace(first, labels={"stable": 2})])
+            assert server.store.find("digits", label="stable")[0] == 2
+            # What was loaded already is not loaded again.
+            assert server.store.find("digits", version=1)[1] is kept
+
     def test_warm_up_requests_are_replayed(self, folder, mixtures):
         def write(*requests):
-            (folder / "1" / WARM_UP).parent.mkdir(exist_ok=True)
-            with tf.io.TFRecordWriter(str(folder / "1" / WARM_UP)) as file:
+            (folder / "1" / WARMUP_FILE).parent.mkdir(exist_ok=True)
+            with tf.io.TFRecordWriter(str(folder / "1" / WARMUP_FILE)) as file:
                 for request in requests:
                     log = prediction_log_pb2.PredictionLog()
                     log.predict_log.request.CopyFrom(request)
@@ -461,7 +495,7 @@ class TestVersionsComeAndGo:
         write(request_for(mixtures), request_for(mixtures, name="picture"))
         with pytest.raises(CheckpointError, match=r"cannot be replayed .*missing but required: \{mixture\}"):
             DevelopmentServer([ServedModel("digits", folder)])
-        (folder / "1" / WARM_UP).write_bytes(b"garbage" * 100)
+        (folder / "1" / WARMUP_FILE).write_bytes(b"garbage" * 100)
         with pytest.raises(CheckpointError, match="cannot be replayed"):
             DevelopmentServer([ServedModel("digits", folder)])
 

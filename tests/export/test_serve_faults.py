@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,43 @@ def test_memory_is_flat_under_bad_requests(process, mixtures):
     assert send(2_000) - before < 8 * 2**20
 
 
+def test_it_follows_its_configuration_and_folders(versions, model, second_model, mixtures, tmp_path):
+    """A new version is rolled out, promoted and rolled back while the server runs."""
+
+    def write(labels):
+        text = "".join(f'version_labels {{ key: "{label}" value: {version} }} ' for label, version in labels.items())
+        place.write_text(
+            f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" '
+            f"model_version_policy {{ all {{}} }} {text} }} }}"
+        )
+
+    def wait_for(line):
+        end = time.monotonic() + 60
+        while (found := process.process.stdout.readline().strip()) != line:
+            assert found
+            assert time.monotonic() < end
+
+    folder, place = tmp_path / "digits", tmp_path / "models.config"
+    shutil.copytree(versions / "1", folder / "1")
+    write({"stable": 1})
+    with Process("--models-config", place, "--port", 0, "--rest-port", 0, "--poll-seconds", 0.1) as process:
+        stable = load(process.urls[0] + "/labels/stable")
+        np.testing.assert_allclose(stable.separate(mixtures), model.separate(mixtures), atol=1e-5)
+        shutil.copytree(versions / "2", tmp_path / "2")
+        (tmp_path / "2").rename(folder / "2")
+        wait_for("digits: version 2 loaded")
+        np.testing.assert_allclose(stable.separate(mixtures), model.separate(mixtures), atol=1e-5)
+        write({"stable": 2})
+        wait_for("digits: version 1, 2; label stable = 2")
+        np.testing.assert_allclose(stable.separate(mixtures), second_model.separate(mixtures), atol=1e-5)
+        write({"stable": 7})
+        process.process.stdout.readline()
+        assert stable.separate(mixtures[0]).shape == (2, 8, 8)
+        write({"stable": 1})
+        wait_for("digits: version 1, 2; label stable = 1")
+        np.testing.assert_allclose(stable.separate(mixtures), model.separate(mixtures), atol=1e-5)
+
+
 def test_it_finishes_requests_in_progress(versions, model, mixtures):
     body = json.dumps({"inputs": mixtures.tolist()}).encode()
     with Process("--model", f"digits={versions}", "--port", 0, "--rest-port", 0) as process:
@@ -108,8 +146,14 @@ def test_it_finishes_requests_in_progress(versions, model, mixtures):
         load(process.urls[1])
         process.process.send_signal(signal.SIGTERM)
         assert process.process.stdout.readline().startswith("stopping")
+
+        def load_until_refused():
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                load(process.urls[1], server=ServerOptions(retries=0)).close()
+
         with pytest.raises(ServerError):
-            load(process.urls[1], server=ServerOptions(retries=0))
+            load_until_refused()
         host.send(body[1_000:])
         answer = host.getresponse()
         assert answer.status == 200

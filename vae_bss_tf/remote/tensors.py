@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 DT_FLOAT = 1
 DT_STRING = 7
+_MAX_FILLED = 2**26  # values that a short message may stand for
 
 
 def fill_proto(proto: Any, array: npt.NDArray[Any]) -> None:
@@ -32,7 +33,7 @@ def read_proto(proto: Any) -> npt.NDArray[Any]:
 
     Args:
         proto: The message; its values stand in `tensor_content` or, as TensorFlow Serving sends them by default, one
-            by one.
+            by one; the last of these then stands for all that follow it.
 
     Returns:
         float32, or objects of type `bytes`. It may be read-only and share the message's memory.
@@ -56,6 +57,8 @@ def read_proto(proto: Any) -> npt.NDArray[Any]:
         values[:] = proto.string_val
     else:
         raise ValueError(f"the dtype of a tensor is number {proto.dtype}; float (1) and string (7) are known")
+    if 0 < len(values) < count <= _MAX_FILLED and not proto.tensor_content:
+        values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
     if len(values) != count:
         raise ValueError(f"a tensor of shape {list(shape)} holds {len(values)} values; it needs {count}")
     return values.reshape(shape)
