@@ -7,6 +7,7 @@ two are kept.
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ class EpochBackup(keras.callbacks.Callback):
     Args:
         folder: Where the states stand, each in its own folder `epoch-NNNNN`.
         config_hash: Hash of the settings they belong to.
+        seconds: How long the training took before this `fit`.
     """
 
-    def __init__(self, folder: Path, config_hash: str) -> None:
+    def __init__(self, folder: Path, config_hash: str, seconds: float = 0.0) -> None:
         super().__init__()
         self.folder = folder
         self.config_hash = config_hash
+        self.seconds = seconds
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -43,13 +49,18 @@ class EpochBackup(keras.callbacks.Callback):
             self.model.save_weights(weights)
             write_json(
                 partial / "state.json",
-                {"epoch": epoch + 1, "config_hash": self.config_hash, "sha256": sha256(weights)},
+                {
+                    "epoch": epoch + 1,
+                    "seconds": self.seconds + time.perf_counter() - self.began,
+                    "config_hash": self.config_hash,
+                    "sha256": sha256(weights),
+                },
             )
         for old in _states(self.folder)[:-_KEPT]:
             shutil.rmtree(old)
 
 
-def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATEST) -> int:
+def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATEST) -> tuple[int, float]:
     """Loads a state into a compiled model.
 
     Args:
@@ -59,14 +70,15 @@ def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATE
         name: A state's folder name, or "latest".
 
     Returns:
-        The number of epochs done; 0 where no state was written before the training ended.
+        The number of epochs done and the seconds that they took; zeros where no state was written before the
+        training ended.
 
     Raises:
         CheckpointError: The state is missing, damaged, or belongs to other settings.
     """
     states = _states(folder)
     if name == LATEST and not states:
-        return 0
+        return 0, 0.0
     state = states[-1] if name == LATEST else folder / name
     problem = _problem(state, config_hash)
     if problem is not None:
@@ -78,7 +90,8 @@ def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATE
     for later in states:
         if later.name > state.name:
             shutil.rmtree(later)
-    return int(json.loads((state / "state.json").read_text(encoding="utf-8"))["epoch"])
+    description = json.loads((state / "state.json").read_text(encoding="utf-8"))
+    return int(description["epoch"]), float(description["seconds"])
 
 
 def _states(folder: Path) -> list[Path]:
@@ -90,6 +103,7 @@ def _problem(state: Path, config_hash: str) -> str | None:
         description = json.loads((state / "state.json").read_text(encoding="utf-8"))
         intact = description["sha256"] == sha256(state / "state.weights.h5")
         own = description["config_hash"] == config_hash
+        float(description["seconds"])
     except FileNotFoundError as error:
         return f"lacks {Path(error.filename).name}"
     except (ValueError, KeyError, TypeError):

@@ -94,7 +94,9 @@ def train(
         )
     _check_disk(model, run.path, new=resume is None)
 
-    epochs_done = backup.restore(model, run.path / "backup", preset.config_hash(), resume) if resume else 0
+    epochs_done, seconds_before = 0, 0.0
+    if resume:
+        epochs_done, seconds_before = backup.restore(model, run.path / "backup", preset.config_hash(), resume)
     history_file = run.path / "history.csv"
     callbacks.truncate_history(history_file, epochs_done)
     past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
@@ -134,7 +136,7 @@ def train(
         keras.callbacks.CSVLogger(str(history_file), append=True),
         keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
         progress,
-        backup.EpochBackup(run.path / "backup", preset.config_hash()),
+        backup.EpochBackup(run.path / "backup", preset.config_hash(), seconds_before),
     ]
     started = time.perf_counter()
     model.fit(
@@ -147,7 +149,7 @@ def train(
         verbose=0,
         shuffle=False,
     )
-    seconds = time.perf_counter() - started
+    seconds = seconds_before + time.perf_counter() - started
     if system in BASELINES:
         callbacks.save_model(model, run.path / "model.keras")
     _check_trained(callbacks.read_history(history_file), run.path)

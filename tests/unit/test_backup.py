@@ -35,12 +35,23 @@ def test_the_last_two_states_are_kept(trained):
 def test_restored_state_is_the_whole_state(trained, tiny_config):
     model, folder = trained
     other = compiled(tiny_config)
-    assert backup.restore(other, folder, "hash") == 4
+    epochs, seconds = backup.restore(other, folder, "hash")
+    assert epochs == 4
+    assert seconds > 0
     assert int(other.optimizer.iterations) == 8
     for a, b in zip(
         model.variables + model.optimizer.variables, other.variables + other.optimizer.variables, strict=True
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_seconds_add_up_over_resumes(trained, tiny_config):
+    model, folder = trained
+    before = backup.restore(model, folder, "hash")[1]
+    data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=16, seed=0, start_step=8)
+    again = backup.EpochBackup(folder, "hash", before + 1_000)
+    model.fit(data, initial_epoch=4, epochs=5, steps_per_epoch=2, verbose=0, shuffle=False, callbacks=[again])
+    assert backup.restore(model, folder, "hash")[1] > before + 1_000
 
 
 def test_a_damaged_state_is_refused_and_the_older_one_offered(trained, tiny_config):
@@ -51,7 +62,7 @@ def test_a_damaged_state_is_refused_and_the_older_one_offered(trained, tiny_conf
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged.*--resume epoch-00003"):
         backup.restore(compiled(tiny_config), folder, "hash")
-    assert backup.restore(compiled(tiny_config), folder, "hash", "epoch-00003") == 3
+    assert backup.restore(compiled(tiny_config), folder, "hash", "epoch-00003")[0] == 3
 
 
 def test_a_foreign_state_is_refused(trained, tiny_config):
@@ -73,6 +84,6 @@ def test_an_unreadable_description_is_refused(trained, tiny_config):
 
 
 def test_nothing_to_restore_is_a_start_from_the_beginning(tiny_config, tmp_path):
-    assert backup.restore(compiled(tiny_config), tmp_path, "hash") == 0
+    assert backup.restore(compiled(tiny_config), tmp_path, "hash") == (0, 0.0)
     with pytest.raises(CheckpointError, match="lacks"):
         backup.restore(compiled(tiny_config), tmp_path, "hash", "epoch-00001")
