@@ -23,19 +23,19 @@ from tensorflow_serving.apis import (
 
 from vae_bss_tf.errors import DataError, ServerError
 from vae_bss_tf.remote import ServerOptions
-from vae_bss_tf.runtime import INPUT, OUTPUTS, SIGNATURE, load
+from vae_bss_tf.runtime import INPUT, MANIFEST, OUTPUTS, SIGNATURE, load
 
 
 class Endpoint:
     """A server, the model on it, and the same model here."""
 
-    def __init__(self, host, grpc_port, rest_port, name, export):
+    def __init__(self, host, grpc_port, rest_port, name, export, manifest):
         self.target = f"{host}:{grpc_port}"
         self.rest_address = (host, int(rest_port))
         self.name = name
         self.grpc_url = f"grpc://{host}:{grpc_port}/{name}"
         self.rest_url = f"http://{host}:{rest_port}/v1/models/{name}"
-        self.export = export
+        self.manifest = manifest
         self.local = load(export / "saved_model" if (export / "saved_model").is_dir() else export)
         shape = self.local.metadata.input_shape
         self.mixtures = np.random.default_rng(0).random((40, *shape), np.float32)
@@ -47,14 +47,22 @@ def endpoint(request):
     if request.param != "TF_SERVING_HOST":
         server = request.getfixturevalue("server")
         versions = request.getfixturevalue("versions")
-        return Endpoint("127.0.0.1", server.port, server.rest_port, "digits", versions)
+        return Endpoint(
+            "127.0.0.1",
+            server.port,
+            server.rest_port,
+            "digits",
+            versions,
+            request.getfixturevalue("exported") / MANIFEST,
+        )
     place = os.environ.get("TF_SERVING_HOST")
     if not place:
         pytest.skip("no TensorFlow Serving: name one in TF_SERVING_HOST=host[:grpc_port[:rest_port]]")
     given = place.split(":")
     host, grpc_port, rest_port = [*given, "8500", "8501"] if len(given) == 1 else [*given, "8501"][:3]
     name = os.environ.get("TF_SERVING_MODEL", "mnist")
-    return Endpoint(host, grpc_port, rest_port, name, Path(os.environ.get("TF_SERVING_EXPORT", f"saved_models/{name}")))
+    export = Path(os.environ.get("TF_SERVING_EXPORT", f"saved_models/{name}"))
+    return Endpoint(host, grpc_port, rest_port, name, export, export / MANIFEST)
 
 
 @pytest.fixture(params=["row", "column", "grpc"])
@@ -92,10 +100,9 @@ def test_the_settings_it_says(loaded, endpoint):
 
 
 def test_the_manifest_it_belongs_to(loaded, endpoint, url):
-    place = endpoint.export / "manifest.json"
-    if not place.is_file():
+    if not endpoint.manifest.is_file():
         pytest.skip("the export has no manifest.json")
-    load(url, server=ServerOptions(manifest=place)).close()
+    load(url, server=ServerOptions(manifest=endpoint.manifest)).close()
 
 
 @pytest.mark.parametrize("which", ["/versions/987654321", "/labels/no-such-label"])
