@@ -48,6 +48,7 @@ SYSTEMS: dict[str, SystemInfo] = {
     "mixture": SystemInfo("mixture", "trivial"),
     "mixture/k": SystemInfo("mixture / K", "trivial"),
     "nmf": SystemInfo("NMF", "untrained"),
+    "nmf-kl": SystemInfo("NMF, Kullback-Leibler", "untrained"),
     "ae": SystemInfo("AE", "trained", "ae"),
     "aem": SystemInfo("AE, masked", "trained", "ae"),
     "glo": SystemInfo("GLO", "trained", "glo"),
@@ -59,6 +60,7 @@ SYSTEMS: dict[str, SystemInfo] = {
     "ibm": SystemInfo("IBM", "oracle"),
     "irm": SystemInfo(f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle"),
 }
+IMAGES_ONLY, SOUND_ONLY = ("nmf-oracle",), ("nmf-kl",)
 SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_sar")
 
 NMF_MIXTURES = 5_000
@@ -212,9 +214,11 @@ class UntrainedSystems:
 
             if system == "nmf-oracle":
                 raise ConfigError("NMF with oracle grouping is for images; leave nmf-oracle out of --systems.")
-            single = SpectrogramNMF(self.truth.audio)
+            single = SpectrogramNMF(self.truth.audio, "kullback-leibler" if system == "nmf-kl" else "itakura-saito")
             budget = {"mixtures": 0, "seconds": 0.0, "parameters": 0, "seed": 0}
             return lambda mixtures: single.separate(mixtures, num_sources), budget
+        if system == "nmf-kl":
+            raise ConfigError("NMF of images is by the Kullback-Leibler divergence: it is nmf; leave nmf-kl out.")
         nmf, budget = self._nmf
         if system == "nmf":
             return lambda mixtures: nmf.separate(mixtures, num_sources), budget

@@ -16,7 +16,8 @@ from vae_bss_tf import metrics
 from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
 
-PAPER: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
+# Tables 2 and 3 of the paper, by data set and K. Its notes are those of MUMS.
+PAPER: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
     ("mnist", 2): {
         "nmf": (17.22, 0.50),
         "ae": (15.96, 0.43),
@@ -25,7 +26,17 @@ PAPER: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
         "vaem": (26.69, 0.93),
     },
     ("mnist", 3): {"nmf": (18.27, 0.44), "ae": (16.30, 0.43), "mixit": (25.41, 0.69), "vaem": (27.68, 0.94)},
+    ("notes", 2): {
+        "nmf": (5.40, 16.93, 7.96),
+        "mixit": (6.64, 17.59, 8.26),
+        "vae": (14.33, 29.92, 14.87),
+        "vaem": (17.10, 29.55, 18.20),
+        "ibm": (23.97, 48.89, 24.06),
+        "irm": (22.66, 34.39, 23.23),
+    },
 }
+_PAPER_SCORES = {"mnist": ("psnr", "ssim"), "notes": ("si_sdr", "sir", "sar")}
+_PAPER_HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
 PAIRED_SCORE = "psnr_halved"
 _SILENT_FLOOR = f"{metrics.FLOOR_DB:g}"
 _HEADINGS = {
@@ -87,7 +98,7 @@ def table(comparison: Comparison) -> list[list[str]]:
     """
     paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
     heading = ["system", *_HEADINGS.values(), "dropped", "count", "ms/mixture", "fitted on", "in s", "parameters"]
-    rows = [heading + (["paper PSNR / SSIM"] if paper else [])]
+    rows = [heading + ([_PAPER_HEADINGS[comparison.dataset]] if paper else [])]
     for result in comparison.results:
         accuracy = result.count_accuracy(comparison.truth.counts)
         budget = result.budget
@@ -102,7 +113,7 @@ def table(comparison: Comparison) -> list[list[str]]:
             f"{budget['parameters']:,}" if budget else "",
         ]
         if paper:
-            row.append("{:.2f} / {:.2f}".format(*paper[result.system]) if result.system in paper else "")
+            row.append(" / ".join(f"{value:.2f}" for value in paper.get(result.system, ())))
         rows.append(row)
     return rows
 
@@ -311,7 +322,7 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
         "count": counted,
         "seconds_per_mixture": result.seconds_per_mixture,
         "budget": result.budget,
-        "paper": None if paper is None else {"psnr": paper[0], "ssim": paper[1]},
+        "paper": None if paper is None else dict(zip(_PAPER_SCORES[comparison.dataset], paper, strict=True)),
     }
 
 

@@ -66,7 +66,7 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
         default = ["mixture/k", *(name for name in served if name != "vaem-refined")]
         systems = [check_choice(f"system of {run.path}", s, [*untrained, *served]) for s in options.systems or default]
         if run.preset.audio is not None:
-            systems += ["nmf", "ibm", "irm"]
+            systems += [name for name in ("nmf", "nmf-kl", "ibm", "irm") if name not in systems]
         comparisons.append(_compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run]))
     return comparisons, next((run for run in runs if run.system == "vae"), None)
 
@@ -76,7 +76,9 @@ def _judge_systems(options: argparse.Namespace) -> "tuple[list[Comparison], Run 
 
     check_choice("data set", options.dataset, [*DATASETS, *AUDIO_DATASETS])
     num_mixed = options.num_mixed or PRESETS[options.dataset].data.num_mixed
-    systems = [check_choice("system", name, comparison.SYSTEMS) for name in options.systems or comparison.SYSTEMS]
+    other_kind = comparison.IMAGES_ONLY if options.dataset in AUDIO_DATASETS else comparison.SOUND_ONLY
+    default = [name for name in comparison.SYSTEMS if name not in other_kind]
+    systems = [check_choice("system", name, comparison.SYSTEMS) for name in options.systems or default]
     kinds = sorted({info.trained_as for name in systems if (info := comparison.SYSTEMS[name]).trained_as})
     if len(num_mixed) > 1 and kinds:
         raise ConfigError("--dataset compares systems at one count M; for several, judge a run: --run RUN.")
