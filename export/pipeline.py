@@ -9,7 +9,7 @@ from typing import Any
 from export import onnx, saved_model, tflite, weights
 from export.formats import Format, get_formats
 from export.manifest import Export, card, manifest
-from export.parity import Reference, check
+from export.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.processes import converters
 from training.run import Run
 from vae_bss_tf import spectrogram
@@ -108,7 +108,7 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
         return model.predict({INPUT: mixtures}, verbose=0)
 
     kernels = weights.kernels(model)
-    references = {False: Reference.of(separate, held_out, kernels)}
+    references = {False: Reference.of(separate, held_out, extreme_mixtures(run.preset.model.input_shape), kernels)}
     audio = run.preset.audio
     if audio is not None and isinstance(held_out, AudioEvaluationSet):
 
@@ -122,7 +122,7 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
         waveforms = EvaluationSet(
             held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels, held_out.gain
         )
-        references[True] = Reference.of(separate_waveforms, waveforms, kernels)
+        references[True] = Reference.of(separate_waveforms, waveforms, extreme_waveforms(audio.num_samples), kernels)
     return references
 
 

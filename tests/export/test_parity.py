@@ -1,5 +1,6 @@
 """The gate lets equal files pass and stops broken ones, of each kind."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def reference(model):
     def separate(mixtures):
         return model.predict({"mixture": mixtures}, verbose=0)
 
-    return parity.Reference.of(separate, held_out, weights.kernels(model))
+    return parity.Reference.of(separate, held_out, parity.extreme_mixtures((8, 8)), weights.kernels(model))
 
 
 def gate(name, path, reference, work):
@@ -127,6 +128,19 @@ def test_a_renamed_output_is_caught(name, exported, reference, tmp_path):
     rename(exported / FORMATS[name].path, path)
     with pytest.raises(ExportError, match=f"^{name}: its outputs are .*output_0"):
         gate(name, path, reference, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), [("estimates", 0.9, 1e-5), ("latent_mean", 20.0, 2e-4)])
+def test_the_error_of_a_large_latent_is_relative(name, value, allowed, reference):
+    def outputs(first):
+        changed = reference.outputs[name].copy()
+        changed.flat[0] = first
+        return {**reference.outputs, name: changed}
+
+    known = dataclasses.replace(reference, outputs=outputs(value))
+    parity.compare(FORMATS["saved_model"], outputs(value + 0.9 * allowed), known)
+    with pytest.raises(ExportError, match=f"{name} differs"):
+        parity.compare(FORMATS["saved_model"], outputs(value + 1.2 * allowed), known)
 
 
 def test_a_wrong_weight_in_a_saved_model_is_caught(model, reference, tmp_path):
