@@ -399,7 +399,7 @@ PRESETS: dict[str, Preset] = {
     "mnist": Preset(ModelConfig(), DataConfig("mnist"), TrainConfig(epochs=120)),
     # A source too many for pairs. Trained on pairs alone, two outputs come to share one digit; mixtures of one to three
     # digits, all at one level, teach a spare output to stay silent. Mixtures of three give a digit the level 1/3.
-    "mnist-k3": Preset(ModelConfig(num_sources=3), DataConfig("mnist", (1, 2, 3)), TrainConfig(epochs=45)),
+    "mnist-k3": Preset(ModelConfig(num_sources=3), DataConfig("mnist", (1, 2, 3)), TrainConfig(epochs=36)),
     "fashion-mnist": Preset(ModelConfig(), DataConfig("fashion-mnist"), TrainConfig(epochs=120)),
     # The digits that ship inside scikit-learn: no download. A twelfth of MNIST's pixels bear the same KL, so its
     # weight is a fifth.
