@@ -2,7 +2,8 @@
 
     python tests/golden/make.py --run runs/mnist-k2-seed0 --name mnist
 
-The mixtures are scikit-learn's digits enlarged to the model's shape, two or three in each, and drawn patterns.
+The mixtures of an image model are scikit-learn's digits enlarged to its shape, two or three in each, and drawn
+patterns; those of a sound model are pairs of the tones that the package synthesises, and silence.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets import audio_mixtures, load_bank
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.runtime import load
 
@@ -35,6 +38,13 @@ def golden_mixtures(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return np.clip(np.stack([*pairs, *triples, cross, np.zeros(shape)]), 0, 1).astype(np.float32)
 
 
+def golden_spectrograms(audio: AudioConfig) -> npt.NDArray[np.float32]:
+    """Returns float32 `[8, frames, bins]` in [0, 1]: seven pairs of tones, silence."""
+    bank = load_bank("tones", "test", audio=audio)
+    tones = audio_mixtures.evaluation_mixtures(bank, audio, num_mixed=(2,), num_mixtures=7).mixtures
+    return np.concatenate([tones, np.zeros((1, *tones.shape[1:]), np.float32)])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="the run that the shipped model was exported from")
@@ -43,7 +53,9 @@ def main() -> int:
 
     def write() -> None:
         model = load(options.run)
-        mixtures = golden_mixtures(model.metadata.input_shape)
+        preset = model.metadata.preset
+        audio = None if preset is None else preset.audio
+        mixtures = golden_mixtures(model.metadata.input_shape) if audio is None else golden_spectrograms(audio)
         path = Path(__file__).with_name(f"{options.name}.npz")
         np.savez_compressed(path, mixtures=mixtures, **model.outputs(mixtures))
         print(f"wrote {path}")
