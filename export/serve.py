@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
+from vae_bss_tf.runtime import import_library
 
 if TYPE_CHECKING:
     from export.serve_server import DevelopmentServer
+
+_LONGEST = 1_000_000  # seconds; the system's timers end somewhere
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +44,7 @@ def _command(options: argparse.Namespace) -> None:
     print("development server: not for production; there, run TensorFlow Serving on the same folders", flush=True)
     from export.serve_config import named_models, read_config
 
+    import_library("tensorflow_serving.apis.predict_pb2", "serving")
     content = _content(options.models_config)
     if options.models_config is not None:
         models = read_config(options.models_config, options.models_root)
@@ -59,6 +63,7 @@ def _command(options: argparse.Namespace) -> None:
         max_message_bytes=options.max_message_bytes,
         read_seconds=options.read_seconds,
         workers=options.workers,
+        models_root=options.models_root,
         report=lambda line: print(line, flush=True),
     )
     server.start()
@@ -103,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m export.serve",
         description="Serves SavedModels over TensorFlow Serving's REST and gRPC API. For development, not for "
         "production: there, run TensorFlow Serving on the same folders and configuration.",
-        epilog="example: python -m export.serve --model mnist=saved_models/mnist",
+        epilog="example: python -m export.serve --model mnist=exported/mnist",
     )
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--models-config", type=Path, help="file as TensorFlow Serving's --model_config_file takes it")
@@ -177,8 +182,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds greater than 0")
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to {_LONGEST:,}")
     return seconds
 
 

@@ -98,7 +98,7 @@ def named_models(words: Sequence[str]) -> list[ServedModel]:
     for word in words:
         name, _, place = word.partition("=")
         if not name or not place:
-            raise ConfigError(f"--model {word!r} is no NAME=PATH, such as mnist=saved_models/mnist.")
+            raise ConfigError(f"--model {word!r} is no NAME=PATH, such as mnist=exported/mnist.")
         path = Path(place)
         models.append(ServedModel(name, path / "saved_model" if (path / MANIFEST).is_file() else path, latest=None))
     return _checked(models)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,13 +27,14 @@ _STATES = get_model_status_pb2.ModelVersionStatus.State
 Method = Callable[[Any, Any, grpc.ServicerContext], Any]
 
 
-def make_server(store: ModelStore, max_message_bytes: int, workers: int) -> grpc.Server:
+def make_server(store: ModelStore, max_message_bytes: int, workers: int, models_root: Path | None) -> grpc.Server:
     """Makes a server of the prediction and the model service, bound to no port yet.
 
     Args:
         store: The models.
         max_message_bytes: Longest request and answer.
         workers: Requests that run at once.
+        models_root: The folder that stands for `/models` in configurations that are sent; None for none.
     """
     server = grpc.server(
         futures.ThreadPoolExecutor(workers),
@@ -44,7 +46,7 @@ def make_server(store: ModelStore, max_message_bytes: int, workers: int) -> grpc
         ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(store), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(store), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(store, models_root), server)
     return server
 
 
@@ -104,8 +106,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelStore, models_root: Path | None) -> None:
         self._store = store
+        self._models_root = models_root
 
     @_answers
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -117,7 +120,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Serves what another configuration says."""
         answer = model_management_pb2.ReloadConfigResponse()
         try:
-            self._store.serve(parse_config(request.config))
+            self._store.serve(parse_config(request.config, self._models_root))
         except VaeBssError as error:
             answer.status.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
             answer.status.error_message = str(error)

@@ -288,7 +288,10 @@ def _fits(shape: tuple[int, ...], expected: Tensor) -> bool:
 
 def _fingerprint(path: Path) -> tuple[int, int]:
     """Changes when a file of a folder does: the sum of sizes and the latest time of change."""
-    stats = [file.stat() for file in path.rglob("*") if file.is_file()]
+    try:
+        stats = [file.stat() for file in path.rglob("*") if file.is_file()]
+    except OSError:  # deleted in between
+        return 0, 0
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Self
 
 from export import serve_grpc
@@ -25,6 +26,7 @@ class DevelopmentServer:
         max_message_bytes: Longest request and, over gRPC, longest answer.
         read_seconds: How long a REST client may take to send a request, and to take its answer.
         workers: gRPC requests that run at once.
+        models_root: The folder that stands for `/models` in configurations sent over gRPC; None for none.
         report: Told of each version that a `poll` of the store loads or drops, in one line.
 
     Attributes:
@@ -47,6 +49,7 @@ class DevelopmentServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         read_seconds: float = 30.0,
         workers: int = 8,
+        models_root: Path | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.store = ModelStore(report)
@@ -59,7 +62,7 @@ class DevelopmentServer:
                 f"{host}:{rest_port} cannot be had ({reason}); choose another --rest-port, or 0."
             ) from error
         self.rest_port: int = self._rest.server_port
-        self._grpc = serve_grpc.make_server(self.store, max_message_bytes, workers)
+        self._grpc = serve_grpc.make_server(self.store, max_message_bytes, workers, models_root)
         try:
             self.port: int = self._grpc.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:

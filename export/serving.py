@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.serving_files import MODELS, MODELS_CONFIG, read_models_config, settings, write_state
+from export.serving_files import MODELS, MODELS_CONFIG, read_models_config, read_settings, settings, write_state
 from export.serving_labels import Versions
 from export.warmup import warmup_mixtures, write_warmup
 from vae_bss_tf.config import Preset
@@ -192,6 +192,7 @@ def add_versions(
         DataError: The data set cannot be read.
     """
     models = read_models_config(folder / MODELS_CONFIG)
+    read_settings(folder)
     there = {name: _versions(folder, name) for name in _names(exports)}
     numbers = {name: version or max(numbers, default=0) + 1 for name, numbers in there.items()}
     for export in exports:

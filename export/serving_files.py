@@ -8,7 +8,7 @@ from types import ModuleType
 from export.serving_labels import CANARY, STABLE, Versions
 from export.warmup import BATCH_SIZES
 from vae_bss_tf.errors import CheckpointError, ConfigError
-from vae_bss_tf.files import write_text
+from vae_bss_tf.files import replacing
 
 MODELS_CONFIG = "models.config"
 MODELS = "models"
@@ -46,13 +46,45 @@ def write_state(folder: Path, models: Mapping[str, Versions]) -> None:
     Args:
         folder: The deployment folder, with the files of `settings` in it.
         models: The versions of each model, by name.
+
+    Raises:
+        CheckpointError: A file of `settings` is missing or is no text.
     """
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in _SETTINGS}
+    texts = read_settings(folder)
     texts[MODELS_CONFIG] = models_config(models)
-    write_text(folder / "kubernetes-config.yaml", _config_map(texts))
-    write_text(folder / "README.md", _readme(models))
+    _write(folder / "kubernetes-config.yaml", _config_map(texts))
+    _write(folder / "README.md", _readme(models))
     # Last: a running server follows it.
-    write_text(folder / MODELS_CONFIG, texts[MODELS_CONFIG])
+    _write(folder / MODELS_CONFIG, texts[MODELS_CONFIG])
+
+
+def read_settings(folder: Path) -> dict[str, str]:
+    """Reads the files that an operator may have tuned and that Kubernetes needs a copy of.
+
+    Args:
+        folder: The deployment folder.
+
+    Returns:
+        Texts by name of file.
+
+    Raises:
+        CheckpointError: One is missing or is no text.
+    """
+    texts = {}
+    for name in _SETTINGS:
+        try:
+            texts[name] = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "no text")
+            raise CheckpointError(f"{folder / name} cannot be read ({reason}); put it back.") from error
+    return texts
+
+
+def _write(path: Path, text: str) -> None:
+    # The server runs as a user of its own, whatever the umask here.
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+        partial.chmod(0o644)
 
 
 def models_config(models: Mapping[str, Versions]) -> str:
@@ -94,6 +126,10 @@ def read_models_config(path: Path) -> dict[str, Versions]:
     text_format, config_pb2 = _protos()
     try:
         config = text_format.Parse(path.read_text(encoding="utf-8"), config_pb2.ModelServerConfig())
+        for model in config.model_config_list.config:
+            loaded = model.model_version_policy.specific.versions
+            if STABLE not in model.version_labels or not set(model.version_labels.values()) <= set(loaded):
+                raise ValueError(f"{model.name} has no stable version among those loaded")
         return {
             model.name: Versions(
                 model.version_labels[STABLE],
@@ -219,7 +255,9 @@ services:
 
 
 def _config_map(texts: Mapping[str, str]) -> str:
-    data = "".join(f"  {name}: |\n{textwrap.indent(texts[name], '    ')}" for name in sorted(texts))
+    # A block of YAML must end with a newline for the next key to stand on a line of its own.
+    lines = {name: text if text.endswith("\n") else f"{text}\n" for name, text in texts.items()}
+    data = "".join(f"  {name}: |\n{textwrap.indent(lines[name], '    ')}" for name in sorted(lines))
     return f"""\
 # What a running server follows, within about a minute: kubectl apply -f kubernetes-config.yaml
 apiVersion: v1

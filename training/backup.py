@@ -91,7 +91,7 @@ def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATE
         if later.name > state.name:
             shutil.rmtree(later)
     description = json.loads((state / "state.json").read_text(encoding="utf-8"))
-    return int(description["epoch"]), float(description["seconds"])
+    return int(description["epoch"]), float(description.get("seconds", 0.0))
 
 
 def _states(folder: Path) -> list[Path]:
@@ -103,7 +103,6 @@ def _problem(state: Path, config_hash: str) -> str | None:
         description = json.loads((state / "state.json").read_text(encoding="utf-8"))
         intact = description["sha256"] == sha256(state / "state.weights.h5")
         own = description["config_hash"] == config_hash
-        float(description["seconds"])
     except FileNotFoundError as error:
         return f"lacks {Path(error.filename).name}"
     except (ValueError, KeyError, TypeError):

@@ -308,15 +308,14 @@ def judge(
 
 
 def _timed(separate: Separate, mixtures: Float32, *, compiled: bool) -> tuple[Float32, float]:
-    """Separates mixtures; the seconds for one leave out the first batch of a compiled system, unless it is all."""
-    first = separate(mixtures[:_BATCH]) if compiled else mixtures[:0]
-    rest = mixtures[len(first) :] if len(mixtures) > len(first) else mixtures
+    """Separates mixtures; the seconds for one leave out the compilation, which the first batch of a system brings."""
+    first = separate(mixtures[:_BATCH]) if compiled else None
+    reused = first is not None and len(mixtures) >= 2 * _BATCH
+    rest = mixtures[_BATCH:] if reused else mixtures
     started = time.perf_counter()
     outputs = separate(rest)
     seconds = time.perf_counter() - started
-    if len(rest) < len(mixtures):
-        outputs = np.concatenate([first, outputs])
-    return outputs, seconds / len(rest)
+    return np.concatenate([first, outputs]) if reused else outputs, seconds / len(rest)
 
 
 def score(

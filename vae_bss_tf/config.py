@@ -41,6 +41,11 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     raise ConfigError(f"unknown {name} {value!r}.{hint} Choose one of: {', '.join(choices)}.")
 
 
+def _check_numbers(name: str, value: Any) -> None:
+    numbers = isinstance(value, tuple) and all(type(item) in (int, float) for item in value)
+    _check(numbers, name, value, "numbers in brackets, such as [1, 2]")
+
+
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
@@ -65,7 +70,11 @@ class _Config:
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             check_choice(f"{cls.__name__} field", name, names)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if isinstance(field.default, tuple) and field.name in given:
+                _check_numbers(field.name, given[field.name])
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a dictionary that JSON can hold."""

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -356,12 +357,18 @@ class TestVersions:
     def test_what_an_operator_has_tuned_stays(self, deployment, exported):
         tuned = {}
         for name in settings("mnist", 2):
-            tuned[name] = (deployment / name).read_text() + "# tuned\n"
+            tuned[name] = (deployment / name).read_text() + "# tuned, with no newline at the end"
             (deployment / name).write_text(tuned[name])
-        assert run(f"mnist={exported}", "--to", deployment, "--add-version") == 0
+        umask = os.umask(0o077)
+        try:
+            assert run(f"mnist={exported}", "--to", deployment, "--add-version") == 0
+        finally:
+            os.umask(umask)
         assert {name: (deployment / name).read_text() for name in tuned} == tuned
         data = yaml.safe_load((deployment / "kubernetes-config.yaml").read_text())["data"]
-        assert data["batching_parameters.txt"] == tuned["batching_parameters.txt"]
+        assert data["batching_parameters.txt"] == tuned["batching_parameters.txt"] + "\n"
+        assert data["models.config"] == (deployment / "models.config").read_text()
+        assert (deployment / "models.config").stat().st_mode & 0o777 == 0o644
 
     def test_another_model_joins(self, deployment, exported):
         assert run(f"digits={exported}", "--to", deployment, "--add-version") == 0

@@ -146,6 +146,13 @@ def test_decoding_happens_once_and_goes_on_where_it_stopped(
     assert np.array_equal(load_bank("notes", "train", notes, audio=longer).items, items)
 
 
+def test_a_disk_without_space_is_said(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = audio_cache.shutil.disk_usage(notes)
+    monkeypatch.setattr(audio_cache.shutil, "disk_usage", lambda _: usage._replace(free=1_000))
+    with pytest.raises(DataError, match=f"no space left.*{audio_cache.CACHE_VARIABLE}"):
+        load_bank("notes", "train", notes, audio=AUDIO)
+
+
 def test_recordings_of_mixtures_are_cut_into_windows(tmp_path: Path) -> None:
     for i in range(8):
         samples = np.concatenate([tone(400 + 50 * i, 8_000, 0.6), np.zeros(8_000), tone(300, 8_000, 0.2)])

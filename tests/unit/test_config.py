@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from vae_bss_tf.config import PRESETS, ModelConfig, Preset, TrainConfig, get_preset
+from vae_bss_tf.config import PRESETS, AudioConfig, ModelConfig, Preset, TrainConfig, get_preset
 from vae_bss_tf.errors import ConfigError
 
 
@@ -58,6 +58,14 @@ def test_unknown_names_come_with_the_nearest():
 def test_values_out_of_range_are_refused_by_name(kind, field, value):
     with pytest.raises(ConfigError, match=field.split("_")[-1]):
         kind(**{field: value})
+
+
+@pytest.mark.parametrize("value", [0, "1,2", ["x"], [True], None])
+def test_lists_of_numbers_are_nothing_else(value):
+    with pytest.raises(ConfigError, match=r"pitch_shifts.*\[1, 2\]"):
+        AudioConfig.from_dict({"pitch_shifts": value})
+    with pytest.raises(ConfigError, match="hidden_units"):
+        ModelConfig.from_dict({"hidden_units": value})
 
 
 def test_an_epoch_is_a_whole_number_of_compiled_calls():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
+
+from vae_bss_tf.errors import DataError
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
 _SAVE_EVERY = 50  # recordings
@@ -48,7 +51,7 @@ def decoded(
         one's item, int64 `[num_waveforms]`.
 
     Raises:
-        DataError: As `decode`.
+        DataError: As `decode`; or the disk has no space for them.
     """
     folder = cache_dir() / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if not (folder / "index.json").exists():
@@ -71,6 +74,7 @@ def _decode_all(
         progress = json.loads(progress_path.read_text())
         array = np.load(array_path, mmap_mode="r+")
     else:
+        _check_disk(folder, 4 * capacity * num_samples)
         array = np.lib.format.open_memmap(array_path, "w+", np.float32, (capacity, num_samples))
     first, owners = progress["recordings"], progress["owners"]
     bar = tqdm(items[first:], "decoding", len(items), initial=first, unit="recording")
@@ -84,6 +88,16 @@ def _decode_all(
     array.flush()
     _write({"owners": owners}, folder / "index.json")
     progress_path.unlink(missing_ok=True)
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    # A memory-mapped file takes its space as it is written, and a full disk would end the process by a signal.
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"no space left for decoded recordings in {folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB "
+            f"are free. Free some, or name another folder in {CACHE_VARIABLE}."
+        )
 
 
 def _write(content: dict[str, Any], path: Path) -> None:

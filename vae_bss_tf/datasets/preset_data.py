@@ -78,8 +78,8 @@ def evaluation_data(
 ) -> EvaluationSet:
     """A fixed set of mixtures with their sources, as the preset's model takes them.
 
-    Sources have the level that they have in the preset's training, 1 / max_mixed, whatever counts are drawn here, or a
-    lower one where more are drawn.
+    Sources of images have the level that they have in the preset's training, 1 / max_mixed, whatever counts are drawn
+    here, or a lower one where more are drawn. Spectrograms are scaled to a largest value of 1 anyway.
 
     Args:
         preset: The settings.

@@ -7,6 +7,7 @@ from vae_bss_tf.config import check_choice
 from vae_bss_tf.errors import ConfigError
 
 REST_FORMS = ("row", "column")
+_LONGEST = 1_000_000  # seconds; the system's timers end somewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,8 @@ class ServerOptions:
     def __post_init__(self) -> None:
         for name in ("deadline", "backoff", "max_backoff"):
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"{name} is {value}; it must be a number of seconds greater than 0.")
+            if not 0 < value <= _LONGEST:
+                raise ConfigError(f"{name} is {value}; it must be a number of seconds, above 0 and up to {_LONGEST:,}.")
         for name, least in (("retries", 0), ("max_message_bytes", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
