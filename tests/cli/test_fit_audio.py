@@ -67,7 +67,7 @@ def test_a_folder_of_recordings_becomes_a_separator(
     assert evaluate.main(arguments) == 0
     content = json.loads((run.path / "evaluation" / "comparison.json").read_text())
     scores = {r["system"]: r["scores"]["si_sdr"]["mean"] for r in content["comparisons"][0]["results"]}
-    assert list(scores) == ["mixture/k", "vae", "vaem", "nmf", "ibm", "irm"]
+    assert list(scores) == ["mixture/k", "vae", "vaem", "nmf", "nmf-kl", "ibm", "irm"]
     assert scores["vaem"] == pytest.approx(run.metrics["test"]["vaem"]["si_sdr"], abs=1e-3)
     assert min(scores["ibm"], scores["irm"]) > max(scores["vaem"], scores["nmf"], scores["mixture/k"])
     assert content["comparisons"][0]["paired"][0]["score"] == "si_sdr"

@@ -25,7 +25,8 @@ def test_a_fetch_that_breaks_off_names_the_ways_out(monkeypatch):
     def break_off(self, **_):
         raise ConnectionError("reset by peer")
 
-    with tfds.testing.mock_data(num_examples=1):
-        monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", break_off)
+    # Undone before the mock is: the mock's own method must not stay behind.
+    with tfds.testing.mock_data(num_examples=1), monkeypatch.context() as patch:
+        patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", break_off)
         with pytest.raises(DataError, match=r"ConnectionError.*--data-dir.*--dataset digits"):
             fetch.images("mnist", "train")

@@ -132,7 +132,7 @@ import keras, numpy as np, tensorflow as tf, tf2onnx
 from vae_bss_tf import spectrogram
 from vae_bss_tf.config import AudioConfig
 
-config = AudioConfig(**json.loads(sys.argv[1]))
+config = AudioConfig.from_dict(json.loads(sys.argv[1]))
 weights = np.linspace(0.1, 1, 2 * config.num_bins, dtype=np.float32).reshape(1, 2, 1, config.num_bins)
 
 @tf.function(input_signature=[tf.TensorSpec([1, config.num_samples], tf.float32, name="mixture")])
