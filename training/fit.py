@@ -282,7 +282,7 @@ def _command(options: argparse.Namespace) -> None:
         [
             preset_name,
             *([] if options.system == "vae" else [options.system]),
-            f"k{model.num_sources}",
+            *([] if preset_name.endswith(f"-k{model.num_sources}") else [f"k{model.num_sources}"]),
             f"seed{preset.train.seed}",
         ]
     )
