@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,14 @@ def card(export: Export, described: dict[str, Any]) -> str:
     counts = " or ".join(str(m) for m in data.num_mixed)
     scores = export.reference.scores
     epochs = export.run.metrics.get("epochs", train.epochs)
-    units = ", ".join(str(u) for u in model.hidden_units)
+    units = f"{_listed(model.hidden_units)} units"
+    if model.convolutions:
+        units += f", encoder of convolutions of {_listed(model.convolutions)} channels"
+    if model.encoder_units:
+        units += f" and {_listed(model.encoder_units)} units"
+    remixed = (
+        f", remixing with weight {train.remix_weight:g} from {train.remix_start:.0%} on" if train.remix_weight else ""
+    )
     intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
         alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle,
         "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with
@@ -136,10 +144,10 @@ def card(export: Export, described: dict[str, Any]) -> str:
     training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
         {epochs} epochs of {train.mixtures_per_epoch:,} mixtures, batches of {train.batch_size}, learning rate
         {train.learning_rate:g} ({train.learning_rate_schedule}), KL weight {train.kl_weight:g} to
-        {train.final_kl_weight:g} ({train.kl_schedule}), seed {train.seed}. Network `{model.network}` of {units} units,
-        {model.latent_dim} latents a source, prior {model.prior}, likelihood {model.likelihood} of scale
-        {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Trained (with --data-dir where the data is not
-        fetched) and exported by"""
+        {train.final_kl_weight:g} ({train.kl_schedule}){remixed}, seed {train.seed}. Network
+        `{model.network}` of {units}, {model.latent_dim} latents a source, prior {model.prior}, likelihood
+        {model.likelihood} of scale {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Trained (with
+        --data-dir where the data is not fetched) and exported by"""
     limits = """It knows the kind of source it was trained on, mixed as above, and no other: on anything else the
         outputs still sum to the mixture but mean little. Values must lie in [0, 1]. The order of the outputs carries
         no meaning. int8 files differ from the model as the table says; full int8 was calibrated on mixtures of the
@@ -165,6 +173,10 @@ def card(export: Export, described: dict[str, Any]) -> str:
             "Apache-2.0, as the project. The licence of the training data is its own.\n",
         ]
     )
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(str(size) for size in sizes)
 
 
 def _paragraph(text: str) -> str:

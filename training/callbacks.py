@@ -35,6 +35,23 @@ class KLWeightCallback(keras.callbacks.Callback):
         self.model.kl_weight.assign(self.schedule(steps_done))
 
 
+class Remixing(keras.callbacks.Callback):
+    """Has the model remix from an epoch on; its step is compiled again there.
+
+    Args:
+        epoch: The first epoch, from 0, with remixing.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch >= self.epoch and not self.model.remixing:
+            self.model.remixing = True
+            self.model.make_train_function(force=True)
+
+
 class BestModel(keras.callbacks.ModelCheckpoint):
     """Keeps the model of the best validation ELBO; a file appears whole or not at all.
 

@@ -120,6 +120,7 @@ def train(
     # Baselines have no ELBO and no KL weight; they end with their last weights.
     elbo_course: list[keras.callbacks.Callback] = [
         callbacks.KLWeightCallback(KLWeightSchedule(config)),
+        callbacks.Remixing(config.remix_epoch),
         callbacks.BestModel(run.path / "model.keras", max(past, default=None)),
         callbacks.SeparationPictures(
             tensorboard / "separation",
@@ -199,13 +200,7 @@ def _build(preset: Preset, system: str) -> "keras.Model":
 
     if system in BASELINES:
         return baselines.build(system, preset.model, seed=preset.train.seed)
-    return MultiSourceVAE(
-        preset.model,
-        kl_weight=preset.train.kl_weight,
-        elbo_kl_weight=preset.train.final_kl_weight,
-        seed=preset.train.seed,
-        dtype=preset.train.mixed_precision,
-    )
+    return MultiSourceVAE.for_training(preset.model, preset.train, dtype=preset.train.mixed_precision)
 
 
 def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:

@@ -11,6 +11,8 @@ from vae_bss_tf.masking import ratio_mask
 
 PACKAGE = "vae_bss_tf"
 
+_IMAGE_KERNEL_SIZE, _IMAGE_STRIDE = 4, 2
+
 
 def fan_in_uniform() -> keras.initializers.Initializer:
     """Kernel initialiser: uniform in +-1/sqrt(fan_in). Keras' default, Glorot, does not part the sources."""
@@ -80,6 +82,57 @@ class DenseBlock(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class ImageConvolutionBlock(keras.layers.Layer):
+    """Convolution of 4 x 4 pixels with stride 2, batch normalisation, ReLU.
+
+    It is computed as a matrix product of patches: XLA compiles a convolution inside a loop of steps to something a
+    hundred times slower.
+
+    Call arguments:
+        inputs: float `[batch, height, width, channels]`.
+        training: Whether to normalise by the batch's own moments.
+
+    Returns:
+        float `[batch, ceil(height / 2), ceil(width / 2), units]`, >= 0.
+
+    Args:
+        units: Channels of the output; at least 1.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        stacked = _IMAGE_KERNEL_SIZE**2 * int(input_shape[-1] or 0)
+        self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
+        self.dense.build((None, None, None, stacked))
+        self.normalization = keras.layers.BatchNormalization(
+            epsilon=1e-5,
+            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            dtype=self.dtype_policy,
+            name="normalization",
+        )
+        self.normalization.build((None, None, None, self.units))
+
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        ends = [_IMAGE_STRIDE * (-(-size // _IMAGE_STRIDE) - 1) + 1 for size in inputs.shape[1:3]]
+        missing = [end - 1 + _IMAGE_KERNEL_SIZE - size for end, size in zip(ends, inputs.shape[1:3], strict=True)]
+        stacked = keras.ops.pad(inputs, [[0, 0], *[[m // 2, m - m // 2] for m in missing], [0, 0]])
+        offsets = range(_IMAGE_KERNEL_SIZE)
+        stacked = keras.ops.concatenate([stacked[:, i : i + ends[0] : _IMAGE_STRIDE] for i in offsets], axis=-1)
+        stacked = keras.ops.concatenate([stacked[:, :, i : i + ends[1] : _IMAGE_STRIDE] for i in offsets], axis=-1)
+        return keras.ops.relu(self.normalization(self.dense(stacked), training=training))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, height, width, _ = input_shape
+        return batch, -(-(height or 0) // _IMAGE_STRIDE), -(-(width or 0) // _IMAGE_STRIDE), self.units
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class MultiSourceEncoder(keras.layers.Layer):
     """One network that reads the mixture and emits the posterior of all K latents (paper, figure 1).
 
@@ -93,17 +146,34 @@ class MultiSourceEncoder(keras.layers.Layer):
     Args:
         num_sources: K; at least 1.
         latent_dim: Dimensions of one source's latent; at least 1.
-        hidden_units: Units of each hidden block, from the mixture to the latents.
+        hidden_units: Units of each dense block, from the mixture to the latents.
+        convolutions: Channels of each convolution before the dense blocks; none in the paper's network.
     """
 
-    def __init__(self, num_sources: int, latent_dim: int, hidden_units: tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_sources: int,
+        latent_dim: int,
+        hidden_units: tuple[int, ...],
+        convolutions: tuple[int, ...] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_sources = num_sources
         self.latent_dim = latent_dim
         self.hidden_units = tuple(hidden_units)
+        self.convolutions = tuple(convolutions)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        width = math.prod(n or 0 for n in input_shape[1:])
+        shape: tuple[int | None, ...] = (*input_shape, 1)
+        self.convolution_blocks = [
+            ImageConvolutionBlock(u, dtype=self.dtype_policy, name=f"convolution_{i}")
+            for i, u in enumerate(self.convolutions)
+        ]
+        for convolution in self.convolution_blocks:
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+        width = math.prod(n or 0 for n in shape[1:])
         self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
         self.blocks = [
             DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
@@ -115,7 +185,12 @@ class MultiSourceEncoder(keras.layers.Layer):
         self.head.build((None, width))
 
     def call(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        hidden = self.flatten(mixture)
+        hidden = mixture
+        if self.convolutions:
+            hidden = keras.ops.expand_dims(keras.ops.cast(mixture, self.compute_dtype), -1)
+        for convolution in self.convolution_blocks:
+            hidden = convolution(hidden, training=training)
+        hidden = self.flatten(hidden)
         for block in self.blocks:
             hidden = block(hidden, training=training)
         moments = keras.ops.reshape(self.head(hidden), (-1, 2, self.num_sources, self.latent_dim))
@@ -131,6 +206,7 @@ class MultiSourceEncoder(keras.layers.Layer):
             "num_sources": self.num_sources,
             "latent_dim": self.latent_dim,
             "hidden_units": self.hidden_units,
+            "convolutions": self.convolutions,
         }
 
 
@@ -182,6 +258,23 @@ class SourceDecoder(keras.layers.Layer):
         return {**super().get_config(), "source_shape": self.source_shape, "hidden_units": self.hidden_units}
 
 
+def replica_noise(batch: tf.Tensor, shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
+    """This replica's part of standard normal noise for a batch that several replicas share.
+
+    Args:
+        batch: int32 scalar, size of this replica's part.
+        shape: Shape of one example's noise.
+        seed: int32 `[2]`; the noise of the whole batch is a function of it alone.
+
+    Returns:
+        float32 `[batch, *shape]`.
+    """
+    replica = tf.distribute.get_replica_context()
+    noise = tfp.distributions.Normal(0.0, 1.0).sample([replica.num_replicas_in_sync * batch, *shape], seed=seed)
+    first = tf.cast(replica.replica_id_in_sync_group, tf.int32) * batch
+    return noise[first : first + batch]
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianSampler(keras.layers.Layer):
     """Samples z = mean + sigma * noise in training, and returns the mean otherwise.
@@ -220,15 +313,9 @@ class GaussianSampler(keras.layers.Layer):
     ) -> keras.KerasTensor:
         if not training:
             return mean
-        replica = tf.distribute.get_replica_context()
-        batch = tf.shape(mean)[0]
-        noise = tfp.distributions.Normal(0.0, 1.0).sample(
-            [replica.num_replicas_in_sync * batch, *mean.shape[1:]],
-            seed=tf.stack([self.seed, self.step.value]),
-        )
-        first = tf.cast(replica.replica_id_in_sync_group, tf.int32) * batch
+        noise = replica_noise(tf.shape(mean)[0], mean.shape[1:], tf.stack([self.seed, self.step.value]))
         self.step.assign_add(1)
-        return mean + tf.exp(0.5 * log_variance) * noise[first : first + batch]
+        return mean + tf.exp(0.5 * log_variance) * noise
 
     def compute_output_shape(
         self, mean_shape: tuple[int | None, ...], log_variance_shape: tuple[int | None, ...]

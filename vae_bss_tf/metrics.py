@@ -10,6 +10,7 @@ and are always finite: they are clipped to [`FLOOR_DB`, `CEILING_DB`], and silen
 A source that a mixture lacks is all zeros; score it only where it is wanted, with `counts` telling which are there.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +122,23 @@ def ssim(estimates: Array, sources: Array, data_range: float = 1.0) -> Float64:
     Raises:
         DataError: The shapes differ or are not images of 7 x 7 or more, or a value is not finite.
     """
+    return ssim_at_ranges(estimates, sources, (data_range,))[0]
+
+
+def ssim_at_ranges(estimates: Array, sources: Array, data_ranges: Sequence[float]) -> list[Float64]:
+    """`ssim` for several data ranges, in little more than the time of one.
+
+    Args:
+        estimates: As in `ssim`.
+        sources: As in `ssim`.
+        data_ranges: Each as in `ssim`.
+
+    Returns:
+        What `ssim` gives for each data range.
+
+    Raises:
+        DataError: As in `ssim`.
+    """
     _check_same_shape(estimates, sources)
     if estimates.ndim != 4 or min(estimates.shape[2:]) < _SSIM_WINDOW:
         raise DataError(
@@ -135,13 +153,16 @@ def ssim(estimates: Array, sources: Array, data_range: float = 1.0) -> Float64:
 
     unbiased = _SSIM_WINDOW**2 / (_SSIM_WINDOW**2 - 1)
     mean_x, mean_y = local_mean(x), local_mean(y)
-    variances = unbiased * (local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2)
-    covariance = unbiased * (local_mean(x * y) - mean_x * mean_y)
-    c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
-        (mean_x**2 + mean_y**2 + c1) * (variances + c2)
-    )
-    return similarity.mean(axis=(2, 3))
+    mean_product, mean_power = mean_x * mean_y, mean_x**2 + mean_y**2
+    variances = unbiased * (local_mean(x * x + y * y) - mean_power)
+    covariance = unbiased * (local_mean(x * y) - mean_product)
+
+    def mean_similarity(data_range: float) -> Float64:
+        c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
+        similarity = ((2 * mean_product + c1) * (2 * covariance + c2)) / ((mean_power + c1) * (variances + c2))
+        return similarity.mean(axis=(2, 3))
+
+    return [mean_similarity(data_range) for data_range in data_ranges]
 
 
 def pairwise_si_bss_eval(estimates: Array, sources: Array) -> BssEval:

@@ -7,21 +7,36 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vae_bss_tf import distributions
+from vae_bss_tf import distributions, remixing
 from vae_bss_tf.checks import check_mixtures
-from vae_bss_tf.config import ModelConfig, get_preset
+from vae_bss_tf.config import ModelConfig, TrainConfig, get_preset
 from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.latent_search import search
-from vae_bss_tf.layers import PACKAGE, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+from vae_bss_tf.layers import (
+    PACKAGE,
+    GaussianSampler,
+    MultiSourceEncoder,
+    SourceDecoder,
+    SourceMask,
+    replica_noise,
+)
 
 REFINEMENT_LEARNING_RATE = 0.05
 
-# Of each kind of network: the encoder, the decoder, and which hidden units the decoder takes.
-_NETWORKS: dict[str, tuple[type[keras.Layer], type[keras.Layer], slice]] = {
-    "dense": (MultiSourceEncoder, SourceDecoder, slice(None, None, -1)),
-    "conv": (SpectrogramEncoder, SpectrogramDecoder, slice(None, -3, -1)),
-}
+_REMIXED = "remixed_sources"  # beside "mixture" in the inputs of a step with remixing
+_REMIX_SEED = 1 << 20  # added to the seed, for draws of their own
+
+
+def _networks(config: ModelConfig, policy: keras.DTypePolicy) -> tuple[keras.Layer, keras.Layer]:
+    of_encoder: dict[str, Any] = {"dtype": policy, "name": "encoder"}
+    of_decoder: dict[str, Any] = {"dtype": policy, "name": "decoder"}
+    latents, units = (config.num_sources, config.latent_dim), config.hidden_units
+    if config.network == "conv":
+        encoder = SpectrogramEncoder(*latents, units, **of_encoder)
+        return encoder, SpectrogramDecoder(config.input_shape, units[:-3:-1], **of_decoder)
+    encoder = MultiSourceEncoder(*latents, config.encoder_units or units, config.convolutions, **of_encoder)
+    return encoder, SourceDecoder(config.input_shape, units[::-1], **of_decoder)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -34,6 +49,10 @@ class MultiSourceVAE(keras.Model):
 
     Beside the loss it reports, as means over mixtures in nats, `log_likelihood`, `kl`, and `elbo`, the ELBO with
     the KL weighted by `elbo_kl_weight`, which does not change as beta does.
+
+    While `remixing` is True, a training step also separates as many mixtures made of its own separated sources (see
+    `remixing`) and adds `remix_weight` times their loss, with the likelihood of each source in place of that of their
+    sum. It is False at first: remixing sharpens sources that have parted, it does not part them.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -50,7 +69,8 @@ class MultiSourceVAE(keras.Model):
         config: The network and its distributions.
         kl_weight: Beta at the start; >= 0. It is the variable `kl_weight`, which a schedule may assign.
         elbo_kl_weight: Weight of the KL in the reported `elbo`; >= 0.
-        seed: Seed of the latents' noise in training.
+        remix_weight: Weight of the remixed mixtures' loss; >= 0.
+        seed: Seed of the latents' noise, and of what is exchanged, in training.
     """
 
     def __init__(
@@ -58,6 +78,7 @@ class MultiSourceVAE(keras.Model):
         config: ModelConfig,
         kl_weight: float = 1.0,
         elbo_kl_weight: float = 1.0,
+        remix_weight: float = 0.0,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -65,14 +86,11 @@ class MultiSourceVAE(keras.Model):
         self.config = config
         self.initial_kl_weight = kl_weight
         self.elbo_kl_weight = elbo_kl_weight
+        self.remix_weight = remix_weight
+        self.remixing = False
         self.seed = seed
-        policy = self.dtype_policy
-        make_encoder, make_decoder, mirrored = _NETWORKS[config.network]
-        self.encoder = make_encoder(
-            config.num_sources, config.latent_dim, config.hidden_units, dtype=policy, name="encoder"
-        )
+        self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
-        self.decoder = make_decoder(config.input_shape, config.hidden_units[mirrored], dtype=policy, name="decoder")
         self.mask = SourceMask(dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
         self.build((None, *config.input_shape))
@@ -94,8 +112,28 @@ class MultiSourceVAE(keras.Model):
         """
         preset = get_preset(name)
         config = ModelConfig.from_dict({**preset.model.to_dict(), **model_settings})
-        final = preset.train.final_kl_weight
-        return cls(config, kl_weight=preset.train.kl_weight, elbo_kl_weight=final, seed=seed)
+        return cls.for_training(config, preset.train.replace(seed=seed))
+
+    @classmethod
+    def for_training(cls, config: ModelConfig, train: TrainConfig, **kwargs: Any) -> "MultiSourceVAE":
+        """Builds an untrained model with the weights of the loss that a training begins with.
+
+        Args:
+            config: The network and its distributions.
+            train: Settings of the training.
+            **kwargs: As `keras.Model` takes them.
+
+        Returns:
+            The model, built and ready to compile.
+        """
+        return cls(
+            config,
+            kl_weight=train.kl_weight,
+            elbo_kl_weight=train.final_kl_weight,
+            remix_weight=train.remix_weight,
+            seed=train.seed,
+            **kwargs,
+        )
 
     def build(self, input_shape: Any = None) -> None:
         latent_shape = (None, self.config.num_sources, self.config.latent_dim)
@@ -168,24 +206,57 @@ class MultiSourceVAE(keras.Model):
             float32 scalar, nats, the mean over the batch of all replicas.
         """
         mixture = tf.cast(x["mixture"] if isinstance(x, dict) else x, tf.float32)
-        config = self.config
+        kl = self._kl(y_pred["latent_mean"], y_pred["latent_log_variance"])
+        estimates = y_pred["estimates"]
+        remixed_loss = 0.0
+        if isinstance(x, dict) and _REMIXED in x:
+            remixed, remixed_kl = estimates[1::2], kl[1::2]
+            mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
+            fit = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, x[_REMIXED])
+            remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(
-            config.likelihood, tf.reduce_sum(y_pred["estimates"], axis=1), config.likelihood_scale
+            self.config.likelihood, tf.reduce_sum(estimates, axis=1), self.config.likelihood_scale
         )
         log_likelihood = likelihood.log_prob(mixture)
-        if config.variational:
-            kl = distributions.kl_divergence(
-                distributions.latent_posterior(y_pred["latent_mean"], y_pred["latent_log_variance"]),
-                distributions.latent_prior(config.prior, config.num_sources, config.latent_dim),
-            )
-        else:
-            kl = tf.zeros_like(log_likelihood)
         self.metric_trackers["log_likelihood"].update_state(log_likelihood)
         self.metric_trackers["kl"].update_state(kl)
         self.metric_trackers["elbo"].update_state(log_likelihood - self.elbo_kl_weight * kl)
-        loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood)
+        loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood) + remixed_loss
         # Gradients are summed over the replicas, so each contributes its share of the mean.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _kl(self, mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+        if not self.config.variational:
+            return tf.zeros(tf.shape(mean)[:1])
+        return distributions.kl_divergence(
+            distributions.latent_posterior(mean, log_variance),
+            distributions.latent_prior(self.config.prior, self.config.num_sources, self.config.latent_dim),
+        )
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of gradient descent on a batch of mixtures; called by `fit`.
+
+        Args:
+            data: The mixtures, as `call` takes them. With `remixing`, an even number of them.
+
+        Returns:
+            The metrics by name.
+        """
+        if self.remixing:
+            mixtures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            data = keras.utils.pack_x_y_sample_weight(self._with_remixed(mixtures))
+        return super().train_step(data)
+
+    def _with_remixed(self, inputs: Any) -> dict[str, tf.Tensor]:
+        mixture = inputs["mixture"] if isinstance(inputs, dict) else inputs
+        sources = tf.stop_gradient(self(mixture, training=False)["sources"])
+        seed = tf.stack([self.seed + _REMIX_SEED, self.sampler.step.value])
+        scores = replica_noise(tf.shape(mixture)[0], (self.config.num_sources,), seed)
+        sources = remixing.exchange(sources, scores)
+        remixed = tf.clip_by_value(tf.reduce_sum(sources, axis=1), 0.0, 1.0)
+        # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
+        both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])
+        return {"mixture": both, _REMIXED: sources}
 
     @tf.function(jit_compile=True)
     def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
@@ -246,6 +317,7 @@ class MultiSourceVAE(keras.Model):
             "config": self.config.to_dict(),
             "kl_weight": self.initial_kl_weight,
             "elbo_kl_weight": self.elbo_kl_weight,
+            "remix_weight": self.remix_weight,
             "seed": self.seed,
         }
 

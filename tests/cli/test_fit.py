@@ -71,7 +71,8 @@ def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tm
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    command = [sys.executable, "-m", "training.fit", *TINY, "--epochs", "12", "--early-stopping", "11", "--output"]
+    settings = [*TINY, "--epochs", "12", "--early-stopping", "11", "--set", "train.remix_weight=1"]
+    command = [sys.executable, "-m", "training.fit", *settings, "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
     history = tmp_path / "killed" / "history.csv"

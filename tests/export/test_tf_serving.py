@@ -61,8 +61,9 @@ def endpoint(request):
         pytest.skip("no TensorFlow Serving: name one in TF_SERVING_HOST=host[:grpc_port[:rest_port]]")
     given = place.split(":")
     host, grpc_port, rest_port = [*given, "8500", "8501"] if len(given) == 1 else [*given, "8501"][:3]
-    name = os.environ["TF_SERVING_MODEL"]
-    export = Path(os.environ["TF_SERVING_EXPORT"])
+    missing = [name for name in ("TF_SERVING_MODEL", "TF_SERVING_EXPORT") if name not in os.environ]
+    assert not missing, f"TF_SERVING_HOST is set: set {' and '.join(missing)} too"
+    name, export = os.environ["TF_SERVING_MODEL"], Path(os.environ["TF_SERVING_EXPORT"])
     return Endpoint(host, grpc_port, rest_port, name, export, export / MANIFEST)
 
 
@@ -103,7 +104,8 @@ def test_the_settings_it_says(loaded, endpoint):
 def test_the_manifest_it_belongs_to(loaded, endpoint, url):
     if not endpoint.manifest.is_file():
         pytest.skip("the export has no manifest.json")
-    load(url, server=ServerOptions(manifest=endpoint.manifest)).close()
+    with load(url, server=ServerOptions(manifest=endpoint.manifest)) as checked:
+        assert checked.metadata.input_shape == endpoint.local.metadata.input_shape
 
 
 @pytest.mark.parametrize("which", ["/versions/987654321", "/labels/no-such-label"])

@@ -46,6 +46,8 @@ def test_unknown_names_come_with_the_nearest():
         (ModelConfig, "latent_dim", 0),
         (ModelConfig, "hidden_units", ()),
         (ModelConfig, "likelihood_scale", 0.0),
+        (ModelConfig, "convolutions", (24, 0)),
+        (TrainConfig, "remix_weight", -1.0),
         (ModelConfig, "prior", "cauchy"),
         (TrainConfig, "epochs", 0),
         (TrainConfig, "learning_rate", 0.0),

@@ -4,7 +4,14 @@ import pytest
 import tensorflow as tf
 
 from vae_bss_tf.conv_layers import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
-from vae_bss_tf.layers import DenseBlock, GaussianSampler, MultiSourceEncoder, SourceDecoder, SourceMask
+from vae_bss_tf.layers import (
+    DenseBlock,
+    GaussianSampler,
+    ImageConvolutionBlock,
+    MultiSourceEncoder,
+    SourceDecoder,
+    SourceMask,
+)
 from vae_bss_tf.masking import ratio_mask
 
 BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
@@ -12,6 +19,8 @@ BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
 LAYERS = [
     (DenseBlock(9), [(BATCH, 11)]),
     (MultiSourceEncoder(SOURCES, LATENT, (12, 10)), [(BATCH, *SHAPE)]),
+    (ImageConvolutionBlock(4), [(BATCH, *SHAPE, 2)]),
+    (MultiSourceEncoder(SOURCES, LATENT, (10,), convolutions=(3, 5), name="convolutional"), [(BATCH, *SHAPE)]),
     (SourceDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
     (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
@@ -59,6 +68,19 @@ def test_block_is_dense_normalised_rectified():
     linear = inputs @ block.dense.kernel.numpy() + block.dense.bias.numpy()
     normalised = (linear - linear.mean(0)) / np.sqrt(linear.var(0) + 1e-5)
     np.testing.assert_allclose(outputs, np.maximum(normalised, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 9), (1, 4)])
+def test_image_convolution_is_the_convolution_of_keras(shape):
+    block = ImageConvolutionBlock(5)
+    inputs = np.random.default_rng(1).normal(size=(3, *shape, 2)).astype(np.float32)
+    outputs = block(inputs, training=False)
+    convolution = keras.layers.Conv2D(5, 4, strides=2, padding="same")
+    convolution.build((None, *shape, 2))
+    kernel = block.dense.kernel.numpy().reshape(4, 4, 2, 5)  # columns, rows, channels in, channels out
+    convolution.set_weights([kernel.swapaxes(0, 1), block.dense.bias.numpy()])
+    expected = keras.ops.relu(convolution(inputs) / np.sqrt(1 + 1e-5))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
 
 def test_kernels_and_biases_start_uniform_within_one_over_root_fan_in():

@@ -7,21 +7,26 @@ import sys
 SCRIPT = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
+from training.callbacks import Remixing
 from training.strategy import make_strategy, can_jit_compile
 from vae_bss_tf import MultiSourceVAE, ModelConfig
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.mixtures import training_mixtures
 
-config = ModelConfig(input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12))
+config = ModelConfig(
+    input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,)
+)
 mirrored = make_strategy("mirrored")
 
 def trained(strategy):
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        model = MultiSourceVAE(config, kl_weight=0.5, seed=2)
+        model = MultiSourceVAE(config, kl_weight=0.5, remix_weight=0.5, seed=2)
         model.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False, steps_per_execution=3)
     data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=32, seed=0)
-    history = model.fit(data, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False).history
+    history = model.fit(
+        data, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False, callbacks=[Remixing(1)]
+    ).history
     return model, history
 
 start = np.concatenate([w.ravel() for w in (keras.utils.set_random_seed(1), MultiSourceVAE(config))[1].get_weights()])

@@ -1,0 +1,191 @@
+"""What separates better: one training for each setting, judged on the same test mixtures.
+
+    python -m benchmarks.quality --data-dir DIR [--only NAME ...] [--seeds 0,1,2]
+
+Every run is a folder `RUNS_DIR/NAME-seedSEED`: a finished one is judged as it is, an unfinished one is gone on with, a
+missing one is trained. Each prints a line; the table and the curves are written when all are done.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from matplotlib.figure import Figure
+
+from training import comparison, figures
+from training.callbacks import read_history
+from training.fit import train
+from training.run import Run
+from vae_bss_tf.config import Preset, check_choice, get_preset
+from vae_bss_tf.datasets import preset_data
+from vae_bss_tf.errors import run_command
+from vae_bss_tf.files import write_json
+
+_CONVOLUTIONS = {"model.convolutions": (24, 48), "model.encoder_units": (400, 300)}
+_SHORT = {"train.epochs": 12}
+
+# Each study: the preset, and what differs from it.
+STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense-12": ("mnist-dense", _SHORT),
+    "dense-remix-12": ("mnist-dense", {**_SHORT, "train.remix_weight": 1.0}),
+    "dense-shallow-12": ("mnist-dense", {**_SHORT, "model.hidden_units": (1000, 500)}),
+    "dense-batch-256-12": ("mnist-dense", {**_SHORT, "train.batch_size": 256, "train.steps_per_execution": 8}),
+    "dense-scale-0.35-12": ("mnist-dense", {**_SHORT, "model.likelihood_scale": 0.35}),
+    "dense-latent-10-12": ("mnist-dense", {**_SHORT, "model.latent_dim": 10}),
+    "dense-laplace-prior-12": ("mnist-dense", {**_SHORT, "model.prior": "laplace"}),
+    "dense-kl-constant-12": ("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
+    "conv-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
+    "conv-kl-0.25-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
+    "mnist-12": ("mnist", _SHORT),
+    "mnist-26": ("mnist", {"train.epochs": 26}),
+    "mnist-90": ("mnist", {}),
+}
+_JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
+
+
+def preset_of(name: str, seed: int) -> Preset:
+    """The settings of a study's run.
+
+    Args:
+        name: A key of `STUDIES`.
+        seed: Seed of initialisation, mixtures and latents.
+
+    Returns:
+        The preset, changed.
+
+    Raises:
+        ConfigError: There is no such study.
+    """
+    base, changes = STUDIES[check_choice("study", name, STUDIES)]
+    parts = get_preset(base).to_dict()
+    for setting, value in {**changes, "train.seed": seed}.items():
+        part, field = setting.split(".")
+        parts[part][field] = value
+    return Preset.from_dict(parts)
+
+
+def trained(name: str, seed: int, runs_dir: Path, data_dir: Path | None) -> Run:
+    """Trains a study's run, or goes on with it, or finds it finished.
+
+    Args:
+        name: A key of `STUDIES`.
+        seed: As in `preset_of`.
+        runs_dir: Folder of the run folders.
+        data_dir: Folder of the data set's files.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CheckpointError: The folder holds a run of other settings.
+    """
+    path, preset = runs_dir / f"{name}-seed{seed}", preset_of(name, seed)
+    begun = (path / "config.json").is_file()
+    if begun and (run := Run.load(path)).metrics and run.preset == preset:
+        return run
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return train(preset, output=path, data_dir=data_dir, resume="latest" if begun else None)
+
+
+def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]:
+    """Scores of a run on fixed test mixtures, in one pass of the encoder and refined.
+
+    Args:
+        run: The finished run.
+        data_dir: Folder of the data set's files.
+        num_mixtures: Test mixtures.
+
+    Returns:
+        For "one pass" and "refined" the means of PSNR and SSIM of halved sources and of SI-SDR, with what they cost.
+    """
+    banks = preset_data.load_banks(run.preset, data_dir)
+    counts = [run.preset.data.max_mixed]
+    truth = preset_data.evaluation_data(run.preset, banks["test"], num_mixtures=num_mixtures, num_mixed=counts)
+    training = comparison.training_examples(run.preset, banks["train"], counts, comparison.THRESHOLD_MIXTURES)
+    separators, budget = comparison.run_separators(run), comparison.run_budget(run)
+    row: dict[str, Any] = {}
+    for title, system in _JUDGED.items():
+        result = comparison.judge(system, separators[system], truth, training, run.preset.model.num_sources, budget)
+        means = {name: float(result.scores[name].mean()) for name in ("psnr_halved", "ssim_halved", "si_sdr")}
+        row[title] = {**means, "milliseconds_per_mixture": 1e3 * result.seconds_per_mixture}
+    return {**row, **budget}
+
+
+def curves(runs: Sequence[Run]) -> Figure:
+    """Draws the validation's log likelihood and KL of each run over the mixtures seen."""
+    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    for axis, quantity in zip(figure.subplots(1, 2), ("val_log_likelihood", "val_kl"), strict=True):
+        for run in runs:
+            rows = read_history(run.path / "history.csv")
+            step = run.preset.train.steps_per_epoch * run.preset.train.batch_size
+            axis.plot([step * (i + 1) for i in range(len(rows))], [row[quantity] for row in rows], label=run.path.name)
+        axis.set(
+            xlabel="mixtures seen", ylabel=f"{quantity.removeprefix('val_').replace('_', ' ')}, nats", xscale="log"
+        )
+    figure.axes[0].legend(fontsize="x-small")
+    return figure
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| run | mixtures | minutes | parameters | PSNR / SSIM (halved) / SI-SDR, one pass | refined (100 steps) |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        scores = [
+            f"{row[title]['psnr_halved']:.2f} / {row[title]['ssim_halved']:.3f} / {row[title]['si_sdr']:.2f}"
+            for title in _JUDGED
+        ]
+        lines.append(
+            f"| {row['run']} | {row['mixtures']:,} | {row['seconds'] / 60:.1f} | {row['parameters']:,} | "
+            f"{' | '.join(scores)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains and judges what is asked for; writes table, JSON and curves."""
+    runs: list[Run] = []
+    rows: list[dict[str, Any]] = []
+    for name in options.only or STUDIES:
+        for seed in options.seeds:
+            runs.append(trained(name, seed, options.runs_dir, options.data_dir))
+            rows.append({"run": runs[-1].path.name, **judged(runs[-1], options.data_dir, options.num_mixtures)})
+            print(json.dumps(rows[-1]), flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    command = f"python -m benchmarks.quality --data-dir DIR --num-mixtures {options.num_mixtures}"
+    cores = len(os.sched_getaffinity(0))
+    write_json(options.output / "quality.json", {"command": command, "cores": cores, "rows": rows})
+    (options.output / "quality.md").write_text(table(rows), encoding="utf-8")
+    figures.save(curves(runs), options.output / "quality.png")
+    print(f"{table(rows)}written: {options.output}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def main() -> int:
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="folder of MNIST's four IDX files")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"studies to run: {', '.join(STUDIES)} (default: all)"
+    )
+    parser.add_argument("--seeds", type=_seeds, default=(0,), metavar="SEED[,SEED...]")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--num-mixtures", type=int, default=5_000, help="test mixtures (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quality"))
+    options = parser.parse_args()
+    return run_command(lambda: run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
