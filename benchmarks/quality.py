@@ -7,6 +7,7 @@ missing one is trained. Each prints a line; the table and the curves are written
 """
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from training import comparison, figures
 from training.callbacks import read_history
 from training.fit import train
 from training.run import Run
-from vae_bss_tf.config import Preset, check_choice, get_preset
+from vae_bss_tf.config import ConfigError, Preset, check_choice, get_preset
 from vae_bss_tf.datasets import preset_data
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
@@ -152,17 +153,28 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Trains and judges what is asked for; writes table, JSON and curves."""
+    names = options.only or list(STUDIES)
+    for name in names:
+        preset_of(name, seed=0)
+    if options.num_mixtures < 1:
+        raise ConfigError(f"number of mixtures is {options.num_mixtures}; it must be at least 1.")
     runs: list[Run] = []
     rows: list[dict[str, Any]] = []
-    for name in options.only or STUDIES:
+    for name in names:
         for seed in options.seeds:
             runs.append(trained(name, seed, options.runs_dir, options.data_dir))
             rows.append({"run": runs[-1].path.name, **judged(runs[-1], options.data_dir, options.num_mixtures)})
             print(json.dumps(rows[-1]), flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    command = f"python -m benchmarks.quality --data-dir DIR --num-mixtures {options.num_mixtures}"
-    cores = len(os.sched_getaffinity(0))
-    write_json(options.output / "quality.json", {"command": command, "cores": cores, "rows": rows})
+    seeds = ",".join(str(seed) for seed in options.seeds)
+    described = {
+        "command": "python -m benchmarks.quality --data-dir DIR "
+        f"--only {' '.join(names)} --seeds {seeds} --num-mixtures {options.num_mixtures}",
+        "date": datetime.date.today().isoformat(),
+        "cores": len(os.sched_getaffinity(0)),
+        "rows": rows,
+    }
+    write_json(options.output / "quality.json", described)
     (options.output / "quality.md").write_text(table(rows), encoding="utf-8")
     figures.save(curves(runs), options.output / "quality.png")
     print(f"{table(rows)}written: {options.output}")

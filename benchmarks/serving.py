@@ -37,7 +37,7 @@ _NAME = "measured"
 
 
 def untrained(folder: Path) -> Path:
-    """Writes the `mnist` network with its initial weights, which are as fast as trained ones, as version 1.
+    """Writes the `mnist-dense` network with its initial weights, which are as fast as trained ones, as version 1.
 
     Args:
         folder: Folder of versions to make.
@@ -45,7 +45,7 @@ def untrained(folder: Path) -> Path:
     Returns:
         The folder.
     """
-    preset = get_preset("mnist")
+    preset = get_preset("mnist-dense")
     model = MultiSourceVAE(preset.model)
     model({runtime.INPUT: np.zeros((1, *preset.model.input_shape), np.float32)})
     saved_model.write(model, folder / "1", preset=preset)

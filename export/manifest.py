@@ -121,10 +121,10 @@ def card(export: Export, described: dict[str, Any]) -> str:
     scores = export.reference.scores
     epochs = export.run.metrics.get("epochs", train.epochs)
     units = f"{_listed(model.hidden_units)} units"
-    if model.convolutions:
-        units += f", encoder of convolutions of {_listed(model.convolutions)} channels"
     if model.encoder_units:
-        units += f" and {_listed(model.encoder_units)} units"
+        units = f"{_listed(model.encoder_units)} units in the encoder, {_listed(model.hidden_units)} in the decoder"
+    if model.convolutions:
+        units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
     remixed = (
         f", remixing with weight {train.remix_weight:g} from {train.remix_start:.0%} on" if train.remix_weight else ""
     )

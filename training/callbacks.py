@@ -47,9 +47,8 @@ class Remixing(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch >= self.epoch and not self.model.remixing:
-            self.model.remixing = True
-            self.model.make_train_function(force=True)
+        if self.model.remixing != (epoch >= self.epoch):
+            self.model.remixing = epoch >= self.epoch
 
 
 class BestModel(keras.callbacks.ModelCheckpoint):
@@ -138,10 +137,12 @@ class Progress(keras.callbacks.Callback):
         total: Mixtures of the whole training.
         done: Mixtures before the resume.
         quiet: Whether to print one plain line an epoch instead.
+        compiled_at: The epoch, from 0, that begins with another compilation of the step; None for none.
     """
 
-    def __init__(self, batch_size: int, total: int, done: int, quiet: bool) -> None:
+    def __init__(self, batch_size: int, total: int, done: int, quiet: bool, compiled_at: int | None = None) -> None:
         super().__init__()
+        self.compiled_at = compiled_at
         self.batch_size = batch_size
         self.total = total
         self.done = done
@@ -154,9 +155,10 @@ class Progress(keras.callbacks.Callback):
         self.bar = tqdm.tqdm(
             total=self.total, initial=self.done, unit=" mixtures", unit_scale=True, disable=self.quiet, smoothing=0.05
         )
-        self.calls = 0
+        self.compiling = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.compiling = self.compiling or epoch == self.compiled_at
         self.steps_seen = 0
         self.called = time.perf_counter()
 
@@ -164,12 +166,12 @@ class Progress(keras.callbacks.Callback):
         now = time.perf_counter()
         mixtures = (batch + 1 - self.steps_seen) * self.batch_size
         self.steps_seen = batch + 1
-        if self.calls:
+        if self.compiling:
+            self.compile_seconds += now - self.called
+            self.compiling = False
+        else:
             self.seconds += now - self.called
             self.mixtures += mixtures
-        else:
-            self.compile_seconds = now - self.called
-        self.calls += 1
         self.called = now
         self.bar.update(mixtures)
 
@@ -186,7 +188,7 @@ class Progress(keras.callbacks.Callback):
 
     @property
     def mixtures_per_second(self) -> float:
-        """Mixtures per second in compiled calls after the first, which compiles; 0 before them."""
+        """Mixtures per second in all calls but those that compile; 0 before the first."""
         return self.mixtures / self.seconds if self.seconds else 0.0
 
 

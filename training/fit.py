@@ -79,8 +79,13 @@ def train(
 
     config = preset.train
     distribution = devices.make_strategy(strategy)
+    replicas = distribution.num_replicas_in_sync
     if system in BASELINES:
-        _check_baseline(preset, system, distribution.num_replicas_in_sync)
+        _check_baseline(preset, system, replicas)
+    if config.remix_weight and config.batch_size % (2 * replicas):
+        raise ConfigError(
+            f"remixing pairs mixtures on each of {replicas} devices; use a --batch-size divisible by {2 * replicas}."
+        )
     run = _open_run(preset, system, output, resume, force)
     print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
 
@@ -115,6 +120,7 @@ def train(
         config.epochs * config.steps_per_epoch * config.batch_size,
         epochs_done * config.steps_per_epoch * config.batch_size,
         quiet,
+        compiled_at=config.remix_epoch,
     )
     tensorboard = run.path / "tensorboard"
     # Baselines have no ELBO and no KL weight; they end with their last weights.
@@ -163,6 +169,8 @@ def train(
 def _complete(preset: Preset, system: str) -> Preset:
     if system == "ae":
         preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
+    if system != "vae":
+        preset = dataclasses.replace(preset, train=preset.train.replace(remix_weight=0.0))
     if preset.model.num_sources < preset.data.max_mixed:
         print(
             f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "

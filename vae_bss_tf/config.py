@@ -41,9 +41,19 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     raise ConfigError(f"unknown {name} {value!r}.{hint} Choose one of: {', '.join(choices)}.")
 
 
-def _check_numbers(name: str, value: Any) -> None:
-    numbers = isinstance(value, tuple) and all(type(item) in (int, float) for item in value)
-    _check(numbers, name, value, "numbers in brackets, such as [1, 2]")
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuses a value of another kind than a field's default, which is what JSON and --set may bring."""
+    if isinstance(default, tuple):
+        kinds = (int,) if all(type(item) is int for item in default) else (int, float)
+        fits = isinstance(value, tuple) and all(type(item) in kinds for item in value)
+        allowed = f"{'whole ' if kinds == (int,) else ''}numbers in brackets, such as [1, 2]"
+    elif isinstance(default, (bool, str)):
+        fits, allowed = type(value) is type(default), "true or false" if isinstance(default, bool) else "text"
+    elif isinstance(default, int):
+        fits, allowed = type(value) is int, "a whole number"
+    else:
+        fits, allowed = type(value) in (int, float) or (value is None and default is None), "a number"
+    _check(fits, name, value, allowed)
 
 
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -65,15 +75,15 @@ class _Config:
             The settings.
 
         Raises:
-            ConfigError: A field is unknown or a value is out of its range.
+            ConfigError: A field is unknown, or a value is of another kind or out of its range.
         """
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             check_choice(f"{cls.__name__} field", name, names)
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if isinstance(field.default, tuple) and field.name in given:
-                _check_numbers(field.name, given[field.name])
+            if field.name in given:
+                _check_kind(field.name, given[field.name], field.default)
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,8 +203,8 @@ class TrainConfig(_Config):
         kl_cycles: Number of cycles of "cyclical".
         kl_decay_start: Share of the training, in [0, 1], after which "decay" begins.
         kl_decay_end: Share of the training, in [0, 1], after which "decay" has ended.
-        remix_weight: Weight of the likelihood of remixed mixtures' sources beside the ELBO (see
-            `model.MultiSourceVAE`); 0 does without them.
+        remix_weight: Weight of the remixed mixtures' loss beside that of the mixtures (see
+            `model.MultiSourceVAE`); 0 does without them. For images, K of 4 or less, and even batches.
         remix_start: Share of the training, in [0, 1], after which remixing begins: once the sources have parted.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
         steps_per_execution: Steps in one compiled call.
@@ -241,7 +251,7 @@ class TrainConfig(_Config):
             self.remix_weight == 0 or self.batch_size % 2 == 0,
             "batch_size",
             self.batch_size,
-            "even for remixing, which pairs mixtures",
+            "even for remixing, which pairs mixtures (--set train.remix_weight=0 does without)",
         )
         _check(0 <= self.remix_start <= 1, "remix_start", self.remix_start, "a share of the training, in [0, 1]")
         _check(
@@ -264,7 +274,7 @@ class TrainConfig(_Config):
     @property
     def remix_epoch(self) -> int:
         """The first epoch, from 0, with remixing; `epochs` if there is none."""
-        return math.ceil(self.remix_start * self.epochs) if self.remix_weight else self.epochs
+        return math.ceil(round(self.remix_start * self.epochs, 6)) if self.remix_weight else self.epochs
 
     @property
     def final_kl_weight(self) -> float:
@@ -363,6 +373,10 @@ class Preset:
     audio: AudioConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.train.remix_weight:
+            without = "; --set train.remix_weight=0 does without remixing"
+            _check(self.audio is None, "remix_weight", self.train.remix_weight, f"0 for sound{without}")
+            _check(self.model.num_sources <= 4, "num_sources", self.model.num_sources, f"at most 4{without}")
         if self.audio is not None:
             _check(
                 self.model.input_shape == self.audio.feature_shape,

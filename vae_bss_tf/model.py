@@ -50,9 +50,10 @@ class MultiSourceVAE(keras.Model):
     Beside the loss it reports, as means over mixtures in nats, `log_likelihood`, `kl`, and `elbo`, the ELBO with
     the KL weighted by `elbo_kl_weight`, which does not change as beta does.
 
-    While `remixing` is True, a training step also separates as many mixtures made of its own separated sources (see
-    `remixing`) and adds `remix_weight` times their loss, with the likelihood of each source in place of that of their
-    sum. It is False at first: remixing sharpens sources that have parted, it does not part them.
+    While the property `remixing` is True, a training step also separates as many mixtures made of its own separated
+    sources (see the module `remixing`) and adds `remix_weight` times their loss, with the likelihood of each source in
+    place of that of their sum. It is False at first: remixing sharpens sources that have parted, it does not part them.
+    `training.callbacks.Remixing` sets it during `fit`.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -69,7 +70,7 @@ class MultiSourceVAE(keras.Model):
         config: The network and its distributions.
         kl_weight: Beta at the start; >= 0. It is the variable `kl_weight`, which a schedule may assign.
         elbo_kl_weight: Weight of the KL in the reported `elbo`; >= 0.
-        remix_weight: Weight of the remixed mixtures' loss; >= 0.
+        remix_weight: Weight of the remixed mixtures' loss; >= 0. Meant for K of 4 or less: all orders are tried.
         seed: Seed of the latents' noise, and of what is exchanged, in training.
     """
 
@@ -87,7 +88,7 @@ class MultiSourceVAE(keras.Model):
         self.initial_kl_weight = kl_weight
         self.elbo_kl_weight = elbo_kl_weight
         self.remix_weight = remix_weight
-        self.remixing = False
+        self._remixing = False
         self.seed = seed
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
@@ -134,6 +135,17 @@ class MultiSourceVAE(keras.Model):
             seed=train.seed,
             **kwargs,
         )
+
+    @property
+    def remixing(self) -> bool:
+        """Whether training steps remix; a change compiles the step again."""
+        return self._remixing
+
+    @remixing.setter
+    def remixing(self, value: bool) -> None:
+        self._remixing = value
+        if self.train_function is not None:
+            self.make_train_function(force=True)
 
     def build(self, input_shape: Any = None) -> None:
         latent_shape = (None, self.config.num_sources, self.config.latent_dim)
@@ -193,10 +205,11 @@ class MultiSourceVAE(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The negative ELBO of a batch of mixtures; called by `fit` and `evaluate`.
+        """The negative ELBO of a batch of mixtures, and the loss of remixed ones; called by `fit` and `evaluate`.
 
         Args:
-            x: The mixtures, as `call` takes them.
+            x: The mixtures, as `call` takes them. Where remixed ones stand among them, every second, the known sources
+                of those are under "remixed_sources".
             y: Unused: there is no target.
             y_pred: What `call` returned for `x`.
             sample_weight: Unused.
@@ -237,10 +250,13 @@ class MultiSourceVAE(keras.Model):
         """One step of gradient descent on a batch of mixtures; called by `fit`.
 
         Args:
-            data: The mixtures, as `call` takes them. With `remixing`, an even number of them.
+            data: The mixtures, as `call` takes them. With `remixing`, an even number of them on each replica.
 
         Returns:
             The metrics by name.
+
+        Raises:
+            ConfigError: The number is odd and `remixing` is True.
         """
         if self.remixing:
             mixtures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -248,8 +264,10 @@ class MultiSourceVAE(keras.Model):
         return super().train_step(data)
 
     def _with_remixed(self, inputs: Any) -> dict[str, tf.Tensor]:
-        mixture = inputs["mixture"] if isinstance(inputs, dict) else inputs
-        sources = tf.stop_gradient(self(mixture, training=False)["sources"])
+        mixture = tf.cast(inputs["mixture"] if isinstance(inputs, dict) else inputs, tf.float32)
+        if (mixture.shape[0] or 0) % 2:
+            raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
+        sources = self(mixture, training=False)["sources"]
         seed = tf.stack([self.seed + _REMIX_SEED, self.sampler.step.value])
         scores = replica_noise(tf.shape(mixture)[0], (self.config.num_sources,), seed)
         sources = remixing.exchange(sources, scores)

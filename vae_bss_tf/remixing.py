@@ -1,6 +1,6 @@
 """Remixing: mixtures made of a model's own separated sources, whose sources are therefore known.
 
-Two mixtures are separated, exchange some of their sources, and are separated again: the estimates shall be the
+Two mixtures are separated, exchange some of their sources, and are separated again: the estimates should be the
 sources that went in. It is RemixIT's way to learn separation from mixtures alone (Tzinis, Adi, Ithapu, Xu, Smaragdis,
 Kumar 2022), here beside the ELBO and with the model itself as its teacher.
 """

@@ -21,7 +21,14 @@ from vae_bss_tf.model import MultiSourceVAE
 def run(tiny_preset, tmp_path_factory):
     """A run whose weights and batch moments have left their initial values."""
     preset = Preset(
-        ModelConfig(input_shape=(8, 8), num_sources=2, latent_dim=5, hidden_units=(48, 32)),
+        ModelConfig(
+            input_shape=(8, 8),
+            num_sources=2,
+            latent_dim=5,
+            hidden_units=(48, 32),
+            convolutions=(8,),
+            encoder_units=(32,),
+        ),
         tiny_preset.data,
         tiny_preset.train,
     )

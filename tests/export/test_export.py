@@ -251,7 +251,7 @@ def test_an_interrupted_export_leaves_the_earlier_one(run, earlier, capsys, monk
         (PRESETS["mnist-paper"], "python -m training.fit --preset mnist-paper"),
         (
             Preset(ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), TrainConfig(epochs=120, seed=3)),
-            "python -m training.fit --preset mnist --set 'model.hidden_units=[64,32]' --set train.seed=3",
+            "python -m training.fit --preset mnist-dense --set 'model.hidden_units=[64,32]' --set train.seed=3",
         ),
     ],
 )

@@ -62,6 +62,37 @@ def test_values_out_of_range_are_refused_by_name(kind, field, value):
         kind(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (TrainConfig, "remix_weight", "much"),
+        (TrainConfig, "remix_start", None),
+        (TrainConfig, "epochs", 2.5),
+        (TrainConfig, "seed", True),
+        (TrainConfig, "jit_compile", 1),
+        (ModelConfig, "prior", 3),
+        (ModelConfig, "convolutions", [2.5]),
+        (AudioConfig, "noise_db", "-40"),
+    ],
+)
+def test_values_of_another_kind_are_refused_by_name(kind, field, value):
+    with pytest.raises(ConfigError, match=f"^{field} is"):
+        kind.from_dict({field: value})
+
+
+def test_remixing_is_for_images_of_few_sources():
+    remixing = {"remix_weight": 1.0}
+    for name, model in (("tones", {}), ("mnist", {"num_sources": 5})):
+        parts = get_preset(name).to_dict()
+        parts["train"].update(remixing)
+        parts["model"].update(model)
+        with pytest.raises(ConfigError, match=r"remix_weight=0"):
+            Preset.from_dict(parts)
+    for field in ("convolutions", "encoder_units"):
+        with pytest.raises(ConfigError, match=field):
+            get_preset("tones").model.replace(**{field: (4,)})
+
+
 @pytest.mark.parametrize("value", [0, "1,2", ["x"], [True], None])
 def test_lists_of_numbers_are_nothing_else(value):
     with pytest.raises(ConfigError, match=r"pitch_shifts.*\[1, 2\]"):

@@ -52,6 +52,12 @@ def test_full_scale_scores_do_not_depend_on_the_gain(images: tuple[np.ndarray, n
     np.testing.assert_allclose(metrics.ssim(estimates, sources, 0.5), metrics.ssim(2 * estimates, 2 * sources))
 
 
+def test_ssim_at_several_ranges_is_that_at_each(images: tuple[np.ndarray, np.ndarray]) -> None:
+    ranges = (1.0, 0.5)
+    for found, data_range in zip(metrics.ssim_at_ranges(*images, ranges), ranges, strict=True):
+        np.testing.assert_array_equal(found, metrics.ssim(*images, data_range))
+
+
 def test_ssim_of_small_images_and_of_silence() -> None:
     zeros = np.zeros((1, 2, 8, 8))
     np.testing.assert_array_equal(metrics.ssim(zeros, zeros), 1.0)

@@ -1,6 +1,7 @@
 """Mixtures made of separated sources, and their likelihood."""
 
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -88,9 +89,53 @@ def test_training_begins_to_remix_at_its_epoch() -> None:
     assert history["elbo"][2] > 1.2 * history["elbo"][0]
 
 
+@pytest.mark.parametrize("num_sources", [1, 3])
+def test_a_remixing_step_of_other_numbers_of_sources(num_sources: int) -> None:
+    keras.utils.set_random_seed(0)
+    config = CONFIG.replace(num_sources=num_sources, convolutions=(4,), encoder_units=(12,))
+    model = MultiSourceVAE(config, remix_weight=1.0)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.remixing = True
+    mixtures = np.random.default_rng(4).uniform(size=(32, 8, 8))  # float64, as numpy gives it
+    losses = model.fit(mixtures, batch_size=8, epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < 0.98 * losses[0]
+
+
+def test_a_change_between_two_fits_takes_effect() -> None:
+    keras.utils.set_random_seed(0)
+    model = MultiSourceVAE(CONFIG, remix_weight=1.0)
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    mixtures = np.random.default_rng(5).uniform(size=(16, 8, 8)).astype(np.float32)
+
+    def loss() -> float:
+        return model.fit(mixtures, batch_size=8, verbose=0, shuffle=False).history["loss"][0]
+
+    plain = loss()
+    model.remixing = True
+    assert loss() > 1.5 * plain
+    model.remixing = False
+    assert loss() < 1.1 * plain
+
+
+def test_an_odd_batch_cannot_be_paired() -> None:
+    model = MultiSourceVAE(CONFIG, remix_weight=1.0)
+    with pytest.raises(ConfigError, match="even"):
+        model._with_remixed(np.zeros((3, 8, 8), np.float32))
+
+
+def test_the_weight_reaches_the_model_and_its_file(tmp_path: Path) -> None:
+    model = MultiSourceVAE.for_training(CONFIG.replace(convolutions=(4,)), TrainConfig(remix_weight=0.25, seed=5))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert (loaded.remix_weight, loaded.seed, loaded.config.convolutions) == (0.25, 5, (4,))
+    mixture = np.random.default_rng(6).uniform(size=(2, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.separate(mixture), model.separate(mixture))
+
+
 def test_settings_of_remixing_are_checked() -> None:
     assert TrainConfig(epochs=10).remix_epoch == 10
     assert TrainConfig(epochs=10, remix_weight=1.0, remix_start=0.25).remix_epoch == 3
+    assert TrainConfig(epochs=100, remix_weight=1.0, remix_start=0.07).remix_epoch == 7
     with pytest.raises(ConfigError, match="even"):
         TrainConfig(batch_size=33, remix_weight=1.0)
     with pytest.raises(ConfigError, match="remix_start"):

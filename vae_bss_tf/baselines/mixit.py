@@ -89,7 +89,7 @@ def hidden_width(config: ModelConfig, num_parameters: int) -> int:
 class MixIT(keras.Model):
     """A masking network that is trained on sums of two mixtures, with as many parameters as `MultiSourceVAE`.
 
-    The network reads an image, passes it through dense blocks (as many as the VAE's encoder has, all of one
+    The network reads an image, passes it through dense blocks (as many as the VAE has hidden layers, all of one
     width), and emits 2K masks by a softmax over the outputs, so that the outputs sum to what it read. In training
     it reads the sum of each mixture of the batch and its neighbour, and must explain either from its outputs
     (`mixit_loss`). `fit` takes a data set of `{"mixture": ...}`, as the VAE's.
