@@ -14,6 +14,7 @@ ALLOWED_OPERATIONS = frozenset(
         "ADD",
         "BATCH_MATMUL",
         "CONCATENATION",
+        "CONV_2D",
         "DEQUANTIZE",
         "DIV",
         "EXP",
@@ -115,6 +116,7 @@ def _quantize_fully(float32: bytes, calibration: npt.NDArray[np.float32]) -> byt
     quantization = quantizer.Quantizer(float32)
     # The network. Sigmoid and mask stay in float32: a share of a small sum needs more than 256 levels.
     for pattern, operation in (
+        (".*", names.CONV_2D),
         (".*", names.FULLY_CONNECTED),
         (".*coder.*", names.RESHAPE),
         (".*", names.STRIDED_SLICE),
