@@ -126,7 +126,9 @@ def card(export: Export, described: dict[str, Any]) -> str:
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
     remixed = (
-        f", remixing with weight {train.remix_weight:g} from {train.remix_start:.0%} on" if train.remix_weight else ""
+        f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"
+        if train.remix_weight
+        else ""
     )
     intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
         alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle,

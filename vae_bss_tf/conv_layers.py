@@ -6,9 +6,8 @@ They take the places of `layers.MultiSourceEncoder` and `layers.SourceDecoder`: 
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from vae_bss_tf.layers import PACKAGE, DenseBlock, fan_in_dense
+from vae_bss_tf.layers import PACKAGE, DenseBlock, batch_normalization, fan_in_dense
 
 _KERNEL_SIZE = 3
 
@@ -41,12 +40,7 @@ class FrameConvolutionBlock(keras.layers.Layer):
         stacked = _KERNEL_SIZE * int(input_shape[-1] or 0)
         self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
         self.dense.build((None, None, stacked))
-        self.normalization = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
-            dtype=self.dtype_policy,
-            name="normalization",
-        )
+        self.normalization = batch_normalization(self.dtype_policy)
         self.normalization.build((None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:

@@ -39,6 +39,19 @@ def fan_in_dense(fan_in: int, units: int, **kwargs: Any) -> keras.layers.Dense:
     )
 
 
+def batch_normalization(policy: keras.DTypePolicy) -> keras.layers.BatchNormalization:
+    """Batch normalisation of the last axis, over the batch of all replicas where a strategy has several.
+
+    Args:
+        policy: The layer's dtype policy.
+
+    Returns:
+        The layer, not yet built.
+    """
+    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return keras.layers.BatchNormalization(epsilon=1e-5, synchronized=synchronized, dtype=policy, name="normalization")
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class DenseBlock(keras.layers.Layer):
     """Dense, batch normalisation, ReLU: the paper's block.
@@ -63,12 +76,7 @@ class DenseBlock(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.dense = fan_in_dense(int(input_shape[-1] or 0), self.units, dtype=self.dtype_policy, name="dense")
         self.dense.build(input_shape)
-        self.normalization = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
-            dtype=self.dtype_policy,
-            name="normalization",
-        )
+        self.normalization = batch_normalization(self.dtype_policy)
         self.normalization.build((None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
@@ -115,12 +123,7 @@ class ImageConvolutionBlock(keras.layers.Layer):
             name="convolution",
         )
         self.convolution.build(input_shape)
-        self.normalization = keras.layers.BatchNormalization(
-            epsilon=1e-5,
-            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
-            dtype=self.dtype_policy,
-            name="normalization",
-        )
+        self.normalization = batch_normalization(self.dtype_policy)
         self.normalization.build((None, None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
