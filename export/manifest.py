@@ -126,7 +126,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
     remixed = (
-        f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"
+        f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs, "
+        f"masked after {100 * train.remix_mask_start:g} %"
         if train.remix_weight
         else ""
     )

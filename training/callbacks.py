@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +36,49 @@ class KLWeightCallback(keras.callbacks.Callback):
 
 
 class Remixing(keras.callbacks.Callback):
-    """Has the model remix from an epoch on; its step is compiled again there.
+    """Has the model remix from an epoch on, and judge what it remixes masked from another; its step is compiled again.
 
     Args:
         epoch: The first epoch, from 0, with remixing.
+        mask_epoch: The first epoch, from 0, with masked sources too.
     """
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, mask_epoch: int) -> None:
         super().__init__()
         self.epoch = epoch
+        self.mask_epoch = mask_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.model.remixing != (epoch >= self.epoch):
             self.model.remixing = epoch >= self.epoch
+        if self.model.remix_masked != (epoch >= self.mask_epoch):
+            self.model.remix_masked = epoch >= self.mask_epoch
 
 
 class BestModel(keras.callbacks.ModelCheckpoint):
     """Keeps the model of the best validation ELBO; a file appears whole or not at all.
 
+    Judging masked sources makes separation better and the ELBO a little worse, so the models before it do not compete
+    with those after.
+
     Args:
         path: Where the model stands, ending in ".keras".
-        best: The best ELBO so far, of a training that is resumed.
+        past: Validation ELBO of each epoch before a resume.
+        mask_epoch: As `Remixing` takes it.
     """
 
-    def __init__(self, path: Path, best: float | None) -> None:
+    def __init__(self, path: Path, past: list[float], mask_epoch: int) -> None:
         self.path = path
         self.partial = path.with_name(f".partial-{path.name}")
+        self.mask_epoch = mask_epoch
+        competing = past[mask_epoch:] if len(past) > mask_epoch else past
+        best = max(competing, default=None)
         super().__init__(self.partial, monitor=MONITOR, mode="max", save_best_only=True, initial_value_threshold=best)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if epoch == self.mask_epoch:
+            self.best = -np.inf
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -74,18 +90,26 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     """Keras' early stopping on the validation ELBO, which counts the epochs before a resume too.
 
     Args:
-        patience: Epochs without a better ELBO before training stops; at least 1.
+        patience: Epochs without a better ELBO before training stops; at least 1. The count begins anew, with the ELBO,
+            where masked sources begin to be judged.
         past: Validation ELBO of each epoch before the resume.
+        mask_epoch: As `Remixing` takes it.
     """
 
-    def __init__(self, patience: int, past: list[float]) -> None:
+    def __init__(self, patience: int, past: list[float], mask_epoch: int) -> None:
         super().__init__(monitor=MONITOR, mode="max", patience=patience)
         self.past = past
+        self.mask_epoch = mask_epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         for epoch, elbo in enumerate(self.past):
             self.on_epoch_end(epoch, {MONITOR: elbo})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch == self.mask_epoch:
+            self.best, self.wait = -np.inf, 0
+        super().on_epoch_end(epoch, logs)
 
 
 class SeparationPictures(keras.callbacks.Callback):
@@ -137,10 +161,10 @@ class Progress(keras.callbacks.Callback):
         total: Mixtures of the whole training.
         done: Mixtures before the resume.
         quiet: Whether to print one plain line an epoch instead.
-        compiled_at: The epoch, from 0, that begins with another compilation of the step; None for none.
+        compiled_at: The epochs, from 0, that begin with another compilation of the step.
     """
 
-    def __init__(self, batch_size: int, total: int, done: int, quiet: bool, compiled_at: int | None = None) -> None:
+    def __init__(self, batch_size: int, total: int, done: int, quiet: bool, compiled_at: Collection[int] = ()) -> None:
         super().__init__()
         self.compiled_at = compiled_at
         self.batch_size = batch_size
@@ -158,7 +182,7 @@ class Progress(keras.callbacks.Callback):
         self.compiling = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.compiling = self.compiling or epoch == self.compiled_at
+        self.compiling = self.compiling or epoch in self.compiled_at
         self.steps_seen = 0
         self.called = time.perf_counter()
 

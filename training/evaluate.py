@@ -1,8 +1,8 @@
 """Judges separators on test mixtures: `python -m training.evaluate --run runs/...`."""
 
 import argparse
-import dataclasses
 import datetime
+import functools
 import shlex
 import sys
 import time
@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_bss_tf.config import PRESETS, DataConfig, check_choice
+from training.memory import keep_freed_memory
+from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig, check_choice
 from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
 from vae_bss_tf.errors import ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
 
 if TYPE_CHECKING:
+    from training.comparison import Float32, UntrainedSystems
     from training.comparison_report import Comparison
     from training.run import Run
+    from vae_bss_tf.datasets.mixtures import EvaluationSet
 
 _FILES = ("comparison.json", "comparison.csv", "comparison.md")
 
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
+    keep_freed_memory()
     return run_command(lambda: _command(options, shlex.join(["python", "-m", "training.evaluate", *words])))
 
 
@@ -120,24 +124,19 @@ def _compare(
 
     _check_counts(num_sources, num_mixed)
     preset = runs[0].preset if runs else PRESETS[dataset]
-    # Sources have the level that the runs were trained with.
-    trained_with = preset.data.num_mixed if runs else tuple(num_mixed)
-    preset = dataclasses.replace(preset, data=DataConfig(dataset, trained_with))
-    banks = preset_data.load_banks(preset, options.data_dir, ("train", "test"))
     for run in runs:
         if (run.preset.model.input_shape, run.preset.audio) != (preset.model.input_shape, preset.audio):
             raise ConfigError(
                 f"{run.path} takes mixtures of shape {run.preset.model.input_shape}, the others of "
                 f"{preset.model.input_shape}, or with other audio settings; judge it alone."
             )
-    truth = preset_data.evaluation_data(
-        preset, banks["test"], num_mixtures=options.num_mixtures, num_mixed=num_mixed, seed=options.test_seed
+    # Sources have the level that the runs were trained with.
+    trained_with = preset.data.num_mixed if runs else tuple(num_mixed)
+    shape = preset.model.input_shape
+    preset = Preset(ModelConfig(input_shape=shape), DataConfig(dataset, trained_with), TrainConfig(), preset.audio)
+    truth, counting, untrained = _material(
+        preset, tuple(num_mixed), options.data_dir, options.num_mixtures, options.test_seed
     )
-    counting = comparison.training_examples(preset, banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
-    learning = counting  # NMF of sound learns from no other mixture
-    if preset.audio is None:
-        learning = comparison.training_examples(preset, banks["train"], num_mixed, comparison.NMF_MIXTURES)
-    untrained = comparison.UntrainedSystems(truth, learning)
     trained = {
         system: (separate, comparison.run_budget(run))
         for run in runs
@@ -149,6 +148,24 @@ def _compare(
         results.append(comparison.judge(system, separate, truth, counting, num_sources, budget))
         print(f"K={num_sources}  {comparison.SYSTEMS[system].title}: judged", file=sys.stderr, flush=True)
     return Comparison(dataset, num_sources, truth, results)
+
+
+@functools.lru_cache(maxsize=1)
+def _material(
+    preset: Preset, num_mixed: tuple[int, ...], data_dir: Path | None, num_mixtures: int, test_seed: int
+) -> "tuple[EvaluationSet, Float32, UntrainedSystems]":
+    """Test mixtures, training mixtures to count by, and the untrained systems: the same for every K."""
+    from training import comparison
+
+    banks = preset_data.load_banks(preset, data_dir, ("train", "test"))
+    truth = preset_data.evaluation_data(
+        preset, banks["test"], num_mixtures=num_mixtures, num_mixed=num_mixed, seed=test_seed
+    )
+    counting = comparison.training_examples(preset, banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
+    learning = counting  # NMF of sound learns from no other mixture
+    if preset.audio is None:
+        learning = comparison.training_examples(preset, banks["train"], num_mixed, comparison.NMF_MIXTURES)
+    return truth, counting, comparison.UntrainedSystems(truth, learning)
 
 
 def _write(

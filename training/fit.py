@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.memory import keep_freed_memory
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
     PRESETS,
@@ -120,14 +121,14 @@ def train(
         config.epochs * config.steps_per_epoch * config.batch_size,
         epochs_done * config.steps_per_epoch * config.batch_size,
         quiet,
-        compiled_at=config.remix_epoch,
+        compiled_at=(config.remix_epoch, config.remix_mask_epoch),
     )
     tensorboard = run.path / "tensorboard"
     # Baselines have no ELBO and no KL weight; they end with their last weights.
     elbo_course: list[keras.callbacks.Callback] = [
         callbacks.KLWeightCallback(KLWeightSchedule(config)),
-        callbacks.Remixing(config.remix_epoch),
-        callbacks.BestModel(run.path / "model.keras", max(past, default=None)),
+        callbacks.Remixing(config.remix_epoch, config.remix_mask_epoch),
+        callbacks.BestModel(run.path / "model.keras", past, config.remix_mask_epoch),
         callbacks.SeparationPictures(
             tensorboard / "separation",
             validation.mixtures[:_PICTURED],
@@ -135,7 +136,11 @@ def train(
             config.epochs,
             spectrograms=preset.audio is not None,
         ),
-        *([callbacks.EarlyStopping(config.early_stopping, past)] if config.early_stopping else []),
+        *(
+            [callbacks.EarlyStopping(config.early_stopping, past, config.remix_mask_epoch)]
+            if config.early_stopping
+            else []
+        ),
     ]
     course: list[keras.callbacks.Callback] = [
         *([] if system in BASELINES else elbo_course),
@@ -275,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     return run_command(lambda: _command(options))
 
 

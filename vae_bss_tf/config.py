@@ -206,6 +206,8 @@ class TrainConfig(_Config):
         remix_weight: Weight of the remixed mixtures' loss beside that of the mixtures (see
             `model.MultiSourceVAE`); 0 does without them. For images, K of 4 or less, and even batches.
         remix_start: Share of the training, in [0, 1], after which remixing begins: once the sources have parted.
+        remix_mask_start: Share of the training, from `remix_start` to 1, after which remixed sources are judged masked
+            too. Before the sources are good it does harm: the mask hides estimates that are far from any digit.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
@@ -230,6 +232,7 @@ class TrainConfig(_Config):
     kl_decay_end: float = 0.8
     remix_weight: float = 0.0
     remix_start: float = 0.3
+    remix_mask_start: float = 0.6
     validation_mixtures: int = 1_000
     steps_per_execution: int = 32
     jit_compile: bool = True
@@ -253,7 +256,12 @@ class TrainConfig(_Config):
             self.batch_size,
             "even for remixing, which pairs mixtures (--set train.remix_weight=0 does without)",
         )
-        _check(0 <= self.remix_start <= 1, "remix_start", self.remix_start, "a share of the training, in [0, 1]")
+        _check(
+            0 <= self.remix_start <= self.remix_mask_start <= 1,
+            "remix_start, remix_mask_start",
+            (self.remix_start, self.remix_mask_start),
+            "shares of the training, in order, in [0, 1]",
+        )
         _check(
             0 <= self.kl_decay_start <= self.kl_decay_end <= 1,
             "kl_decay_start, kl_decay_end",
@@ -274,7 +282,15 @@ class TrainConfig(_Config):
     @property
     def remix_epoch(self) -> int:
         """The first epoch, from 0, with remixing; `epochs` if there is none."""
-        return math.ceil(round(self.remix_start * self.epochs, 6)) if self.remix_weight else self.epochs
+        return self._epoch_after(self.remix_start) if self.remix_weight else self.epochs
+
+    @property
+    def remix_mask_epoch(self) -> int:
+        """The first epoch, from 0, in which remixed sources are judged masked too; `epochs` if there is none."""
+        return self._epoch_after(self.remix_mask_start) if self.remix_weight else self.epochs
+
+    def _epoch_after(self, share: float) -> int:
+        return math.ceil(round(share * self.epochs, 6))
 
     @property
     def final_kl_weight(self) -> float:

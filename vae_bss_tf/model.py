@@ -53,7 +53,8 @@ class MultiSourceVAE(keras.Model):
     While the property `remixing` is True, a training step also separates as many mixtures made of its own separated
     sources (see the module `remixing`) and adds `remix_weight` times their loss, with the likelihood of each source in
     place of that of their sum. It is False at first: remixing sharpens sources that have parted, it does not part them.
-    `training.callbacks.Remixing` sets it during `fit`.
+    While `remix_masked` is True too, the likelihood of the sources under the masked estimates is added: it sharpens
+    sources that are good. `training.callbacks.Remixing` sets both during `fit`.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -89,6 +90,7 @@ class MultiSourceVAE(keras.Model):
         self.elbo_kl_weight = elbo_kl_weight
         self.remix_weight = remix_weight
         self._remixing = False
+        self._remix_masked = False
         self.seed = seed
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
@@ -144,6 +146,19 @@ class MultiSourceVAE(keras.Model):
     @remixing.setter
     def remixing(self, value: bool) -> None:
         self._remixing = value
+        self._compile_again()
+
+    @property
+    def remix_masked(self) -> bool:
+        """Whether remixed sources are judged masked too; a change compiles the step again."""
+        return self._remix_masked
+
+    @remix_masked.setter
+    def remix_masked(self, value: bool) -> None:
+        self._remix_masked = value
+        self._compile_again()
+
+    def _compile_again(self) -> None:
         if self.train_function is not None:
             self.make_train_function(force=True)
 
@@ -223,9 +238,12 @@ class MultiSourceVAE(keras.Model):
         estimates = y_pred["estimates"]
         remixed_loss = 0.0
         if isinstance(x, dict) and _REMIXED in x:
-            remixed, remixed_kl = estimates[1::2], kl[1::2]
+            remixed_mixture, remixed, remixed_kl = mixture[1::2], estimates[1::2], kl[1::2]
             mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
-            fit = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, x[_REMIXED])
+            fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, x[_REMIXED])
+            if self.remix_masked:
+                fits += remixing.masked_log_likelihood(remixed, remixed_mixture, x[_REMIXED])
+            fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(
             self.config.likelihood, tf.reduce_sum(estimates, axis=1), self.config.likelihood_scale

@@ -10,6 +10,11 @@ import itertools
 import tensorflow as tf
 
 from vae_bss_tf import distributions
+from vae_bss_tf.masking import ratio_mask
+
+MASKED_SCALE = 0.2
+
+_MASK_FLOOR = 1e-5  # where all estimates vanish their ratio has no gradient
 
 
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -34,7 +39,7 @@ def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 
 def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """Log likelihood of known sources under a model's estimates, in the order of the estimates that fits best.
+    """Log likelihood of each of the known sources under each of a model's estimates.
 
     Args:
         likelihood: As `distributions.mixture_likelihood` takes it.
@@ -43,16 +48,45 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
         sources: float32 `[batch, num_sources, height, width]`.
 
     Returns:
+        float32 `[batch, num_sources (estimates), num_sources (sources)]`, nats.
+    """
+    of_estimates = [
+        distributions.mixture_likelihood(likelihood, estimate[:, tf.newaxis], scale).log_prob(sources)
+        for estimate in tf.unstack(estimates, axis=1)
+    ]
+    return tf.stack(of_estimates, axis=1)
+
+
+def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
+    """Log likelihood of each of the known sources under each of a model's masked estimates (VAEM).
+
+    They are what is used in the end. The distribution is a Normal of standard deviation `MASKED_SCALE`, whose logarithm
+    is the squared error that PSNR and SI-SDR judge by.
+
+    Args:
+        estimates: float32 `[batch, num_sources, height, width]`, >= 0.
+        mixture: float32 `[batch, height, width]`, what the estimates are of.
+        sources: float32 `[batch, num_sources, height, width]`.
+
+    Returns:
+        As `log_likelihood`.
+    """
+    masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
+    return log_likelihood("normal", MASKED_SCALE, masked, sources)
+
+
+def best_order(log_likelihoods: tf.Tensor) -> tf.Tensor:
+    """Log likelihood of all sources in the order of the estimates that fits best.
+
+    Args:
+        log_likelihoods: float32 `[batch, num_sources, num_sources]`, as `log_likelihood` gives it.
+
+    Returns:
         float32 `[batch]`, nats: of all K! orders the largest sum over the sources (exact, meant for K of 4 or less).
     """
-    num_sources = estimates.shape[1]
-
-    def of_pair(estimate: int, source: int) -> tf.Tensor:
-        return distributions.mixture_likelihood(likelihood, estimates[:, estimate], scale).log_prob(sources[:, source])
-
-    pairs = [[of_pair(estimate, source) for source in range(num_sources)] for estimate in range(num_sources)]
+    num_sources = log_likelihoods.shape[1]
     orders = [
-        tf.add_n([pairs[estimate][source] for estimate, source in enumerate(order)])
+        tf.add_n([log_likelihoods[:, estimate, source] for estimate, source in enumerate(order)])
         for order in itertools.permutations(range(num_sources))
     ]
     return tf.reduce_max(tf.stack(orders), axis=0)

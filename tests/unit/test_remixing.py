@@ -6,9 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
-from training.callbacks import Remixing
+from training.callbacks import BestModel, EarlyStopping, Remixing
 from vae_bss_tf import MultiSourceVAE, distributions, remixing
 from vae_bss_tf.config import ConfigError, ModelConfig, TrainConfig, get_preset
 
@@ -36,11 +37,28 @@ def test_the_likelihood_of_known_sources_is_that_of_their_best_order() -> None:
     rng = np.random.default_rng(1)
     estimates = rng.uniform(size=(5, 3, 8, 8)).astype(np.float32)
     sources = rng.uniform(size=(5, 3, 8, 8)).astype(np.float32)
-    found = remixing.log_likelihood("laplace", 0.4, estimates, sources).numpy()
-    densities = -np.abs(estimates[:, :, None] - sources[:, None]) / 0.4 - np.log(0.8)
-    pairs = densities.astype(np.float64).sum((-2, -1))
+    mixture = rng.uniform(size=(5, 8, 8)).astype(np.float32)
+    found = remixing.log_likelihood("laplace", 0.4, estimates, sources)
+    pairs = scipy.stats.laplace.logpdf(sources[:, None], estimates[:, :, None], 0.4).astype(np.float64).sum((-2, -1))
+    np.testing.assert_allclose(found, pairs, rtol=1e-4)
     expected = [max(sum(pair[k, o[k]] for k in range(3)) for o in itertools.permutations(range(3))) for pair in pairs]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(remixing.best_order(found), expected, rtol=1e-4)
+
+    masked = mixture[:, None] * estimates / estimates.sum(1, keepdims=True)
+    densities = scipy.stats.norm.logpdf(sources[:, None], masked[:, :, None], remixing.MASKED_SCALE)
+    np.testing.assert_allclose(
+        remixing.masked_log_likelihood(estimates, mixture, sources),
+        densities.astype(np.float64).sum((-2, -1)),
+        rtol=1e-4,
+    )
+
+
+def test_the_masked_likelihood_has_a_gradient_where_all_estimates_vanish() -> None:
+    logits = tf.fill([2, 2, 8, 8], -60.0)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        fit = remixing.masked_log_likelihood(tf.sigmoid(logits), tf.fill([2, 8, 8], 0.5), tf.fill([2, 2, 8, 8], 0.25))
+    assert np.isfinite(tape.gradient(fit, logits)).all()
 
 
 def test_the_loss_adds_that_of_the_remixed_mixtures() -> None:
@@ -69,24 +87,34 @@ def test_the_loss_adds_that_of_the_remixed_mixtures() -> None:
         distributions.latent_posterior(second["latent_mean"], second["latent_log_variance"]),
         distributions.latent_prior("normal", 2, 4),
     )
-    fit = remixing.log_likelihood("laplace", CONFIG.likelihood_scale, second["estimates"], inputs["remixed_sources"])
-    expected = plain + 0.25 * tf.reduce_mean(0.5 * kl - fit)
-    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), expected, rtol=1e-5)
+    sources = inputs["remixed_sources"]
+    fits = remixing.log_likelihood("laplace", CONFIG.likelihood_scale, second["estimates"], sources)
+
+    def loss_with(fits: tf.Tensor) -> tf.Tensor:
+        return plain + 0.25 * tf.reduce_mean(0.5 * kl - remixing.best_order(fits))
+
+    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), loss_with(fits), rtol=1e-5)
+    model.remix_masked = True
+    fits += remixing.masked_log_likelihood(second["estimates"], inputs["mixture"][1::2], sources)
+    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), loss_with(fits), rtol=1e-5)
 
 
-def test_training_begins_to_remix_at_its_epoch() -> None:
+def test_training_begins_to_remix_and_to_mask_at_their_epochs() -> None:
     keras.utils.set_random_seed(0)
     model = MultiSourceVAE(CONFIG, remix_weight=1.0)
     model.compile(optimizer=keras.optimizers.Adam(), jit_compile=True, steps_per_execution=2)
     mixtures = np.random.default_rng(3).uniform(size=(16, 8, 8)).astype(np.float32)
     data = tf.data.Dataset.from_tensor_slices({"mixture": mixtures}).batch(4, drop_remainder=True).repeat()
-    was: list[bool] = []
-    recorder = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: was.append(model.remixing))
-    history = model.fit(data, epochs=4, steps_per_epoch=4, callbacks=[Remixing(2), recorder], verbose=0).history
-    assert was == [False, False, True, True]
+    was: list[tuple[bool, bool]] = []
+    recorder = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: was.append((model.remixing, model.remix_masked))
+    )
+    history = model.fit(data, epochs=4, steps_per_epoch=4, callbacks=[Remixing(2, 3), recorder], verbose=0).history
+    assert was == [(False, False), (False, False), (True, False), (True, True)]
     # The loss then holds a second mixture's for each; the reported terms are those of the real ones alone.
-    assert history["loss"][2] > 1.5 * history["loss"][1]
-    assert history["elbo"][2] > 1.2 * history["elbo"][0]
+    plain = -np.asarray(history["elbo"])
+    np.testing.assert_allclose(history["loss"][:2], plain[:2], rtol=1e-5)
+    assert np.all(np.abs(history["loss"][2:] - plain[2:]) > 0.1 * plain[2:])
 
 
 @pytest.mark.parametrize("num_sources", [1, 3])
@@ -112,9 +140,35 @@ def test_a_change_between_two_fits_takes_effect() -> None:
 
     plain = loss()
     model.remixing = True
-    assert loss() > 1.5 * plain
+    assert abs(loss() - plain) > 0.1 * plain
     model.remixing = False
-    assert loss() < 1.1 * plain
+    assert abs(loss() - plain) < 0.1 * plain
+
+
+def test_models_before_and_after_masking_do_not_compete(tmp_path: Path) -> None:
+    """The best of the last stage is kept though the one before had a better ELBO, and a resume knows it."""
+    model = MultiSourceVAE(CONFIG)
+
+    def kept(elbos: list[float], past: list[float]) -> list[bool]:
+        best = BestModel(tmp_path / "m.keras", past, mask_epoch=2)
+        stopping = EarlyStopping(2, past, mask_epoch=2)
+        for callback in (best, stopping):
+            callback.set_model(model)
+            callback.on_train_begin()
+        written = []
+        for epoch, elbo in enumerate(elbos, start=len(past)):
+            (tmp_path / "m.keras").unlink(missing_ok=True)
+            for callback in (best, stopping):
+                callback.on_epoch_begin(epoch)
+                callback.on_epoch_end(epoch, {"val_elbo": elbo})
+            written.append((tmp_path / "m.keras").exists())
+        assert stopping.stopped_epoch == 0
+        return written
+
+    elbos = [-9.0, -5.0, -8.0, -8.5, -7.0]
+    assert kept(elbos, []) == [True, True, True, False, True]
+    for done in (1, 2, 3, 4):
+        assert kept(elbos[done:], elbos[:done]) == [True, True, True, False, True][done:]
 
 
 def test_an_odd_batch_cannot_be_paired() -> None:
@@ -138,6 +192,9 @@ def test_settings_of_remixing_are_checked() -> None:
     assert TrainConfig(epochs=100, remix_weight=1.0, remix_start=0.07).remix_epoch == 7
     with pytest.raises(ConfigError, match="even"):
         TrainConfig(batch_size=33, remix_weight=1.0)
-    with pytest.raises(ConfigError, match="remix_start"):
-        TrainConfig(remix_start=1.5)
+    assert TrainConfig(epochs=10, remix_weight=1.0, remix_mask_start=0.75).remix_mask_epoch == 8
+    assert TrainConfig(epochs=10).remix_mask_epoch == 10
+    for shares in ({"remix_mask_start": 1.5}, {"remix_start": 0.7}, {"remix_start": -0.1}):
+        with pytest.raises(ConfigError, match="remix_start"):
+            TrainConfig(**shares)
     assert get_preset("mnist-paper").train.remix_weight == 0

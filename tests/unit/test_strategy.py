@@ -25,7 +25,7 @@ def trained(strategy):
         model.compile(optimizer=keras.optimizers.SGD(1e-3), jit_compile=False, steps_per_execution=3)
     data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=32, seed=0)
     history = model.fit(
-        data, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False, callbacks=[Remixing(1)]
+        data, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False, callbacks=[Remixing(1, 1)]
     ).history
     return model, history
 
