@@ -469,8 +469,8 @@ PRESETS: dict[str, Preset] = {
     "mnist-dense": Preset(ModelConfig(), DataConfig("mnist"), TrainConfig(epochs=120)),
     # What gave the most (docs/quality.md). Two convolutions in place of the encoder's first three hidden layers learn
     # from a quarter of the mixtures; they also learn to code both digits in one latent, so the KL weight stays higher,
-    # and remixing teaches the encoder what belongs to one digit. The decoder is the paper's: a stronger one takes
-    # both digits.
+    # and remixing teaches the encoder what belongs to one digit, in the end by the squared error of what is used, the
+    # masked sources. The decoder is the paper's: a stronger one takes both digits.
     "mnist": Preset(_IMAGE_MODEL, DataConfig("mnist"), _IMAGE_TRAINING),
     # A source too many for pairs. Trained on pairs alone, two outputs come to share one digit; mixtures of one to three
     # digits, all at one level, teach a spare output to stay silent. Mixtures of three give a digit the level 1/3.
