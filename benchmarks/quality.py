@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from training import comparison, figures
 from training.callbacks import read_history
 from training.fit import train
+from training.memory import keep_freed_memory
 from training.run import Run
 from vae_bss_tf.config import ConfigError, Preset, check_choice, get_preset
 from vae_bss_tf.datasets import preset_data
@@ -43,6 +44,8 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense-kl-constant-12": ("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
     "conv-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
     "conv-kl-0.25-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
+    "mnist-unmasked-12": ("mnist", {**_SHORT, "train.remix_mask_start": 1.0}),
+    "mnist-masked-0.3-12": ("mnist", {**_SHORT, "train.remix_mask_start": 0.3}),
     "mnist-12": ("mnist", _SHORT),
     "mnist-26": ("mnist", {"train.epochs": 26}),
     "mnist-90": ("mnist", {}),
@@ -196,6 +199,7 @@ def main() -> int:
     parser.add_argument("--num-mixtures", type=int, default=5_000, help="test mixtures (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/quality"))
     options = parser.parse_args()
+    keep_freed_memory()
     return run_command(lambda: run(options))
 
 

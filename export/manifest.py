@@ -125,12 +125,11 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units = f"{_listed(model.encoder_units)} units in the encoder, {_listed(model.hidden_units)} in the decoder"
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
-    remixed = (
-        f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs, "
-        f"masked after {100 * train.remix_mask_start:g} %"
-        if train.remix_weight
-        else ""
-    )
+    remixed = ""
+    if train.remix_weight:
+        remixed = f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"
+        if train.remix_mask_start < 1:
+            remixed += f", masked after {100 * train.remix_mask_start:g} %"
     intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
         alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle,
         "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with

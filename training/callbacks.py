@@ -63,7 +63,7 @@ class BestModel(keras.callbacks.ModelCheckpoint):
 
     Args:
         path: Where the model stands, ending in ".keras".
-        past: Validation ELBO of each epoch before a resume.
+        past: Validation ELBO of each epoch before a resume; empty without one.
         mask_epoch: As `Remixing` takes it.
     """
 
@@ -92,7 +92,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     Args:
         patience: Epochs without a better ELBO before training stops; at least 1. The count begins anew, with the ELBO,
             where masked sources begin to be judged.
-        past: Validation ELBO of each epoch before the resume.
+        past: Validation ELBO of each epoch before a resume; empty without one.
         mask_epoch: As `Remixing` takes it.
     """
 

@@ -52,6 +52,7 @@ def _command(options: argparse.Namespace, command: str) -> None:
         raise OutputExistsError(f"{output} holds an earlier evaluation; replace it by --force or choose --output.")
 
     started = time.perf_counter()
+    _material.cache_clear()
     comparisons, model_run = _judge_runs(options) if options.run else _judge_systems(options)
     _write(comparisons, model_run, output, command, started, options.test_seed)
 
@@ -132,6 +133,7 @@ def _compare(
             )
     # Sources have the level that the runs were trained with.
     trained_with = preset.data.num_mixed if runs else tuple(num_mixed)
+    # Nothing of the model or its training in the preset, so that runs of another K share the mixtures.
     shape = preset.model.input_shape
     preset = Preset(ModelConfig(input_shape=shape), DataConfig(dataset, trained_with), TrainConfig(), preset.audio)
     truth, counting, untrained = _material(

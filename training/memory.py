@@ -3,11 +3,11 @@
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, of <malloc.h>
-_LARGEST = 2**31 - 1
+_THRESHOLDS = (2**31 - 1, 32 << 20)  # older releases take no block above 32 MiB
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to keep the large blocks that the process frees, up to 2 GiB each, for its next demand.
+    """Tells the C library to keep the large blocks that the process frees for its next demand.
 
     A training step takes and frees the same few megabytes every time. By default glibc maps blocks of that size from
     the system and gives them back at once, and the processor spends its time on clearing fresh pages. What a
@@ -20,4 +20,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(_TRIM_THRESHOLD, _LARGEST) and mallopt(_MMAP_THRESHOLD, _LARGEST))
+    # Either setting stops glibc from adapting the other, so none is made alone.
+    if not any(mallopt(_MMAP_THRESHOLD, threshold) for threshold in _THRESHOLDS):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, _THRESHOLDS[0]))

@@ -207,12 +207,14 @@ class TrainConfig(_Config):
             `model.MultiSourceVAE`); 0 does without them. For images, K of 4 or less, and even batches.
         remix_start: Share of the training, in [0, 1], after which remixing begins: once the sources have parted.
         remix_mask_start: Share of the training, from `remix_start` to 1, after which remixed sources are judged masked
-            too. Before the sources are good it does harm: the mask hides estimates that are far from any digit.
+            too. Before the sources are good it does harm: the mask hides estimates that are far from any digit. The
+            best validation ELBO is sought anew from there on.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
         mixed_precision: Keras' dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
-        early_stopping: Epochs without a better validation ELBO before training stops; 0 never stops.
+        early_stopping: Epochs without a better validation ELBO before training stops, whatever stage it has reached; 0
+            never stops.
         seed: Seed of initialisation, mixtures and latents.
     """
 
@@ -232,7 +234,7 @@ class TrainConfig(_Config):
     kl_decay_end: float = 0.8
     remix_weight: float = 0.0
     remix_start: float = 0.3
-    remix_mask_start: float = 0.6
+    remix_mask_start: float = 1.0
     validation_mixtures: int = 1_000
     steps_per_execution: int = 32
     jit_compile: bool = True
@@ -433,7 +435,7 @@ _PAPER_TRAINING = TrainConfig(
 )
 
 _IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300))
-_IMAGE_TRAINING = TrainConfig(epochs=90, kl_weight_end=0.25, remix_weight=1.0)
+_IMAGE_TRAINING = TrainConfig(epochs=90, kl_weight_end=0.25, remix_weight=1.0, remix_mask_start=0.6)
 
 # Squared error and a mild compression make a model of sound learn the partials of notes first; the Laplace
 # likelihood on strongly compressed magnitudes spends its latents on the noise between them.

@@ -150,7 +150,7 @@ class MultiSourceVAE(keras.Model):
 
     @property
     def remix_masked(self) -> bool:
-        """Whether remixed sources are judged masked too; a change compiles the step again."""
+        """Whether remixed sources are judged masked too, while `remixing`; a change compiles the step again."""
         return self._remix_masked
 
     @remix_masked.setter

@@ -10,6 +10,7 @@ from training import comparison, evaluate
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.config import Preset, get_preset
+from vae_bss_tf.datasets import preset_data
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,24 @@ def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, caps
     assert len(rows) == len(scores) * len(scores["irm"])
     assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 2
     assert "--force" in capsys.readouterr().err
+
+
+def test_every_k_is_judged_on_the_same_mixtures(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = preset_data.load_banks
+    monkeypatch.setattr(preset_data, "load_banks", lambda *words: loaded.append(words) or load(*words))
+    words = ["--dataset", "digits", "--systems", "mixture/k,nmf", "--num-sources", "2,3", "--num-mixtures", "30"]
+    assert evaluate.main([*words, "--output", str(tmp_path / "both")]) == 0
+    assert len(loaded) == 1
+    words[words.index("2,3")] = "3"
+    assert evaluate.main([*words, "--output", str(tmp_path / "three")]) == 0
+    assert len(loaded) == 2
+    both, three = (
+        json.loads((tmp_path / name / "comparison.json").read_text())["comparisons"] for name in ("both", "three")
+    )
+    assert [table["num_sources"] for table in both] == [2, 3]
+    for one, other in zip(both[1]["results"], three[0]["results"], strict=True):
+        assert one["scores"] == other["scores"]
 
 
 def test_sources_of_mixtures_of_several_counts_are_counted(

@@ -71,7 +71,10 @@ def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tm
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    settings = [*TINY, "--epochs", "12", "--early-stopping", "11", "--set", "train.remix_weight=1"]
+    # Remixing begins with the third epoch, its masked part with the fourth: the kill comes after both.
+    remixing = ["remix_weight=1", "remix_start=0.15", "remix_mask_start=0.2"]
+    settings = [*TINY, "--epochs", "12", "--early-stopping", "11"]
+    settings += [word for setting in remixing for word in ("--set", f"train.{setting}")]
     command = [sys.executable, "-m", "training.fit", *settings, "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.DEVNULL)

@@ -36,7 +36,7 @@ def audio_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported_audio(audio_run, tmp_path_factory):
     target = tmp_path_factory.mktemp("exports") / "tones"
-    formats = ["tflite_float32", "tflite_full_int8", "tflite_waveform", "onnx_waveform"]
+    formats = ["tflite_float32", "tflite_float16", "tflite_full_int8", "tflite_waveform", "onnx_waveform"]
     assert main(["--run", str(audio_run.path), "--to", str(target), "--formats", *formats]) == 0
     return target
 
@@ -63,6 +63,10 @@ def test_onnx_from_waveform_to_waveforms(exported_audio, waveforms, expected):
     (found,) = session.run(["sources"], {"mixture": waveforms})
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert set(operations(exported_audio / "waveform.onnx")) <= ALLOWED_OPERATIONS
+
+
+def test_half_precision_is_that_of_every_matrix(exported_audio, float16_casts_matrices_only):
+    float16_casts_matrices_only(exported_audio, convolutions=False)
 
 
 def test_the_manifest_has_the_settings_of_the_sound(exported_audio):

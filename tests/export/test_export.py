@@ -133,6 +133,10 @@ def test_onnx_files_are_valid_and_take_any_number_of_mixtures(name, exported):
         assert value.type.tensor_type.shape.dim[0].dim_value == 0
 
 
+def test_half_precision_is_that_of_every_matrix(exported, float16_casts_matrices_only):
+    float16_casts_matrices_only(exported, convolutions=True)
+
+
 def test_half_precision_is_smaller_and_int8_smaller_still(manifest, model):
     size = {name: entry["bytes"] for name, entry in manifest["formats"].items()}
     weights = sum(4 * weight.size for weight in model.get_weights() if weight.ndim == 2)

@@ -15,7 +15,7 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 
 def fill():
-    np.ones(8 << 20)  # 64 MiB, freed at once
+    np.ones(2 << 20)  # 16 MiB, freed at once
 
 def pages_taken():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
