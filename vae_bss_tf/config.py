@@ -284,15 +284,15 @@ class TrainConfig(_Config):
     @property
     def remix_epoch(self) -> int:
         """The first epoch, from 0, with remixing; `epochs` if there is none."""
-        return self._epoch_after(self.remix_start) if self.remix_weight else self.epochs
+        return self._remix_epoch_after(self.remix_start)
 
     @property
     def remix_mask_epoch(self) -> int:
         """The first epoch, from 0, in which remixed sources are judged masked too; `epochs` if there is none."""
-        return self._epoch_after(self.remix_mask_start) if self.remix_weight else self.epochs
+        return self._remix_epoch_after(self.remix_mask_start)
 
-    def _epoch_after(self, share: float) -> int:
-        return math.ceil(round(share * self.epochs, 6))
+    def _remix_epoch_after(self, share: float) -> int:
+        return math.ceil(round(share * self.epochs, 6)) if self.remix_weight else self.epochs
 
     @property
     def final_kl_weight(self) -> float:

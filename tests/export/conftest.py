@@ -108,30 +108,20 @@ def urls(server):
     }
 
 
-def weight_types(path):
-    """The types, before any DEQUANTIZE, in which a TFLite file holds the weights of its matrices and convolutions."""
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    found = {"matrices": set(), "convolutions": set()}
-    kinds = {schema.BuiltinOperator.FULLY_CONNECTED: "matrices", schema.BuiltinOperator.CONV_2D: "convolutions"}
-    for graph in model.subgraphs:
+@pytest.fixture(scope="session")
+def weight_types():
+    """Gives the types, before any DEQUANTIZE, in which a TFLite file holds the weights of an operation."""
+
+    def of(path, operation):
+        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        (graph,) = model.subgraphs
         cast = {
             operator.outputs[0]: operator.inputs[0]
             for operator in graph.operators
             if codes[operator.opcodeIndex] == schema.BuiltinOperator.DEQUANTIZE
         }
-        for operator in graph.operators:
-            kind = kinds.get(codes[operator.opcodeIndex])
-            if kind:
-                found[kind].add(graph.tensors[cast.get(operator.inputs[1], operator.inputs[1])].type)
-    return found
+        weights = [operator.inputs[1] for operator in graph.operators if codes[operator.opcodeIndex] == operation]
+        return {graph.tensors[cast.get(weight, weight)].type for weight in weights}
 
-
-@pytest.fixture(scope="session")
-def float16_casts_matrices_only():
-    def check(folder, *, convolutions):
-        types = weight_types(folder / "float16.tflite")
-        assert types["matrices"] == {schema.TensorType.FLOAT16}
-        assert types["convolutions"] == ({schema.TensorType.FLOAT32} if convolutions else set())
-
-    return check
+    return of

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from export import benchmark
@@ -65,8 +66,9 @@ def test_onnx_from_waveform_to_waveforms(exported_audio, waveforms, expected):
     assert set(operations(exported_audio / "waveform.onnx")) <= ALLOWED_OPERATIONS
 
 
-def test_half_precision_is_that_of_every_matrix(exported_audio, float16_casts_matrices_only):
-    float16_casts_matrices_only(exported_audio, convolutions=False)
+def test_half_precision_is_that_of_every_matrix(exported_audio, weight_types):
+    file = exported_audio / "float16.tflite"
+    assert weight_types(file, schema.BuiltinOperator.FULLY_CONNECTED) == {schema.TensorType.FLOAT16}
 
 
 def test_the_manifest_has_the_settings_of_the_sound(exported_audio):

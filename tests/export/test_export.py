@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from export import pipeline, saved_model, tflite
@@ -133,8 +134,10 @@ def test_onnx_files_are_valid_and_take_any_number_of_mixtures(name, exported):
         assert value.type.tensor_type.shape.dim[0].dim_value == 0
 
 
-def test_half_precision_is_that_of_every_matrix(exported, float16_casts_matrices_only):
-    float16_casts_matrices_only(exported, convolutions=True)
+def test_half_precision_is_that_of_every_matrix(exported, weight_types):
+    file = exported / "float16.tflite"
+    assert weight_types(file, schema.BuiltinOperator.FULLY_CONNECTED) == {schema.TensorType.FLOAT16}
+    assert weight_types(file, schema.BuiltinOperator.CONV_2D) == {schema.TensorType.FLOAT32}
 
 
 def test_half_precision_is_smaller_and_int8_smaller_still(manifest, model):
