@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
 
@@ -29,7 +28,7 @@ def tiny_run(tiny_preset, tmp_path_factory):
 
 
 def weights(path):
-    return keras.models.load_model(path / "model.keras", compile=False).get_weights()
+    return Run.load(path).model().get_weights()
 
 
 def rows(path):
