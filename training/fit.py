@@ -176,6 +176,8 @@ def _complete(preset: Preset, system: str) -> Preset:
         preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
     if system != "vae":
         preset = dataclasses.replace(preset, train=preset.train.replace(remix_weight=0.0))
+    if preset.train.remix_weight == 0 or preset.train.remix_mask_start == 1:  # nothing for a corrector to learn from
+        preset = dataclasses.replace(preset, model=preset.model.replace(corrector_convolutions=(), corrector_units=()))
     if preset.model.num_sources < preset.data.max_mixed:
         print(
             f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "

@@ -1,5 +1,6 @@
 """Courses of the KL weight and of the learning rate over a training."""
 
+import math
 from typing import Any
 
 import keras
@@ -83,11 +84,50 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class CosineRestart(keras.optimizers.schedules.LearningRateSchedule):
+    """Goes over from a cosine decay to another, from a rate of its own to zero (Loshchilov and Hutter, ICLR 2017).
+
+    Args:
+        first: The decay before.
+        learning_rate: The rate of the first step of the other; > 0.
+        start: That step, from 0.
+        steps: Steps of the other decay; at least 1.
+    """
+
+    def __init__(
+        self, first: keras.optimizers.schedules.CosineDecay, learning_rate: float, start: int, steps: int
+    ) -> None:
+        super().__init__()
+        self.first = first
+        self.learning_rate = learning_rate
+        self.start = start
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        share = keras.ops.cast(step - self.start, "float32") / self.steps
+        other = self.learning_rate * 0.5 * (1 + keras.ops.cos(math.pi * keras.ops.clip(share, 0.0, 1.0)))
+        return keras.ops.where(share < 0, self.first(step), other)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "first": keras.saving.serialize_keras_object(self.first),
+            "learning_rate": self.learning_rate,
+            "start": self.start,
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "CosineRestart":
+        return cls(**{**config, "first": keras.saving.deserialize_keras_object(config["first"])})
+
+
 def learning_rate_schedule(config: TrainConfig) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Builds the learning rate that a training's settings name.
 
     "cosine" rises linearly over the first 200 steps (a tenth of the training where that is shorter) and then falls
-    to zero as a half cosine (Loshchilov and Hutter, ICLR 2017).
+    to zero as a half cosine (Loshchilov and Hutter, ICLR 2017). With `remix_mask_learning_rate` it starts anew from
+    that rate where remixed sources begin to be judged masked.
 
     Args:
         config: The training's settings.
@@ -103,6 +143,10 @@ def learning_rate_schedule(config: TrainConfig) -> float | keras.optimizers.sche
         )
     total_steps = config.epochs * config.steps_per_epoch
     warmup_steps = min(_COSINE_WARMUP_STEPS, total_steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
+    decay = keras.optimizers.schedules.CosineDecay(
         0.0, total_steps - warmup_steps, warmup_target=config.learning_rate, warmup_steps=warmup_steps
     )
+    start = config.remix_mask_epoch * config.steps_per_epoch
+    if config.remix_mask_learning_rate and start < total_steps:
+        return CosineRestart(decay, config.remix_mask_learning_rate, start, total_steps - start)
+    return decay

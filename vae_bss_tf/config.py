@@ -110,6 +110,10 @@ class ModelConfig(_Config):
             "dense" network only.
         encoder_units: Units of the encoder's hidden layers where they are not `hidden_units`, which are then the
             decoder's alone; of a "dense" network only.
+        corrector_convolutions: Channels of each convolution of the corrector; see `corrector_units`.
+        corrector_units: Units of the hidden layers of a network that corrects each source's posterior, after its
+            convolutions (see `corrector.LatentCorrector`); empty does without. It learns from remixed sources judged
+            masked; `training.fit` leaves it out where there are none.
         network: Kind of encoder and decoder: "dense", the paper's, or "conv" for spectrograms; see `conv_layers`.
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
@@ -123,6 +127,8 @@ class ModelConfig(_Config):
     hidden_units: tuple[int, ...] = (700, 600, 500, 400, 300)
     convolutions: tuple[int, ...] = ()
     encoder_units: tuple[int, ...] = ()
+    corrector_convolutions: tuple[int, ...] = ()
+    corrector_units: tuple[int, ...] = ()
     network: str = "dense"
     variational: bool = True
     prior: str = "normal"
@@ -145,10 +151,18 @@ class ModelConfig(_Config):
             "one or more positive sizes",
         )
         check_choice("network", self.network, NETWORKS)
-        for name in ("convolutions", "encoder_units"):
+        for name in ("convolutions", "encoder_units", "corrector_convolutions", "corrector_units"):
             sizes = getattr(self, name)
             _check(all(n >= 1 for n in sizes), name, sizes, "positive sizes")
+        for name in ("convolutions", "encoder_units"):
+            sizes = getattr(self, name)
             _check(not sizes or self.network == "dense", name, sizes, 'empty for a "conv" network')
+        _check(
+            bool(self.corrector_units) or not self.corrector_convolutions,
+            "corrector_convolutions",
+            self.corrector_convolutions,
+            "empty where corrector_units is",
+        )
         check_choice("prior", self.prior, PRIORS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
         _check(self.likelihood_scale > 0, "likelihood_scale", self.likelihood_scale, "greater than 0")
@@ -209,6 +223,7 @@ class TrainConfig(_Config):
         remix_mask_start: Share of the training, from `remix_start` to 1, after which remixed sources are judged masked
             too. Before the sources are good it does harm: the mask hides estimates that are far from any digit. The
             best validation ELBO is sought anew from there on.
+        remix_mask_learning_rate: Learning rate from which the cosine starts anew there; 0 goes on with the first one.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
@@ -235,6 +250,7 @@ class TrainConfig(_Config):
     remix_weight: float = 0.0
     remix_start: float = 0.3
     remix_mask_start: float = 1.0
+    remix_mask_learning_rate: float = 0.0
     validation_mixtures: int = 1_000
     steps_per_execution: int = 32
     jit_compile: bool = True
@@ -251,7 +267,14 @@ class TrainConfig(_Config):
         for name in ("learning_rate_floor", "kl_weight", "kl_weight_end", "kl_warmup_epochs", "early_stopping",
                      "seed"):  # fmt: skip
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _check(self.remix_weight >= 0, "remix_weight", self.remix_weight, "0 or more")
+        for name in ("remix_weight", "remix_mask_learning_rate"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _check(
+            self.remix_mask_learning_rate == 0 or self.learning_rate_schedule == "cosine",
+            "remix_mask_learning_rate",
+            self.remix_mask_learning_rate,
+            'of a "cosine" schedule; 0 for any other',
+        )
         _check(
             self.remix_weight == 0 or self.batch_size % 2 == 0,
             "batch_size",
@@ -434,8 +457,12 @@ _PAPER_TRAINING = TrainConfig(
     kl_warmup_epochs=50,
 )
 
-_IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300))
-_IMAGE_TRAINING = TrainConfig(epochs=90, kl_weight_end=0.25, remix_weight=1.0, remix_mask_start=0.6)
+_IMAGE_MODEL = ModelConfig(
+    convolutions=(24, 48), encoder_units=(400, 300), corrector_convolutions=(24, 48), corrector_units=(300,)
+)
+_IMAGE_TRAINING = TrainConfig(
+    epochs=90, kl_weight_end=0.25, remix_weight=1.0, remix_mask_start=0.6, remix_mask_learning_rate=7e-4
+)
 
 # Squared error and a mild compression make a model of sound learn the partials of notes first; the Laplace
 # likelihood on strongly compressed magnitudes spends its latents on the noise between them.

@@ -11,6 +11,7 @@ from vae_bss_tf import distributions, remixing
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig, TrainConfig, get_preset
 from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
+from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.latent_search import search
 from vae_bss_tf.layers import (
@@ -39,6 +40,19 @@ def _networks(config: ModelConfig, policy: keras.DTypePolicy) -> tuple[keras.Lay
     return encoder, SourceDecoder(config.input_shape, units[::-1], **of_decoder)
 
 
+def _corrector(config: ModelConfig, policy: keras.DTypePolicy) -> LatentCorrector | None:
+    if not config.corrector_units:
+        return None
+    return LatentCorrector(
+        config.latent_dim,
+        config.corrector_convolutions,
+        config.corrector_units,
+        over_frames=config.network == "conv",
+        dtype=policy,
+        name="corrector",
+    )
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class MultiSourceVAE(keras.Model):
     """One encoder emits K latents, one shared decoder turns each into a source; their sum is the mixture.
@@ -53,8 +67,8 @@ class MultiSourceVAE(keras.Model):
     While the property `remixing` is True, a training step also separates as many mixtures made of its own separated
     sources (see the module `remixing`) and adds `remix_weight` times their loss, with the likelihood of each source in
     place of that of their sum. It is False at first: remixing sharpens sources that have parted, it does not part them.
-    While `remix_masked` is True too, the likelihood of the sources under the masked estimates is added: it sharpens
-    sources that are good. `training.callbacks.Remixing` sets both during `fit`.
+    While `remix_masked` is True too, the likelihood of the sources under the masked estimates is added, and a corrector
+    learns: it sharpens sources that are good. `training.callbacks.Remixing` sets both during `fit`.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -93,6 +107,7 @@ class MultiSourceVAE(keras.Model):
         self._remix_masked = False
         self.seed = seed
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
+        self.corrector = _corrector(config, self.dtype_policy)
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
         self.mask = SourceMask(dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
@@ -167,6 +182,8 @@ class MultiSourceVAE(keras.Model):
         self.encoder.build((None, *self.config.input_shape))
         self.sampler.build(latent_shape, latent_shape)
         self.decoder.build(latent_shape)
+        if self.corrector is not None:
+            self.corrector.build((None, *self.config.input_shape))
         self.kl_weight = self.add_weight(
             name="kl_weight",
             shape=(),
@@ -177,7 +194,7 @@ class MultiSourceVAE(keras.Model):
         )
 
     def encode(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Posterior of the latents given a mixture.
+        """Posterior of the latents given a mixture: the encoder's, corrected where the network has a corrector.
 
         Args:
             mixture: float32 `[batch, *input_shape]` in [0, 1].
@@ -186,7 +203,13 @@ class MultiSourceVAE(keras.Model):
         Returns:
             Mean and log variance, each float32 `[batch, num_sources, latent_dim]`.
         """
-        return self.encoder(mixture, training=training)
+        mean, log_variance = self.encoder(mixture, training=training)
+        # In training it is of no use, and still corrects nothing, before remixed sources are judged masked.
+        if self.corrector is None or (training and not self.remix_masked):
+            return mean, log_variance
+        estimates = keras.ops.stop_gradient(self.decode(mean, training=training))
+        mean_change, log_variance_change = self.corrector(mixture, estimates, mean, training=training)
+        return mean + mean_change, log_variance + log_variance_change
 
     def decode(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Source estimates from latents, each source on its own.

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.schedules import FlooredExponentialDecay, KLWeightSchedule, learning_rate_schedule
+from training.schedules import CosineRestart, FlooredExponentialDecay, KLWeightSchedule, learning_rate_schedule
 from vae_bss_tf.config import TrainConfig
 
 BASE = TrainConfig(epochs=10, mixtures_per_epoch=1000, batch_size=10, steps_per_execution=10, kl_weight=0.5)
@@ -58,3 +58,19 @@ def test_cosine_warms_up_and_ends_at_zero():
     assert rates.argmax() == 100
     assert rates.max() == pytest.approx(1e-3)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+RESTARTED = {"remix_weight": 1.0, "remix_mask_start": 0.6, "remix_mask_learning_rate": 7e-4}
+
+
+def test_the_cosine_starts_anew_where_sources_are_judged_masked():
+    plain, restarted = (learning_rate_schedule(BASE.replace(**changes)) for changes in ({}, RESTARTED))
+    steps = np.arange(1000)
+    course = np.array([float(restarted(step)) for step in steps])
+    np.testing.assert_array_equal(course[:600], [float(plain(step)) for step in steps[:600]])
+    np.testing.assert_allclose(
+        course[600:], 7e-4 * 0.5 * (1 + np.cos(np.pi * np.arange(400) / 400)), rtol=1e-5, atol=1e-10
+    )
+    again = CosineRestart.from_config(restarted.get_config())
+    assert float(again(10)) == course[10]
+    assert float(again(700)) == course[700]

@@ -1,0 +1,109 @@
+"""A second look: posteriors corrected by comparing the estimates they lead to with the mixture."""
+
+import math
+from typing import Any
+
+import keras
+
+from vae_bss_tf.conv_layers import FrameConvolutionBlock
+from vae_bss_tf.layers import PACKAGE, DenseBlock, ImageConvolutionBlock
+from vae_bss_tf.masking import ratio_mask
+
+_VIEWS = 3
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LatentCorrector(keras.layers.Layer):
+    """Corrects the posteriors of all sources, each by one network that they share.
+
+    For each source it sees the estimate, what the mask makes of it, and what it leaves of the mixture to the others.
+    It is iterative amortised inference (Marino, Yue, Mandt, ICML 2018) with one iteration, and with the estimates
+    themselves in place of gradients. At the start it corrects nothing.
+
+    Call arguments:
+        mixture: float32 `[batch, height, width]`.
+        estimates: float32 `[batch, num_sources, height, width]`, what the decoder gives for `mean`.
+        mean: float32 `[batch, num_sources, latent_dim]`, of the posteriors so far.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        What to add to the mean and to the log variance, each float32 `[batch, num_sources, latent_dim]`.
+
+    Args:
+        latent_dim: Dimensions of one source's latent; at least 1.
+        convolutions: Channels of each convolution.
+        hidden_units: Units of each dense block after them.
+        over_frames: Whether the convolutions are over frames, as for spectrograms (each but the first halves their
+            number); else over both axes, as for images.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        convolutions: tuple[int, ...],
+        hidden_units: tuple[int, ...],
+        over_frames: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+        self.convolutions = tuple(convolutions)
+        self.hidden_units = tuple(hidden_units)
+        self.over_frames = over_frames
+
+    def build(self, mixture_shape: tuple[int | None, ...], *_: Any) -> None:
+        height, width = mixture_shape[1:]
+        shape: tuple[int | None, ...] = (None, height, width, _VIEWS)
+        if self.over_frames:
+            shape = (None, height, _VIEWS * (width or 0))
+        self.convolution_blocks = [self._convolution(i, units) for i, units in enumerate(self.convolutions)]
+        for convolution in self.convolution_blocks:
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+        features = math.prod(n or 0 for n in shape[1:])
+        self.flatten = keras.layers.Reshape((features,), dtype=self.dtype_policy)
+        features += self.latent_dim
+        self.blocks = [
+            DenseBlock(units, dtype=self.dtype_policy, name=f"block_{i}") for i, units in enumerate(self.hidden_units)
+        ]
+        for block in self.blocks:
+            block.build((None, features))
+            features = block.units
+        self.head = keras.layers.Dense(2 * self.latent_dim, kernel_initializer="zeros", dtype="float32", name="head")
+        self.head.build((None, features))
+
+    def _convolution(self, index: int, units: int) -> keras.Layer:
+        of_block: dict[str, Any] = {"dtype": self.dtype_policy, "name": f"convolution_{index}"}
+        if self.over_frames:
+            return FrameConvolutionBlock(units, 1 if index == 0 else 2, **of_block)
+        return ImageConvolutionBlock(units, **of_block)
+
+    def call(
+        self,
+        mixture: keras.KerasTensor,
+        estimates: keras.KerasTensor,
+        mean: keras.KerasTensor,
+        training: bool = False,
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        num_sources, height, width = estimates.shape[1:]
+        masked = ratio_mask(estimates, mixture)
+        views = [estimates, masked, keras.ops.expand_dims(mixture, 1) - masked]
+        views = [keras.ops.cast(keras.ops.reshape(view, (-1, height, width)), self.compute_dtype) for view in views]
+        hidden = keras.ops.concatenate(views, axis=-1) if self.over_frames else keras.ops.stack(views, axis=-1)
+        for convolution in self.convolution_blocks:
+            hidden = convolution(hidden, training=training)
+        latents = keras.ops.cast(keras.ops.reshape(mean, (-1, self.latent_dim)), self.compute_dtype)
+        hidden = keras.ops.concatenate([self.flatten(hidden), latents], axis=-1)
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        moments = keras.ops.reshape(self.head(hidden), (-1, num_sources, 2, self.latent_dim))
+        return moments[:, :, 0], moments[:, :, 1]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "latent_dim": self.latent_dim,
+            "convolutions": self.convolutions,
+            "hidden_units": self.hidden_units,
+            "over_frames": self.over_frames,
+        }
