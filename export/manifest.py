@@ -125,6 +125,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units = f"{_listed(model.encoder_units)} units in the encoder, {_listed(model.hidden_units)} in the decoder"
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
+    if model.corrector_units:
+        units += f", a corrector of {_listed(model.corrector_convolutions + model.corrector_units)} channels and units"
     remixed = ""
     if train.remix_weight:
         remixed = f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"

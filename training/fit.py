@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,8 @@ def train(
         progress,
         backup.EpochBackup(run.path / "backup", preset.config_hash(), seconds_before),
     ]
+    # A corrector has no gradient before remixed sources are judged masked.
+    warnings.filterwarnings("ignore", "Gradients do not exist for variables .*corrector")
     started = time.perf_counter()
     model.fit(
         preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
@@ -215,7 +218,7 @@ def _build(preset: Preset, system: str) -> "keras.Model":
 
     if system in BASELINES:
         return baselines.build(system, preset.model, seed=preset.train.seed)
-    return MultiSourceVAE.for_training(preset.model, preset.train, dtype=preset.train.mixed_precision)
+    return MultiSourceVAE.for_training(preset.model, preset.train, preset.audio, dtype=preset.train.mixed_precision)
 
 
 def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vae_bss_tf import distributions, remixing
 from vae_bss_tf.checks import check_mixtures
-from vae_bss_tf.config import ModelConfig, TrainConfig, get_preset
+from vae_bss_tf.config import AudioConfig, ModelConfig, TrainConfig, get_preset
 from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
@@ -27,6 +27,7 @@ REFINEMENT_LEARNING_RATE = 0.05
 
 _REMIXED = "remixed_sources"  # beside "mixture" in the inputs of a step with remixing
 _REMIX_SEED = 1 << 20  # added to the seed, for draws of their own
+_PHASE_SEED = (1 << 21, 0)
 
 
 def _networks(config: ModelConfig, policy: keras.DTypePolicy) -> tuple[keras.Layer, keras.Layer]:
@@ -86,6 +87,8 @@ class MultiSourceVAE(keras.Model):
         kl_weight: Beta at the start; >= 0. It is the variable `kl_weight`, which a schedule may assign.
         elbo_kl_weight: Weight of the KL in the reported `elbo`; >= 0.
         remix_weight: Weight of the remixed mixtures' loss; >= 0. Meant for K of 4 or less: all orders are tried.
+        remix_silence: As `TrainConfig` has it.
+        audio: What a mixture of sound is the spectrogram of, which remixing needs to know; None for images.
         seed: Seed of the latents' noise, and of what is exchanged, in training.
     """
 
@@ -95,6 +98,8 @@ class MultiSourceVAE(keras.Model):
         kl_weight: float = 1.0,
         elbo_kl_weight: float = 1.0,
         remix_weight: float = 0.0,
+        remix_silence: float = 0.0,
+        audio: AudioConfig | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -103,6 +108,8 @@ class MultiSourceVAE(keras.Model):
         self.initial_kl_weight = kl_weight
         self.elbo_kl_weight = elbo_kl_weight
         self.remix_weight = remix_weight
+        self.remix_silence = remix_silence
+        self.audio = audio
         self._remixing = False
         self._remix_masked = False
         self.seed = seed
@@ -130,15 +137,18 @@ class MultiSourceVAE(keras.Model):
         """
         preset = get_preset(name)
         config = ModelConfig.from_dict({**preset.model.to_dict(), **model_settings})
-        return cls.for_training(config, preset.train.replace(seed=seed))
+        return cls.for_training(config, preset.train.replace(seed=seed), preset.audio)
 
     @classmethod
-    def for_training(cls, config: ModelConfig, train: TrainConfig, **kwargs: Any) -> "MultiSourceVAE":
+    def for_training(
+        cls, config: ModelConfig, train: TrainConfig, audio: AudioConfig | None = None, **kwargs: Any
+    ) -> "MultiSourceVAE":
         """Builds an untrained model with the weights of the loss that a training begins with.
 
         Args:
             config: The network and its distributions.
             train: Settings of the training.
+            audio: The spectrogram's settings; None for images.
             **kwargs: As `keras.Model` takes them.
 
         Returns:
@@ -149,6 +159,8 @@ class MultiSourceVAE(keras.Model):
             kl_weight=train.kl_weight,
             elbo_kl_weight=train.final_kl_weight,
             remix_weight=train.remix_weight,
+            remix_silence=train.remix_silence,
+            audio=audio,
             seed=train.seed,
             **kwargs,
         )
@@ -265,7 +277,8 @@ class MultiSourceVAE(keras.Model):
             mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
             fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, x[_REMIXED])
             if self.remix_masked:
-                fits += remixing.masked_log_likelihood(remixed, remixed_mixture, x[_REMIXED])
+                scale = remixing.MASKED_SCALE if self.audio is None else self.config.likelihood_scale
+                fits += remixing.masked_log_likelihood(remixed, remixed_mixture, x[_REMIXED], scale)
             fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(
@@ -310,9 +323,17 @@ class MultiSourceVAE(keras.Model):
             raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
         sources = self(mixture, training=False)["sources"]
         seed = tf.stack([self.seed + _REMIX_SEED, self.sampler.step.value])
-        scores = replica_noise(tf.shape(mixture)[0], (self.config.num_sources,), seed)
-        sources = remixing.exchange(sources, scores)
-        remixed = tf.clip_by_value(tf.reduce_sum(sources, axis=1), 0.0, 1.0)
+        batch, num_sources = tf.shape(mixture)[0], self.config.num_sources
+        if self.audio is not None:
+            sources = remixing.source_magnitudes(sources, mixture, self.audio)
+        if self.remix_silence:
+            sources = remixing.silence_faint(sources, self.remix_silence)
+        sources = remixing.exchange(sources, replica_noise(batch, (num_sources,), seed))
+        if self.audio is None:
+            remixed = remixing.mix_images(sources)
+        else:
+            noise = replica_noise(batch, (num_sources - 1, *self.config.input_shape), seed + _PHASE_SEED)
+            remixed, sources = remixing.mix_sound(sources, noise, self.audio)
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])
         return {"mixture": both, _REMIXED: sources}
@@ -377,9 +398,18 @@ class MultiSourceVAE(keras.Model):
             "kl_weight": self.initial_kl_weight,
             "elbo_kl_weight": self.elbo_kl_weight,
             "remix_weight": self.remix_weight,
+            "remix_silence": self.remix_silence,
+            "audio": None if self.audio is None else self.audio.to_dict(),
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MultiSourceVAE":
-        return cls(**{**config, "config": ModelConfig.from_dict(config["config"])})
+        audio = config.get("audio")  # missing in models of before it was there
+        return cls(
+            **{
+                **config,
+                "config": ModelConfig.from_dict(config["config"]),
+                "audio": None if audio is None else AudioConfig.from_dict(audio),
+            }
+        )

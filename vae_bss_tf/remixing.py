@@ -6,10 +6,13 @@ Kumar 2022), here beside the ELBO and with the model itself as its teacher.
 """
 
 import itertools
+import math
 
+import keras
 import tensorflow as tf
 
-from vae_bss_tf import distributions
+from vae_bss_tf import distributions, spectrogram
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.masking import ratio_mask
 
 MASKED_SCALE = 0.2
@@ -38,6 +41,73 @@ def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.reshape(exchanged, [-1, *ordered.shape[1:]])
 
 
+def silence_faint(sources: tf.Tensor, share: float) -> tf.Tensor:
+    """Takes faint sources for silence: what a spare output of the model is left with.
+
+    Args:
+        sources: float32 `[batch, num_sources, *shape]`.
+        share: In [0, 1): of the energy of all sources of a mixture, what a source needs to be kept.
+
+    Returns:
+        float32 of the same shape, faint sources zero.
+    """
+    energy = tf.reduce_sum(tf.square(sources), axis=range(2, len(sources.shape)), keepdims=True)
+    kept = energy >= share * tf.reduce_sum(energy, axis=1, keepdims=True)
+    return tf.where(kept, sources, 0.0)
+
+
+def mix_images(sources: tf.Tensor) -> tf.Tensor:
+    """Mixes sources of images.
+
+    Args:
+        sources: float32 `[batch, num_sources, height, width]`, in [0, 1].
+
+    Returns:
+        Their sum, clipped to [0, 1]: float32 `[batch, height, width]`.
+    """
+    return tf.clip_by_value(tf.reduce_sum(sources, axis=1), 0.0, 1.0)
+
+
+def source_magnitudes(sources: tf.Tensor, mixture: tf.Tensor, audio: AudioConfig) -> tf.Tensor:
+    """Magnitudes of sources of sound as the mask on the mixture's STFT gives them.
+
+    Args:
+        sources: float32 `[batch, num_sources, frames, bins]`, compressed, in [0, 1].
+        mixture: float32 `[batch, frames, bins]`, compressed, in [0, 1].
+        audio: The spectrogram's settings.
+
+    Returns:
+        float32 `[batch, num_sources, frames, bins]`; their sum is the mixture's magnitude.
+    """
+    magnitudes = spectrogram.expand(sources, audio, keras.ops)
+    return ratio_mask(magnitudes, spectrogram.expand(mixture, audio, keras.ops))
+
+
+def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes sources of sound: their STFTs add, each at a random phase in each frame and bin.
+
+    The phases of independent sources are independent too. That a source's own go on from one frame to the next is
+    lost.
+
+    Args:
+        magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0.
+        noise: float32, as `magnitudes` but one source fewer, standard normal. Times 2 pi and modulo 2 pi it is uniform
+            to 1e-8.
+        audio: The spectrogram's settings.
+
+    Returns:
+        The mixture, float32 `[batch, frames, bins]`, scaled to a largest value of 1 and compressed, as a model sees it;
+        and the sources on the same scale, compressed, and at most 1.
+    """
+    phases = 2 * math.pi * noise
+    real = magnitudes[:, 0] + tf.reduce_sum(magnitudes[:, 1:] * tf.cos(phases), axis=1)
+    imaginary = tf.reduce_sum(magnitudes[:, 1:] * tf.sin(phases), axis=1)
+    mixture = tf.sqrt(tf.square(real) + tf.square(imaginary))
+    scale = tf.maximum(tf.reduce_max(mixture, axis=(1, 2), keepdims=True), spectrogram.SILENCE)
+    sources = tf.minimum(magnitudes / scale[:, tf.newaxis], 1.0)
+    return spectrogram.compress(mixture / scale, audio, keras.ops), spectrogram.compress(sources, audio, keras.ops)
+
+
 def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
     """Log likelihood of each of the known sources under each of a model's estimates.
 
@@ -57,22 +127,25 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
     return tf.stack(of_estimates, axis=1)
 
 
-def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
+def masked_log_likelihood(
+    estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor, scale: float = MASKED_SCALE
+) -> tf.Tensor:
     """Log likelihood of each of the known sources under each of a model's masked estimates (VAEM).
 
-    They are what is used in the end. The distribution is a Normal of standard deviation `MASKED_SCALE`, whose logarithm
-    is the squared error that PSNR and SI-SDR judge by.
+    They are what is used in the end. The distribution is a Normal, whose logarithm is the squared error that PSNR and
+    SI-SDR judge by.
 
     Args:
         estimates: float32 `[batch, num_sources, height, width]`, >= 0.
         mixture: float32 `[batch, height, width]`, what the estimates are of.
         sources: float32 `[batch, num_sources, height, width]`.
+        scale: The standard deviation; > 0.
 
     Returns:
         As `log_likelihood`.
     """
     masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
-    return log_likelihood("normal", MASKED_SCALE, masked, sources)
+    return log_likelihood("normal", scale, masked, sources)
 
 
 def best_order(log_likelihoods: tf.Tensor) -> tf.Tensor:

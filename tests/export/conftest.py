@@ -29,16 +29,20 @@ def run(tiny_preset, tmp_path_factory):
             hidden_units=(48, 32),
             convolutions=(8,),
             encoder_units=(32,),
+            corrector_convolutions=(6,),
+            corrector_units=(16,),
         ),
         tiny_preset.data,
         tiny_preset.train,
     )
     run = Run.create(tmp_path_factory.mktemp("runs") / "digits", preset, "vae")
     keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(preset.model, kl_weight=0.5)
+    model = MultiSourceVAE(preset.model, kl_weight=0.5, remix_weight=1.0)
     model.compile(optimizer=keras.optimizers.Adam(2e-3))
     mixtures = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=64, seed=0)
     model.fit(mixtures, steps_per_epoch=300, verbose=0)
+    model.remixing, model.remix_masked = True, True  # the corrector learns
+    model.fit(mixtures, steps_per_epoch=50, verbose=0)
     model.save(run.path / "model.keras")
     return run
 

@@ -10,7 +10,7 @@ import scipy.stats
 import tensorflow as tf
 
 from training.callbacks import BestModel, EarlyStopping, Remixing
-from vae_bss_tf import MultiSourceVAE, distributions, remixing
+from vae_bss_tf import MultiSourceVAE, distributions, remixing, spectrogram
 from vae_bss_tf.config import ConfigError, ModelConfig, Preset, TrainConfig, get_preset
 
 CONFIG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(24, 16))
@@ -59,6 +59,82 @@ def test_the_masked_likelihood_has_a_gradient_where_all_estimates_vanish() -> No
         tape.watch(logits)
         fit = remixing.masked_log_likelihood(tf.sigmoid(logits), tf.fill([2, 8, 8], 0.5), tf.fill([2, 2, 8, 8], 0.25))
     assert np.isfinite(tape.gradient(fit, logits)).all()
+
+
+def test_faint_sources_are_taken_for_silence() -> None:
+    sources = np.ones((2, 3, 4, 4), np.float32) * np.sqrt([[0.9, 0.08, 0.02], [0.4, 0.3, 0.3]])[..., None, None]
+    silenced = remixing.silence_faint(tf.constant(sources, tf.float32), 0.05).numpy()
+    np.testing.assert_array_equal(silenced[0, 2], 0.0)
+    silenced[0, 2] = sources[0, 2]
+    np.testing.assert_array_equal(silenced, sources.astype(np.float32))
+
+
+AUDIO = get_preset("notes").audio
+assert AUDIO is not None
+
+
+def test_magnitudes_of_separated_sound_are_those_of_the_mask_on_the_mixture() -> None:
+    rng = np.random.default_rng(6)
+    estimates = rng.uniform(size=(2, 3, 32, 256)).astype(np.float32)
+    mixture = rng.uniform(size=(2, 32, 256)).astype(np.float32)
+    sources = mixture[:, None] * estimates / estimates.sum(1, keepdims=True)
+    pooled = spectrogram.source_masks(sources, AUDIO)[:, :, :: AUDIO.frame_pooling, : AUDIO.num_bins]
+    expected = pooled * spectrogram.expand(mixture, AUDIO)[:, None]
+    np.testing.assert_allclose(remixing.source_magnitudes(sources, mixture, AUDIO), expected, atol=1e-5)
+
+
+def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
+    """With independent phases the mean power of a sum is the sum of the powers; its range is that of the phasors."""
+    rng = np.random.default_rng(7)
+    magnitudes = np.broadcast_to(np.float32([0.5, 0.3, 0.2])[:, None, None], (4, 3, 64, 256)).copy()
+    noise = rng.normal(size=(4, 2, 64, 256)).astype(np.float32)
+    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, AUDIO))
+    assert mixture.max() == pytest.approx(1.0)
+    scale = magnitudes[:, 0] / spectrogram.expand(sources, AUDIO)[:, 0]
+    power = np.square(spectrogram.expand(mixture, AUDIO) * scale)
+    assert power.mean() == pytest.approx(0.25 + 0.09 + 0.04, rel=0.01)
+    assert power.min() < 1e-3
+    assert np.sqrt(power.max()) == pytest.approx(1.0, abs=1e-3)
+    # A uniform phase: the share of each quarter of the circle between the first source and the second.
+    pair = remixing.mix_sound(magnitudes[:, :2], noise[:, :1], AUDIO)[0].numpy()
+    cosine = (np.square(spectrogram.expand(pair, AUDIO) * 0.8) - 0.34) / 0.3
+    np.testing.assert_allclose(
+        np.quantile(cosine, [0.25, 0.5, 0.75]), np.cos(np.pi * np.array([0.75, 0.5, 0.25])), atol=0.02
+    )
+
+    alone = rng.uniform(0.1, 1.0, size=(2, 1, 32, 256)).astype(np.float32)
+    mixture, sources = (
+        part.numpy() for part in remixing.mix_sound(alone, np.zeros((2, 0, 32, 256), np.float32), AUDIO)
+    )
+    np.testing.assert_allclose(mixture, sources[:, 0], rtol=1e-5)
+    silent = remixing.mix_sound(0 * alone, np.zeros((2, 0, 32, 256), np.float32), AUDIO)
+    assert not np.any(silent[0])
+    assert not np.any(silent[1])
+
+
+def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
+    keras.utils.set_random_seed(0)
+    config = ModelConfig((32, 256), 2, 4, (8, 8, 12), network="conv", likelihood="normal", likelihood_scale=0.1)
+    model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO, seed=1)
+    mixture = np.random.default_rng(8).uniform(size=(4, 32, 256)).astype(np.float32)
+    inputs = model._with_remixed({"mixture": mixture})
+    remixed, sources = inputs["mixture"].numpy()[1::2], inputs["remixed_sources"].numpy()
+    np.testing.assert_array_equal(inputs["mixture"][::2], mixture)
+    np.testing.assert_allclose(remixed.max((1, 2)), 1.0, rtol=1e-6)
+    loud, quiet = np.sort(spectrogram.expand(sources, AUDIO), axis=1)[:, ::-1].swapaxes(0, 1)
+    magnitude = spectrogram.expand(remixed, AUDIO)
+    inside = loud < 1  # a louder one was cut
+    assert np.all((magnitude <= loud + quiet + 1e-4)[inside])
+    assert np.all((magnitude >= loud - quiet - 1e-4)[inside])
+    model.remixing, model.remix_masked = True, True
+    outputs = model(inputs, training=False)
+    second = outputs["estimates"][1::2]
+    kl = model._kl(outputs["latent_mean"], outputs["latent_log_variance"])[1::2]
+    fits = remixing.log_likelihood("normal", 0.1, second, sources)
+    fits += remixing.masked_log_likelihood(second, remixed, sources, 0.1)
+    plain = model.compute_loss(x=mixture, y_pred={name: value[::2] for name, value in outputs.items()})
+    expected = plain + tf.reduce_mean(kl - remixing.best_order(fits))
+    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), expected, rtol=1e-5)
 
 
 def test_the_loss_adds_that_of_the_remixed_mixtures() -> None:

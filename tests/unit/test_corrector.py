@@ -1,0 +1,134 @@
+"""The second look at a mixture: what it sees, when it learns, and that files keep it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training import fit
+from vae_bss_tf import MultiSourceVAE
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig, get_preset
+from vae_bss_tf.corrector import LatentCorrector
+from vae_bss_tf.errors import ConfigError
+
+CONFIG = ModelConfig((8, 8), latent_dim=4, hidden_units=(24, 16), corrector_convolutions=(4,), corrector_units=(12,))
+SOUND = CONFIG.replace(network="conv", hidden_units=(8, 12, 10), corrector_convolutions=(6, 5))
+
+
+def randomised(layer: keras.Layer) -> None:
+    """Gives every weight a value; at the start the head is zero."""
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.uniform(0.1, 0.5, weight.shape) for weight in layer.get_weights()])
+
+
+@pytest.fixture
+def mixtures() -> np.ndarray:
+    return np.random.default_rng(1).uniform(size=(6, 8, 8)).astype(np.float32)
+
+
+def test_it_sees_estimate_masked_and_rest_of_each_source(mixtures: np.ndarray) -> None:
+    """With one linear layer in effect, its output is that of the three views and the mean by hand."""
+    corrector = LatentCorrector(2, (), (5,))
+    corrector.build((None, 8, 8))
+    randomised(corrector)
+    rng = np.random.default_rng(2)
+    estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
+    mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
+    masked = mixtures[:, None] * estimates / estimates.sum(1, keepdims=True)
+    views = np.stack([estimates, masked, mixtures[:, None] - masked], axis=-1).reshape(6, 3, -1)
+    block = corrector.blocks[0]
+    hidden = np.concatenate([views, mean], -1) @ block.dense.kernel.numpy() + block.dense.bias.numpy()
+    norm = block.normalization
+    scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-5)
+    hidden = np.maximum((hidden - norm.moving_mean.numpy()) * scale + norm.beta.numpy(), 0)
+    moments = hidden @ corrector.head.kernel.numpy() + corrector.head.bias.numpy()
+    mean_change, log_variance_change = corrector(mixtures, estimates, mean)
+    np.testing.assert_allclose(mean_change, moments[..., :2], rtol=1e-4)
+    np.testing.assert_allclose(log_variance_change, moments[..., 2:], rtol=1e-4)
+
+
+@pytest.mark.parametrize("over_frames", [False, True])
+def test_sources_in_another_order_are_corrected_alike(mixtures: np.ndarray, over_frames: bool) -> None:
+    corrector = LatentCorrector(2, (4, 3), (5,), over_frames)
+    corrector.build((None, 8, 8))
+    randomised(corrector)
+    rng = np.random.default_rng(3)
+    estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
+    mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
+    order = [2, 0, 1]
+    for straight, turned in zip(
+        corrector(mixtures, estimates, mean), corrector(mixtures, estimates[:, order], mean[:, order]), strict=True
+    ):
+        assert np.ptp(straight) > 0.1
+        np.testing.assert_allclose(tf.gather(straight, order, axis=1), turned, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SOUND])
+def test_it_learns_while_remixed_sources_are_judged_masked_and_not_before(
+    config: ModelConfig, mixtures: np.ndarray
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = MultiSourceVAE(config, remix_weight=1.0, kl_weight=0.1)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.remixing = True
+    start = [weight.copy() for weight in model.corrector.get_weights()]
+    model.fit(mixtures, batch_size=6, epochs=2, verbose=0)
+    for weight, was in zip(model.corrector.get_weights(), start, strict=True):
+        np.testing.assert_array_equal(weight, was)
+    encoded = [np.asarray(part) for part in model.encoder(mixtures)]
+    for corrected, own in zip(model.encode(mixtures), encoded, strict=True):
+        np.testing.assert_array_equal(corrected, own)
+
+    model.remix_masked = True
+    model.fit(mixtures, batch_size=6, epochs=4, verbose=0)
+    corrected, own = model.encode(mixtures)[0], model.encoder(mixtures)[0]
+    assert np.abs(corrected - own).max() > 1e-3
+    change = model.corrector(mixtures, model.decode(own), own)[0]
+    np.testing.assert_allclose(corrected, own + change, atol=1e-6)
+
+
+def test_it_does_not_shape_the_estimates_that_it_sees(mixtures: np.ndarray) -> None:
+    model = MultiSourceVAE(CONFIG)
+    randomised(model.corrector)
+    with tf.GradientTape() as tape:
+        mean = model.encode(tf.constant(mixtures))[0]
+    assert all(gradient is None for gradient in tape.gradient(mean, model.decoder.trainable_variables))
+
+
+def test_a_saved_model_keeps_it(mixtures: np.ndarray, tmp_path: Path) -> None:
+    model = MultiSourceVAE(CONFIG)
+    randomised(model.corrector)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.separate(mixtures), model.separate(mixtures))
+    assert np.abs(model.encode(mixtures)[0] - model.encoder(mixtures)[0]).max() > 1e-3
+
+
+def test_a_training_that_never_masks_leaves_it_out() -> None:
+    train = TrainConfig(epochs=2, remix_weight=1.0, remix_mask_start=0.5)
+    for changes, system, kept in (
+        ({}, "vae", True),
+        ({"remix_mask_start": 1.0}, "vae", False),
+        ({"remix_weight": 0.0}, "vae", False),
+        ({}, "ae", False),
+        ({}, "glo", False),
+    ):
+        preset = fit._complete(Preset(CONFIG, DataConfig("digits"), train.replace(**changes)), system)
+        assert bool(preset.model.corrector_units) == bool(preset.model.corrector_convolutions) == kept
+
+
+def test_convolutions_alone_are_refused() -> None:
+    with pytest.raises(ConfigError, match="corrector_convolutions"):
+        CONFIG.replace(corrector_units=())
+    with pytest.raises(ConfigError, match="corrector_units"):
+        CONFIG.replace(corrector_units=(0,))
+
+
+def test_the_presets_have_one() -> None:
+    for name in ("mnist", "mnist-k3", "notes"):
+        preset = get_preset(name)
+        assert fit._complete(preset, "vae").model.corrector_units
+        assert (preset.audio is None) == (name != "notes")
+    assert MultiSourceVAE.from_preset("notes").audio == AudioConfig.from_dict(get_preset("notes").to_dict()["audio"])
