@@ -126,7 +126,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
     if model.corrector_units:
-        units += f", a corrector of {_listed(model.corrector_convolutions + model.corrector_units)} channels and units"
+        convolutions = f"{_listed(model.corrector_convolutions)} channels and " if model.corrector_convolutions else ""
+        units += f", a corrector of {convolutions}{_listed(model.corrector_units)} units"
     remixed = ""
     if train.remix_weight:
         remixed = f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"

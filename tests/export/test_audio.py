@@ -26,11 +26,21 @@ AUDIO = AudioConfig(
 
 @pytest.fixture(scope="module")
 def audio_run(tmp_path_factory):
-    config = ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=4, hidden_units=(24, 24, 16), network="conv")
+    config = ModelConfig(
+        input_shape=AUDIO.feature_shape,
+        latent_dim=4,
+        hidden_units=(24, 24, 16),
+        network="conv",
+        corrector_convolutions=(12, 10),
+        corrector_units=(16,),
+    )
     preset = Preset(config, DataConfig("tones"), TrainConfig(), AUDIO)
     run = Run.create(tmp_path_factory.mktemp("runs") / "tones", preset, "vae")
     keras.utils.set_random_seed(1)
-    MultiSourceVAE(config).save(run.path / "model.keras")
+    model = MultiSourceVAE(config)
+    head = model.corrector.head.kernel  # zero at the start
+    head.assign(np.random.default_rng(2).normal(scale=0.2, size=head.shape))
+    model.save(run.path / "model.keras")
     return run
 
 
