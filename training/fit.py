@@ -152,7 +152,7 @@ def train(
         backup.EpochBackup(run.path / "backup", preset.config_hash(), seconds_before),
     ]
     # A corrector has no gradient before remixed sources are judged masked.
-    warnings.filterwarnings("ignore", "Gradients do not exist for variables .*corrector")
+    warnings.filterwarnings("ignore", r"Gradients do not exist for variables \['[^']*corrector/")
     started = time.perf_counter()
     model.fit(
         preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
@@ -179,7 +179,7 @@ def _complete(preset: Preset, system: str) -> Preset:
         preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
     if system != "vae":
         preset = dataclasses.replace(preset, train=preset.train.replace(remix_weight=0.0))
-    if preset.train.remix_weight == 0 or preset.train.remix_mask_start == 1:  # nothing for a corrector to learn from
+    if preset.train.remix_mask_epoch == preset.train.epochs:  # there is nothing for a corrector to learn from
         preset = dataclasses.replace(preset, model=preset.model.replace(corrector_convolutions=(), corrector_units=()))
     if preset.model.num_sources < preset.data.max_mixed:
         print(

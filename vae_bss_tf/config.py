@@ -118,7 +118,8 @@ class ModelConfig(_Config):
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
         likelihood: Likelihood of a pixel given the sum of sources: "laplace", "normal" or "bernoulli".
-        likelihood_scale: Scale b of the Laplace, standard deviation of the Normal; > 0, unused for Bernoulli.
+        likelihood_scale: Scale b of the Laplace, standard deviation of the Normal; > 0, unused for Bernoulli. For
+            sound, masked remixed sources are judged by it too, as a standard deviation.
     """
 
     input_shape: tuple[int, ...] = (28, 28)
@@ -225,7 +226,8 @@ class TrainConfig(_Config):
         remix_mask_start: Share of the training, from `remix_start` to 1, after which remixed sources are judged masked
             too. Before the sources are good it does harm: the mask hides estimates that are far from any digit. The
             best validation ELBO is sought anew from there on.
-        remix_mask_learning_rate: Learning rate from which the cosine starts anew there; 0 goes on with the first one.
+        remix_mask_learning_rate: Learning rate, at most `learning_rate`, from which "cosine" starts anew there; 0 goes
+            on with the first one.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
@@ -273,12 +275,6 @@ class TrainConfig(_Config):
         for name in ("remix_weight", "remix_mask_learning_rate"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _check(0 <= self.remix_silence < 1, "remix_silence", self.remix_silence, "in [0, 1)")
-        _check(
-            self.remix_mask_learning_rate == 0 or self.learning_rate_schedule == "cosine",
-            "remix_mask_learning_rate",
-            self.remix_mask_learning_rate,
-            'of a "cosine" schedule; 0 for any other',
-        )
         _check(
             self.remix_weight == 0 or self.batch_size % 2 == 0,
             "batch_size",

@@ -18,16 +18,17 @@ class LatentCorrector(keras.layers.Layer):
 
     For each source it sees the estimate, what the mask makes of it, and what it leaves of the mixture to the others.
     It is iterative amortised inference (Marino, Yue, Mandt, ICML 2018) with one iteration, and with the estimates
-    themselves in place of gradients. At the start it corrects nothing.
+    themselves in place of gradients. Before it is trained it changes nothing.
 
     Call arguments:
         mixture: float32 `[batch, height, width]`.
         estimates: float32 `[batch, num_sources, height, width]`, what the decoder gives for `mean`.
         mean: float32 `[batch, num_sources, latent_dim]`, of the posteriors so far.
+        log_variance: float32 `[batch, num_sources, latent_dim]`, of the same.
         training: Whether batch normalisation uses the batch's own moments.
 
     Returns:
-        What to add to the mean and to the log variance, each float32 `[batch, num_sources, latent_dim]`.
+        Mean and log variance of the corrected posteriors, each float32 `[batch, num_sources, latent_dim]`.
 
     Args:
         latent_dim: Dimensions of one source's latent; at least 1.
@@ -45,7 +46,8 @@ class LatentCorrector(keras.layers.Layer):
         over_frames: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The mask needs the range of float32, and what is corrected must not be rounded.
+        super().__init__(autocast=False, **kwargs)
         self.latent_dim = latent_dim
         self.convolutions = tuple(convolutions)
         self.hidden_units = tuple(hidden_units)
@@ -83,6 +85,7 @@ class LatentCorrector(keras.layers.Layer):
         mixture: keras.KerasTensor,
         estimates: keras.KerasTensor,
         mean: keras.KerasTensor,
+        log_variance: keras.KerasTensor,
         training: bool = False,
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         num_sources, height, width = estimates.shape[1:]
@@ -96,8 +99,13 @@ class LatentCorrector(keras.layers.Layer):
         hidden = keras.ops.concatenate([self.flatten(hidden), latents], axis=-1)
         for block in self.blocks:
             hidden = block(hidden, training=training)
-        moments = keras.ops.reshape(self.head(hidden), (-1, num_sources, 2, self.latent_dim))
+        changes = keras.ops.reshape(self.head(hidden), (-1, num_sources, 2, self.latent_dim))
+        # Added before they are parted: what the decoder reads is then the output of a slice, which int8 files need.
+        moments = keras.ops.stack([mean, log_variance], axis=2) + changes
         return moments[:, :, 0], moments[:, :, 1]
+
+    def compute_output_shape(self, mixture_shape: tuple[int | None, ...], *shapes: Any) -> tuple[Any, Any]:
+        return shapes[1], shapes[2]
 
     def get_config(self) -> dict[str, Any]:
         return {

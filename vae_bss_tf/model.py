@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+import vae_bss_tf.learning_rates  # noqa: F401  (registers what a compiled model's file may hold)
 from vae_bss_tf import distributions, remixing
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import AudioConfig, ModelConfig, TrainConfig, get_preset
@@ -57,6 +58,9 @@ def _corrector(config: ModelConfig, policy: keras.DTypePolicy) -> LatentCorrecto
 @keras.saving.register_keras_serializable(PACKAGE)
 class MultiSourceVAE(keras.Model):
     """One encoder emits K latents, one shared decoder turns each into a source; their sum is the mixture.
+
+    Where the configuration has a corrector, it compares these sources with the mixture and corrects the latents, and
+    the decoder turns them into sources once more. All of it is one pass without gradients.
 
     Trained on mixtures alone: `fit` takes a data set of `{"mixture": ...}` and nothing else. The loss is the
     negative ELBO per mixture with the KL term weighted by beta,
@@ -210,7 +214,8 @@ class MultiSourceVAE(keras.Model):
 
         Args:
             mixture: float32 `[batch, *input_shape]` in [0, 1].
-            training: Whether batch normalisation uses the batch's own moments.
+            training: Whether batch normalisation uses the batch's own moments. True leaves the corrector out unless
+                `remix_masked`.
 
         Returns:
             Mean and log variance, each float32 `[batch, num_sources, latent_dim]`.
@@ -220,8 +225,7 @@ class MultiSourceVAE(keras.Model):
         if self.corrector is None or (training and not self.remix_masked):
             return mean, log_variance
         estimates = keras.ops.stop_gradient(self.decode(mean, training=training))
-        mean_change, log_variance_change = self.corrector(mixture, estimates, mean, training=training)
-        return mean + mean_change, log_variance + log_variance_change
+        return self.corrector(mixture, estimates, mean, log_variance, training=training)
 
     def decode(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Source estimates from latents, each source on its own.
@@ -342,8 +346,8 @@ class MultiSourceVAE(keras.Model):
     def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         """Separates mixtures after improving their latents by gradient descent, from the posterior mean.
 
-        The objective is `-ln p(x|Z) - w ln p(Z)` with w the KL weight of the reported `elbo`: what the encoder was
-        trained to do for all mixtures at once is done for each alone.
+        The objective is `-ln p(x|Z) - w ln p(Z)` with w the KL weight of the reported `elbo`: what the ELBO taught the
+        encoder to do for all mixtures at once is done for each alone.
 
         Args:
             mixture: float32 `[batch, *input_shape]` in [0, 1].
@@ -369,8 +373,8 @@ class MultiSourceVAE(keras.Model):
         Args:
             mixtures: `[*input_shape]` or `[num_mixtures, *input_shape]`, finite, in [0, 1].
             batch_size: Mixtures a call; at least 1.
-            refine: Gradient steps that improve the latents of each mixture first (see `refine`); 100 are about
-                200 times the work of none.
+            refine: Gradient steps that improve the latents of each mixture first (see `refine`); each costs about three
+                passes of the decoder.
 
         Returns:
             float32 `[num_sources, *input_shape]` or `[num_mixtures, num_sources, *input_shape]`; the sources

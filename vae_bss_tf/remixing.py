@@ -87,7 +87,7 @@ def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> tu
     """Mixes sources of sound: their STFTs add, each at a random phase in each frame and bin.
 
     The phases of independent sources are independent too. That a source's own go on from one frame to the next is
-    lost.
+    lost, and pooled frames share one phase, so that their interference is deeper than in a mixture's.
 
     Args:
         magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0.

@@ -71,9 +71,10 @@ def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tm
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     # Remixing begins with the third epoch, its masked part with the fourth: the kill comes after both.
-    remixing = ["remix_weight=1", "remix_start=0.15", "remix_mask_start=0.2"]
+    remixing = ["remix_weight=1", "remix_start=0.15", "remix_mask_start=0.2", "remix_mask_learning_rate=5e-4"]
+    changes = ["model.corrector_units=[8]", "train.remix_silence=0.05", *(f"train.{setting}" for setting in remixing)]
     settings = [*TINY, "--epochs", "12", "--early-stopping", "11"]
-    settings += [word for setting in remixing for word in ("--set", f"train.{setting}")]
+    settings += [word for change in changes for word in ("--set", change)]
     command = [sys.executable, "-m", "training.fit", *settings, "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.DEVNULL)

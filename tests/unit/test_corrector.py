@@ -1,5 +1,7 @@
 """The second look at a mixture: what it sees, when it learns, and that files keep it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -12,6 +14,7 @@ from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig, get_preset
 from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.learning_rates import CosineRestart
 
 CONFIG = ModelConfig((8, 8), latent_dim=4, hidden_units=(24, 16), corrector_convolutions=(4,), corrector_units=(12,))
 SOUND = CONFIG.replace(network="conv", hidden_units=(8, 12, 10), corrector_convolutions=(6, 5))
@@ -44,9 +47,9 @@ def test_it_sees_estimate_masked_and_rest_of_each_source(mixtures: np.ndarray) -
     scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-5)
     hidden = np.maximum((hidden - norm.moving_mean.numpy()) * scale + norm.beta.numpy(), 0)
     moments = hidden @ corrector.head.kernel.numpy() + corrector.head.bias.numpy()
-    mean_change, log_variance_change = corrector(mixtures, estimates, mean)
-    np.testing.assert_allclose(mean_change, moments[..., :2], rtol=1e-4)
-    np.testing.assert_allclose(log_variance_change, moments[..., 2:], rtol=1e-4)
+    corrected_mean, corrected_log_variance = corrector(mixtures, estimates, mean, -mean)
+    np.testing.assert_allclose(corrected_mean, mean + moments[..., :2], rtol=1e-4)
+    np.testing.assert_allclose(corrected_log_variance, moments[..., 2:] - mean, rtol=1e-4)
 
 
 @pytest.mark.parametrize("over_frames", [False, True])
@@ -58,11 +61,24 @@ def test_sources_in_another_order_are_corrected_alike(mixtures: np.ndarray, over
     estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
     mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
     order = [2, 0, 1]
+    turned_mean = mean[:, order]
     for straight, turned in zip(
-        corrector(mixtures, estimates, mean), corrector(mixtures, estimates[:, order], mean[:, order]), strict=True
+        corrector(mixtures, estimates, mean, mean),
+        corrector(mixtures, estimates[:, order], turned_mean, turned_mean),
+        strict=True,
     ):
-        assert np.ptp(straight) > 0.1
+        assert np.ptp(straight - mean) > 0.1
         np.testing.assert_allclose(tf.gather(straight, order, axis=1), turned, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_untrained_it_changes_nothing_whatever_the_precision(policy: str) -> None:
+    corrector = LatentCorrector(2, (4,), (5,), dtype=policy)
+    corrector.build((None, 8, 8))
+    mean, log_variance = np.random.default_rng(4).normal(size=(2, 6, 3, 2)).astype(np.float32)
+    mixture, faint = np.full((6, 8, 8), 0.3, np.float32), np.full((6, 3, 8, 8), 1e-12, np.float32)
+    for corrected, was in zip(corrector(mixture, faint, mean, log_variance), (mean, log_variance), strict=True):
+        np.testing.assert_array_equal(corrected, was)
 
 
 @pytest.mark.parametrize("config", [CONFIG, SOUND])
@@ -83,10 +99,11 @@ def test_it_learns_while_remixed_sources_are_judged_masked_and_not_before(
 
     model.remix_masked = True
     model.fit(mixtures, batch_size=6, epochs=4, verbose=0)
-    corrected, own = model.encode(mixtures)[0], model.encoder(mixtures)[0]
-    assert np.abs(corrected - own).max() > 1e-3
-    change = model.corrector(mixtures, model.decode(own), own)[0]
-    np.testing.assert_allclose(corrected, own + change, atol=1e-6)
+    mean, log_variance = model.encoder(mixtures)
+    corrected = model.encode(mixtures)[0]
+    assert np.abs(corrected - mean).max() > 1e-3
+    expected = model.corrector(mixtures, model.decode(mean), mean, log_variance)[0]
+    np.testing.assert_allclose(corrected, expected, atol=1e-6)
 
 
 def test_it_does_not_shape_the_estimates_that_it_sees(mixtures: np.ndarray) -> None:
@@ -111,12 +128,22 @@ def test_a_training_that_never_masks_leaves_it_out() -> None:
     for changes, system, kept in (
         ({}, "vae", True),
         ({"remix_mask_start": 1.0}, "vae", False),
+        ({"remix_mask_start": 0.6}, "vae", False),  # of two epochs, none
         ({"remix_weight": 0.0}, "vae", False),
         ({}, "ae", False),
         ({}, "glo", False),
     ):
         preset = fit._complete(Preset(CONFIG, DataConfig("digits"), train.replace(**changes)), system)
         assert bool(preset.model.corrector_units) == bool(preset.model.corrector_convolutions) == kept
+
+
+def test_a_compiled_model_with_its_schedule_loads_in_another_process(tmp_path: Path) -> None:
+    model = MultiSourceVAE(CONFIG)
+    decay = keras.optimizers.schedules.CosineDecay(1e-3, 10)
+    model.compile(optimizer=keras.optimizers.Adam(CosineRestart(decay, 1e-3, 6, 4)))
+    model.save(tmp_path / "model.keras")
+    code = "from vae_bss_tf import MultiSourceVAE; import keras; keras.models.load_model('model.keras')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_convolutions_alone_are_refused() -> None:

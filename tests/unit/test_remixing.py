@@ -69,6 +69,19 @@ def test_faint_sources_are_taken_for_silence() -> None:
     np.testing.assert_array_equal(silenced, sources.astype(np.float32))
 
 
+def test_a_step_takes_faint_sources_for_silence() -> None:
+    keras.utils.set_random_seed(0)
+    train = TrainConfig(remix_weight=1, remix_silence=0.33)
+    model = MultiSourceVAE.for_training(CONFIG.replace(num_sources=3), train)
+    assert MultiSourceVAE.from_config(model.get_config()).remix_silence == 0.33
+    mixture = np.random.default_rng(9).uniform(size=(16, 8, 8)).astype(np.float32)
+    energy = np.square(model(mixture)["sources"]).sum((2, 3))
+    faint = energy < 0.33 * energy.sum(1, keepdims=True)
+    silent = ~np.any(model._with_remixed({"mixture": mixture})["remixed_sources"], axis=(2, 3))
+    assert 0 < silent.sum() < 48
+    assert silent.sum() == faint.sum()
+
+
 AUDIO = get_preset("notes").audio
 assert AUDIO is not None
 
@@ -135,6 +148,19 @@ def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
     plain = model.compute_loss(x=mixture, y_pred={name: value[::2] for name, value in outputs.items()})
     expected = plain + tf.reduce_mean(kl - remixing.best_order(fits))
     np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_sources", [1, 2])
+def test_remixed_sound_trains_compiled(num_sources: int) -> None:
+    keras.utils.set_random_seed(0)
+    sizes = ((32, 256), num_sources, 4, (8, 8, 12))
+    config = ModelConfig(*sizes, corrector_units=(8,), network="conv", likelihood="normal", likelihood_scale=0.1)
+    model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+    model.remixing, model.remix_masked = True, True
+    mixtures = np.random.default_rng(10).uniform(size=(16, 32, 256)).astype(np.float32)
+    losses = model.fit(mixtures, batch_size=4, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < 0.98 * losses[0]
 
 
 def test_the_loss_adds_that_of_the_remixed_mixtures() -> None:

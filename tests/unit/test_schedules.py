@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from training.schedules import CosineRestart, FlooredExponentialDecay, KLWeightSchedule, learning_rate_schedule
+from training.schedules import KLWeightSchedule, learning_rate_schedule
 from vae_bss_tf.config import TrainConfig
+from vae_bss_tf.learning_rates import CosineRestart, FlooredExponentialDecay
 
 BASE = TrainConfig(epochs=10, mixtures_per_epoch=1000, batch_size=10, steps_per_execution=10, kl_weight=0.5)
 
@@ -74,3 +75,6 @@ def test_the_cosine_starts_anew_where_sources_are_judged_masked():
     again = CosineRestart.from_config(restarted.get_config())
     assert float(again(10)) == course[10]
     assert float(again(700)) == course[700]
+    slow = learning_rate_schedule(BASE.replace(**RESTARTED, learning_rate=1e-4))
+    assert float(slow(600)) == pytest.approx(1e-4)
+    assert learning_rate_schedule(BASE.replace(**RESTARTED, learning_rate_schedule="constant")) == BASE.learning_rate

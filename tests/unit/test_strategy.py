@@ -14,7 +14,8 @@ from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.mixtures import training_mixtures
 
 config = ModelConfig(
-    input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,)
+    input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,),
+    corrector_convolutions=(3,), corrector_units=(6,),
 )
 mirrored = make_strategy("mirrored")
 
