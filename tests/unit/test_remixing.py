@@ -71,12 +71,12 @@ def test_faint_sources_are_taken_for_silence() -> None:
 
 def test_a_step_takes_faint_sources_for_silence() -> None:
     keras.utils.set_random_seed(0)
-    train = TrainConfig(remix_weight=1, remix_silence=0.33)
+    train = TrainConfig(remix_weight=1, remix_silence=1 / 3)
     model = MultiSourceVAE.for_training(CONFIG.replace(num_sources=3), train)
-    assert MultiSourceVAE.from_config(model.get_config()).remix_silence == 0.33
+    assert MultiSourceVAE.from_config(model.get_config()).remix_silence == 1 / 3
     mixture = np.random.default_rng(9).uniform(size=(16, 8, 8)).astype(np.float32)
     energy = np.square(model(mixture)["sources"]).sum((2, 3))
-    faint = energy < 0.33 * energy.sum(1, keepdims=True)
+    faint = energy < 1 / 3 * energy.sum(1, keepdims=True)
     silent = ~np.any(model._with_remixed({"mixture": mixture})["remixed_sources"], axis=(2, 3))
     assert 0 < silent.sum() < 48
     assert silent.sum() == faint.sum()
