@@ -58,8 +58,8 @@ class Remixing(keras.callbacks.Callback):
 class BestModel(keras.callbacks.ModelCheckpoint):
     """Keeps the model of the best validation ELBO; a file appears whole or not at all.
 
-    Judging masked sources makes separation better and the ELBO a little worse, so the models before it do not compete
-    with those after.
+    Judging masked sources makes separation better and the ELBO a little worse: from there on it does not tell which
+    model is the better one, and the last is kept.
 
     Args:
         path: Where the model stands, ending in ".keras".
@@ -71,13 +71,12 @@ class BestModel(keras.callbacks.ModelCheckpoint):
         self.path = path
         self.partial = path.with_name(f".partial-{path.name}")
         self.mask_epoch = mask_epoch
-        competing = past[mask_epoch:] if len(past) > mask_epoch else past
-        best = max(competing, default=None)
+        best = max(past, default=None)
         super().__init__(self.partial, monitor=MONITOR, mode="max", save_best_only=True, initial_value_threshold=best)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        if epoch == self.mask_epoch:
+        if epoch >= self.mask_epoch:
             self.best = -np.inf
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,7 +1,7 @@
 """A run folder: everything about one training, readable without the command that made it.
 
 config.json      settings, seed, system, versions of the libraries
-model.keras      the model of the best validation ELBO of the training's last stage
+model.keras      the last model, or, before remixed sources are judged masked, that of the best validation ELBO
 metrics.json     time, speed and scores
 history.csv      loss, ELBO, likelihood and KL of each epoch
 separation.png   separated held-out mixtures

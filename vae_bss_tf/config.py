@@ -224,8 +224,8 @@ class TrainConfig(_Config):
             before it is remixed: it teaches the outputs that a mixture does not need to stay silent.
         remix_start: Share of the training, in [0, 1], after which remixing begins: once the sources have parted.
         remix_mask_start: Share of the training, from `remix_start` to 1, after which remixed sources are judged masked
-            too. Before the sources are good it does harm: the mask hides estimates that are far from any digit. The
-            best validation ELBO is sought anew from there on.
+            too. Before the sources are good it does harm: the mask hides estimates that are far from any digit. From
+            there on the last model is kept, before it that of the best validation ELBO.
         remix_mask_learning_rate: Learning rate, at most `learning_rate`, from which "cosine" starts anew there; 0 goes
             on with the first one.
         validation_mixtures: Fixed held-out mixtures that the ELBO is measured on after each epoch.
