@@ -10,6 +10,7 @@ from vae_bss_tf.layers import PACKAGE, DenseBlock, ImageConvolutionBlock
 from vae_bss_tf.masking import ratio_mask
 
 _VIEWS = 3
+_MASK_FLOOR = 1e-3  # added to the estimates: what nothing stands behind is shared equally, not by rounding errors
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -89,7 +90,7 @@ class LatentCorrector(keras.layers.Layer):
         training: bool = False,
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         num_sources, height, width = estimates.shape[1:]
-        masked = ratio_mask(estimates, mixture)
+        masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
         views = [estimates, masked, keras.ops.expand_dims(mixture, 1) - masked]
         views = [keras.ops.cast(keras.ops.reshape(view, (-1, height, width)), self.compute_dtype) for view in views]
         hidden = keras.ops.concatenate(views, axis=-1) if self.over_frames else keras.ops.stack(views, axis=-1)

@@ -39,7 +39,8 @@ def test_it_sees_estimate_masked_and_rest_of_each_source(mixtures: np.ndarray) -
     rng = np.random.default_rng(2)
     estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
     mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
-    masked = mixtures[:, None] * estimates / estimates.sum(1, keepdims=True)
+    floored = estimates + 1e-3
+    masked = mixtures[:, None] * floored / floored.sum(1, keepdims=True)
     views = np.stack([estimates, masked, mixtures[:, None] - masked], axis=-1).reshape(6, 3, -1)
     block = corrector.blocks[0]
     hidden = np.concatenate([views, mean], -1) @ block.dense.kernel.numpy() + block.dense.bias.numpy()
