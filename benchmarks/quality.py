@@ -30,11 +30,6 @@ from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
 
 _CONVOLUTIONS = {"model.convolutions": (24, 48), "model.encoder_units": (400, 300)}
-_UNCORRECTED = {
-    "model.corrector_convolutions": (),
-    "model.corrector_units": (),
-    "train.remix_mask_learning_rate": 0.0,
-}
 _SHORT = {"train.epochs": 12}
 
 # Each study: the preset, and what differs from it.
@@ -49,14 +44,14 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense-kl-constant-12": ("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
     "conv-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
     "conv-kl-0.25-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
-    "mnist-unmasked-12": ("mnist", {**_SHORT, **_UNCORRECTED, "train.remix_mask_start": 1.0}),
-    "mnist-masked-0.3-12": ("mnist", {**_SHORT, **_UNCORRECTED, "train.remix_mask_start": 0.3}),
-    "mnist-uncorrected-12": ("mnist", {**_SHORT, **_UNCORRECTED}),
+    "mnist-unmasked-12": ("mnist", {**_SHORT, "train.remix_mask_start": 1.0}),
+    "mnist-masked-0.3-12": ("mnist", {**_SHORT, "train.remix_mask_start": 0.3}),
     "mnist-12": ("mnist", _SHORT),
     "mnist-26": ("mnist", {"train.epochs": 26}),
-    "mnist-unmasked-90": ("mnist", {**_UNCORRECTED, "train.remix_mask_start": 1.0}),
-    "mnist-uncorrected-90": ("mnist", _UNCORRECTED),
+    "mnist-unmasked-90": ("mnist", {"train.remix_mask_start": 1.0}),
     "mnist-90": ("mnist", {}),
+    "mnist-corrected-4": ("mnist-corrected", {"train.epochs": 4}),
+    "mnist-corrected-90": ("mnist-corrected", {}),
     "mnist-k3": ("mnist-k3", {}),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}

@@ -155,7 +155,7 @@ def test_convolutions_alone_are_refused() -> None:
 
 
 def test_the_presets_have_one() -> None:
-    for name in ("mnist", "notes"):
+    for name in ("mnist-corrected", "notes"):
         preset = get_preset(name)
         assert fit._complete(preset, "vae").model.corrector_units
         assert (preset.audio is None) == (name != "notes")
