@@ -480,18 +480,10 @@ _TONES_TRAINING = TrainConfig(
     steps_per_execution=16,
 )
 # Some thousand recordings are few: heard at five pitches they bear a wider network, and notes of a pitch that no
-# recording of the instrument has are separated as well as those it was trained on. Remixing and a corrector as for
-# images.
+# recording of the instrument has are separated as well as those it was trained on.
 _NOTES_AUDIO = _TONES_AUDIO.replace(pitch_shifts=(-2, -1, 0, 1, 2))
-_NOTES_MODEL = _TONES_MODEL.replace(
-    latent_dim=12,
-    hidden_units=(192, 192, 192, 192, 384, 256),
-    corrector_convolutions=(64, 128, 128),
-    corrector_units=(256,),
-)
-_NOTES_TRAINING = _TONES_TRAINING.replace(
-    epochs=60, remix_weight=1.0, remix_mask_start=0.6, remix_mask_learning_rate=5e-4
-)
+_NOTES_MODEL = _TONES_MODEL.replace(latent_dim=12, hidden_units=(192, 192, 192, 192, 384, 256))
+_NOTES_TRAINING = _TONES_TRAINING.replace(epochs=60)
 
 PRESETS: dict[str, Preset] = {
     # The paper's image network and published settings, unchanged.
