@@ -101,7 +101,8 @@ def training_command(run: Run) -> str:
     name = min(alike, key=lambda name: len(alike[name]))
     system = [] if run.system == "vae" else ["--system", run.system]
     changes = [word for setting in alike[name] for word in ("--set", setting)]
-    return shlex.join(["python", "-m", "training.fit", "--preset", name, *system, *changes])
+    init = [] if run.init is None else ["--init", f"runs/{run.init}"]
+    return shlex.join(["python", "-m", "training.fit", "--preset", name, *system, *init, *changes])
 
 
 def card(export: Export, described: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ def train(
     system: str = "vae",
     strategy: str = "auto",
     resume: str | None = None,
+    init: Path | None = None,
     force: bool = False,
     quiet: bool = True,
 ) -> "Run":
@@ -56,6 +57,8 @@ def train(
         system: What to train, one of `SYSTEMS`.
         strategy: As `training.strategy.make_strategy` takes it.
         resume: "latest" or a backup's name goes on with the run in `output`; None starts a new one.
+        init: Folder of a finished run whose encoder, decoder and, where both have one, corrector the training begins
+            with; None begins anew. A resumed run has its own weights.
         force: Whether an earlier run in `output` is deleted first.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
 
@@ -66,7 +69,8 @@ def train(
         ConfigError: The settings do not fit the data or each other.
         DataError: The data cannot be read.
         OutputExistsError: `output` holds something already.
-        CheckpointError: The run to resume is missing, damaged, or has other settings.
+        CheckpointError: The run to resume or to begin from is missing or damaged, or has other settings or another
+            network.
         OSError: The disk is full or not writable.
     """
     preset = _complete(preset, check_choice("system", system, SYSTEMS))
@@ -88,12 +92,15 @@ def train(
         raise ConfigError(
             f"remixing pairs mixtures on each of {replicas} devices; use a --batch-size divisible by {2 * replicas}."
         )
-    run = _open_run(preset, system, output, resume, force)
+    source = None if init is None or resume else _source(init, system)
+    run = _open_run(preset, system, output, resume, init, force)
     print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
 
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
         model = _build(preset, system)
+        if source is not None and init is not None:
+            _begin_from(model, source, init, run.path)
         model.compile(
             optimizer=keras.optimizers.Adam(learning_rate_schedule(config)),
             jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
@@ -190,11 +197,31 @@ def _complete(preset: Preset, system: str) -> Preset:
     return preset
 
 
-def _open_run(preset: Preset, system: str, output: Path, resume: str | None, force: bool) -> "Run":
+def _source(init: Path, system: str) -> "keras.Model":
+    from training.run import Run
+
+    run = Run.load(init)
+    if system in BASELINES or run.system in BASELINES:
+        raise ConfigError(f"--init is for vae and ae; {init} holds {run.system}, {system} is to be trained.")
+    return run.model()
+
+
+def _begin_from(model: "keras.Model", source: "keras.Model", init: Path, path: Path) -> None:
+    for part in ("encoder", "decoder", "corrector"):
+        ours, theirs = getattr(model, part), getattr(source, part)
+        if ours is None or theirs is None:
+            continue
+        if [weight.shape for weight in ours.weights] != [weight.shape for weight in theirs.weights]:
+            shutil.rmtree(path)
+            raise CheckpointError(f"{init} has another {part}; begin from a run with the same model settings.")
+        ours.set_weights(theirs.get_weights())
+
+
+def _open_run(preset: Preset, system: str, output: Path, resume: str | None, init: Path | None, force: bool) -> "Run":
     from training.run import Run
 
     if resume is None:
-        return Run.create(output, preset, system, force=force)
+        return Run.create(output, preset, system, init=None if init is None else init.name, force=force)
     run = Run.load(output)
     if run.system != system or run.preset != preset:
         raise CheckpointError(
@@ -310,6 +337,7 @@ def _command(options: argparse.Namespace) -> None:
         system=options.system,
         strategy=options.strategy,
         resume=options.resume,
+        init=options.init,
         force=options.force,
         quiet=options.quiet,
     )
@@ -416,6 +444,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", nargs="?", const="latest", metavar="BACKUP", help="go on with a stopped run, from its latest backup"
     )
+    parser.add_argument("--init", type=Path, metavar="RUN", help="begin with the weights of a finished run")
     parser.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
     parser.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")

@@ -35,20 +35,23 @@ class Run:
         path: The folder.
         preset: The resolved settings.
         system: What was trained, such as "vae".
+        init: Name of the run that it began from, if it did from one.
     """
 
     path: Path
     preset: Preset
     system: str
+    init: str | None = None
 
     @classmethod
-    def create(cls, path: Path, preset: Preset, system: str, *, force: bool = False) -> "Run":
+    def create(cls, path: Path, preset: Preset, system: str, *, init: str | None = None, force: bool = False) -> "Run":
         """Makes a new run folder with its `config.json`.
 
         Args:
             path: The folder.
             preset: The resolved settings.
             system: What is to be trained.
+            init: Name of the run that it begins from; None for none.
             force: Whether an earlier run there is deleted first. A folder that is no run is never deleted.
 
         Returns:
@@ -67,7 +70,7 @@ class Run:
                 )
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, preset, system)
+        run = cls(path, preset, system, init)
         write_json(path / "config.json", run._description())
         return run
 
@@ -87,7 +90,7 @@ class Run:
         path = Path(path)
         try:
             content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            return cls(path, Preset.from_dict(content), content["system"])
+            return cls(path, Preset.from_dict(content), content["system"], content.get("init"))
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"
@@ -132,6 +135,7 @@ class Run:
     def _description(self) -> dict[str, Any]:
         return {
             "system": self.system,
+            **({} if self.init is None else {"init": self.init}),
             **self.preset.to_dict(),
             "config_hash": self.preset.config_hash(),
             "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in _LIBRARIES}},

@@ -13,7 +13,7 @@ import pytest
 from training import fit
 from training.run import Run
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
-from vae_bss_tf.errors import CheckpointError, DataError
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 
 TINY = [
     "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",
@@ -96,6 +96,27 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     for a, b in zip(weights(tmp_path / "killed"), weights(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_run, tmp_path):
+    """With a learning rate of almost zero it ends with them; a part that it alone has is its own."""
+    still = tiny_preset.train.replace(
+        epochs=1, learning_rate=1e-12, remix_weight=1.0, remix_start=0, remix_mask_start=0
+    )
+    model = tiny_preset.model.replace(corrector_units=(6,))
+    run = fit.train(Preset(model, tiny_preset.data, still), output=tmp_path / "next", init=tiny_run.path)
+    assert (run.init, Run.load(run.path)) == (tiny_run.path.name, run)
+    for part in ("encoder", "decoder"):
+        before, after = (getattr(r.model(), part) for r in (tiny_run, run))
+        for a, b in zip(before.trainable_weights, after.trainable_weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    for bad, error in ((tmp_path / "none", "no run folder"), (tiny_run.path, "another encoder")):
+        wider = Preset(model.replace(hidden_units=(32, 25)), tiny_preset.data, still)
+        with pytest.raises(CheckpointError, match=error):
+            fit.train(wider, output=tmp_path / "bad", init=bad)
+        assert not (tmp_path / "bad").exists()
+    with pytest.raises(ConfigError, match="--init is for vae and ae"):
+        fit.train(tiny_preset, output=tmp_path / "glo", system="glo", init=tiny_run.path)
 
 
 def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
