@@ -147,10 +147,12 @@ def card(export: Export, described: dict[str, Any]) -> str:
         {scores["psnr_halved"]:.2f} dB (at half scale). The largest error is over
         extreme mixtures too, such as noise. Latency: one mixture, one thread, median, on the machine that made the
         export."""
+    begun = "" if export.run.init is None else f", begun with the weights of `runs/{export.run.init}`"
+    trained = shlex.join(["--output", f"runs/{export.run.path.name}"])
     training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
         {epochs} epochs of {train.mixtures_per_epoch:,} mixtures, batches of {train.batch_size}, learning rate
         {train.learning_rate:g} ({train.learning_rate_schedule}), KL weight {train.kl_weight:g} to
-        {train.final_kl_weight:g} ({train.kl_schedule}){remixed}, seed {train.seed}. Network
+        {train.final_kl_weight:g} ({train.kl_schedule}){remixed}, seed {train.seed}{begun}. Network
         `{model.network}` of {units}, {model.latent_dim} latents a source, prior {model.prior}, likelihood
         {model.likelihood} of scale {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Trained (with
         --data-dir where the data is not fetched) and exported by"""
@@ -172,7 +174,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
             _table(described),
             "## Data and training",
             _paragraph(training),
-            f"```\n{described['training_command']}\n{export.command}\n```",
+            f"```\n{described['training_command']} {trained}\n{export.command}\n```",
             "## Limits",
             _paragraph(limits),
             "## Licence",

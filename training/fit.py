@@ -99,8 +99,8 @@ def train(
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
         model = _build(preset, system)
-        if source is not None and init is not None:
-            _begin_from(model, source, init, run.path)
+        if source is not None:
+            _begin_from(model, source, run.path)
         model.compile(
             optimizer=keras.optimizers.Adam(learning_rate_schedule(config)),
             jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
@@ -158,19 +158,20 @@ def train(
         progress,
         backup.EpochBackup(run.path / "backup", preset.config_hash(), seconds_before),
     ]
-    # A corrector has no gradient before remixed sources are judged masked.
-    warnings.filterwarnings("ignore", r"Gradients do not exist for variables \['[^']*corrector/")
     started = time.perf_counter()
-    model.fit(
-        preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
-        epochs=config.epochs,
-        initial_epoch=epochs_done,
-        steps_per_epoch=config.steps_per_epoch,
-        validation_data=None if system in BASELINES else validation_data,
-        callbacks=course,
-        verbose=0,
-        shuffle=False,
-    )
+    with warnings.catch_warnings():
+        # A corrector has no gradient before remixed sources are judged masked.
+        warnings.filterwarnings("ignore", r"Gradients do not exist for variables \['[^']*corrector/")
+        model.fit(
+            preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
+            epochs=config.epochs,
+            initial_epoch=epochs_done,
+            steps_per_epoch=config.steps_per_epoch,
+            validation_data=None if system in BASELINES else validation_data,
+            callbacks=course,
+            verbose=0,
+            shuffle=False,
+        )
     seconds = seconds_before + time.perf_counter() - started
     if system in BASELINES:
         callbacks.save_model(model, run.path / "model.keras")
@@ -206,14 +207,14 @@ def _source(init: Path, system: str) -> "keras.Model":
     return run.model()
 
 
-def _begin_from(model: "keras.Model", source: "keras.Model", init: Path, path: Path) -> None:
+def _begin_from(model: "keras.Model", source: "keras.Model", path: Path) -> None:
     for part in ("encoder", "decoder", "corrector"):
         ours, theirs = getattr(model, part), getattr(source, part)
         if ours is None or theirs is None:
             continue
         if [weight.shape for weight in ours.weights] != [weight.shape for weight in theirs.weights]:
             shutil.rmtree(path)
-            raise CheckpointError(f"{init} has another {part}; begin from a run with the same model settings.")
+            raise CheckpointError(f"the run of --init has another {part}; begin from one with the same model settings.")
         ours.set_weights(theirs.get_weights())
 
 
