@@ -264,7 +264,7 @@ def judge(
 
     Outputs are matched to the sources of a mixture by the least total squared error; all scores use that matching.
     Sources are counted where K is larger than some mixture's count and the system is no oracle: the threshold is
-    Otsu's on the levels of the system's outputs for training mixtures.
+    `metrics.fit_activity_threshold` on the levels of the system's outputs for training mixtures.
 
     Args:
         system: Key of `SYSTEMS`.

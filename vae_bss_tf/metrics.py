@@ -30,6 +30,7 @@ _SSIM_WINDOW = 7
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 _SILENT_ENERGY = 1e-20
 _DEPENDENT_SOURCES = 1e-10
+_LEAST_SPREAD = 1.0  # dB
 
 
 class BssEval(NamedTuple):
@@ -355,15 +356,19 @@ def activity_levels(estimates: Array) -> Float64:
 
 
 def fit_activity_threshold(levels: Float64) -> float:
-    """Finds the level that parts silent outputs from active ones, with no label: Otsu's threshold.
+    """Finds the level that parts silent outputs from active ones, with no label: the minimum-error threshold.
+
+    Active outputs lie within a few dB, silent ones over tens of dB. Each class is taken for a Normal of its own width,
+    and the threshold is that of the most likely division (Kittler & Illingworth 1986, on the sorted levels themselves
+    rather than a histogram); one that favours classes of equal width would call the louder silent outputs active.
 
     Args:
         levels: float `[...]`, `activity_levels` of a model's outputs on TRAINING mixtures, which hold silent and
             active outputs alike (a model with K = 4 on mixtures of 1 to 4 sources).
 
     Returns:
-        The threshold in dB that makes the variance between the two classes of levels largest (Otsu 1979, on the
-        sorted levels themselves rather than a histogram).
+        The threshold in dB. Standard deviations below 1 dB are taken for 1 dB: a class of equal levels, as at the
+        lowest that `activity_levels` gives, is not infinitely likely.
 
     Raises:
         DataError: Fewer than two different levels.
@@ -371,12 +376,20 @@ def fit_activity_threshold(levels: Float64) -> float:
     ordered = np.sort(np.ravel(levels))
     if len(ordered) < 2 or ordered[0] == ordered[-1]:
         raise DataError("an activity threshold needs at least two different levels.")
-    below = np.arange(1, len(ordered))
-    cumulative = np.cumsum(ordered)
-    mean_below = cumulative[:-1] / below
-    mean_above = (cumulative[-1] - cumulative[:-1]) / (len(ordered) - below)
-    split = int(np.argmax(below * (len(ordered) - below) * (mean_above - mean_below) ** 2))
+    share = np.arange(1, len(ordered)) / len(ordered)
+    spread_below, spread_above = _running_deviations(ordered), _running_deviations(ordered[::-1])[::-1]
+    below = share * (np.log(np.maximum(spread_below, _LEAST_SPREAD)) - np.log(share))
+    above = (1 - share) * (np.log(np.maximum(spread_above, _LEAST_SPREAD)) - np.log(1 - share))
+    split = int(np.argmin(below + above))
     return float((ordered[split] + ordered[split + 1]) / 2)
+
+
+def _running_deviations(values: Float64) -> Float64:
+    """Standard deviations of the first one, two, ... all but one of the values."""
+    centred = values - values.mean()
+    number = np.arange(1, len(values))
+    mean = np.cumsum(centred)[:-1] / number
+    return np.sqrt(np.maximum(np.cumsum(centred**2)[:-1] / number - mean**2, 0.0))
 
 
 def count_active(estimates: Array, threshold: float) -> Int64:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from mir_eval import separation
+from scipy import optimize, stats
 from skimage import metrics as image_metrics
 
 from vae_bss_tf import metrics
@@ -158,6 +159,18 @@ def test_activity_threshold_and_count() -> None:
     confusion = metrics.count_confusion(counts, found, 4)
     np.testing.assert_array_equal(np.diag(confusion), np.bincount(counts, minlength=5))
     assert confusion.sum() == 200
+
+
+def test_activity_threshold_parts_classes_of_different_width_where_an_error_is_least() -> None:
+    """Two Normals, one wide: least errors are where their weighted densities cross (the upper root of a quadratic)."""
+    rng = np.random.default_rng(9)
+    levels = np.concatenate([rng.normal(-55, 12, 40_000), rng.normal(-20, 1.5, 60_000)])
+    crossing = optimize.brentq(
+        lambda level: 0.4 * stats.norm.pdf(level, -55, 12) - 0.6 * stats.norm.pdf(level, -20, 1.5), -40, -21
+    )
+    assert metrics.fit_activity_threshold(levels) == pytest.approx(crossing, abs=0.3)
+    floored = np.maximum(levels, -60)  # a third of the silent ones at one level
+    assert metrics.fit_activity_threshold(floored) == pytest.approx(crossing, abs=1.0)
 
 
 def test_bad_input_is_refused() -> None:
