@@ -336,7 +336,7 @@ class MultiSourceVAE(keras.Model):
         if self.audio is None:
             remixed = remixing.mix_images(sources)
         else:
-            noise = replica_noise(batch, (num_sources - 1, *self.config.input_shape), seed + _PHASE_SEED)
+            noise = replica_noise(batch, (num_sources - 1, self.config.input_shape[1], 2), seed + _PHASE_SEED)
             remixed, sources = remixing.mix_sound(sources, noise, self.audio)
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])

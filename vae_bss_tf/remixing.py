@@ -84,25 +84,30 @@ def source_magnitudes(sources: tf.Tensor, mixture: tf.Tensor, audio: AudioConfig
 
 
 def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes sources of sound: their STFTs add, each at a random phase in each frame and bin.
+    """Mixes sources of sound: their STFTs add, each bin at a random phase that drifts with time.
 
-    The phases of independent sources are independent too. That a source's own go on from one frame to the next is
-    lost, and pooled frames share one phase, so that their interference is deeper than in a mixture's.
+    The phases of independent sources are independent. From frame to frame they drift apart by a difference of
+    frequency, whose standard deviation is a bin: what partials that share a bin differ by. So they beat, and pooled
+    frames interfere as deep as those of real mixtures (docs/quality.md).
 
     Args:
-        magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0.
-        noise: float32, as `magnitudes` but one source fewer, standard normal. Times 2 pi and modulo 2 pi it is uniform
-            to 1e-8.
+        magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0, of pooled frames.
+        noise: float32 `[batch, num_sources - 1, bins, 2]`, standard normal: of the phases (times 2 pi and modulo 2 pi
+            it is uniform to 1e-8) and of the differences of frequency, in bins.
         audio: The spectrogram's settings.
 
     Returns:
         The mixture, float32 `[batch, frames, bins]`, scaled to a largest value of 1 and compressed, as a model sees it;
         and the sources on the same scale, compressed, and at most 1.
     """
-    phases = 2 * math.pi * noise
-    real = magnitudes[:, 0] + tf.reduce_sum(magnitudes[:, 1:] * tf.cos(phases), axis=1)
-    imaginary = tf.reduce_sum(magnitudes[:, 1:] * tf.sin(phases), axis=1)
-    mixture = tf.sqrt(tf.square(real) + tf.square(imaginary))
+    frames = tf.range(magnitudes.shape[2] * audio.frame_pooling, dtype=tf.float32)
+    frames = tf.reshape(frames, [-1, audio.frame_pooling, 1])
+    phases, drifts = tf.unstack(2 * math.pi * noise[:, :, tf.newaxis, tf.newaxis], axis=-1)
+    phases += frames * drifts * audio.hop_length / audio.n_fft
+    first, others = magnitudes[:, 0, :, tf.newaxis], magnitudes[:, 1:, :, tf.newaxis]
+    real = first + tf.reduce_sum(others * tf.cos(phases), axis=1)
+    imaginary = tf.reduce_sum(others * tf.sin(phases), axis=1)
+    mixture = tf.reduce_mean(tf.sqrt(tf.square(real) + tf.square(imaginary)), axis=2)
     scale = tf.maximum(tf.reduce_max(mixture, axis=(1, 2), keepdims=True), spectrogram.SILENCE)
     sources = tf.minimum(magnitudes / scale[:, tf.newaxis], 1.0)
     return spectrogram.compress(mixture / scale, audio, keras.ops), spectrogram.compress(sources, audio, keras.ops)

@@ -99,9 +99,10 @@ def test_magnitudes_of_separated_sound_are_those_of_the_mask_on_the_mixture() ->
 def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     """With independent phases the mean power of a sum is the sum of the powers; its range is that of the phasors."""
     rng = np.random.default_rng(7)
-    magnitudes = np.broadcast_to(np.float32([0.5, 0.3, 0.2])[:, None, None], (4, 3, 64, 256)).copy()
-    noise = rng.normal(size=(4, 2, 64, 256)).astype(np.float32)
-    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, AUDIO))
+    unpooled = AUDIO.replace(frame_pooling=1)
+    magnitudes = np.broadcast_to(np.float32([0.5, 0.3, 0.2])[:, None, None], (40, 3, 64, 256)).copy()
+    noise = rng.normal(size=(40, 2, 256, 2)).astype(np.float32)
+    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, unpooled))
     assert mixture.max() == pytest.approx(1.0)
     scale = magnitudes[:, 0] / spectrogram.expand(sources, AUDIO)[:, 0]
     power = np.square(spectrogram.expand(mixture, AUDIO) * scale)
@@ -109,20 +110,37 @@ def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     assert power.min() < 1e-3
     assert np.sqrt(power.max()) == pytest.approx(1.0, abs=1e-3)
     # A uniform phase: the share of each quarter of the circle between the first source and the second.
-    pair = remixing.mix_sound(magnitudes[:, :2], noise[:, :1], AUDIO)[0].numpy()
+    pair = remixing.mix_sound(magnitudes[:, :2], noise[:, :1], unpooled)[0].numpy()
     cosine = (np.square(spectrogram.expand(pair, AUDIO) * 0.8) - 0.34) / 0.3
     np.testing.assert_allclose(
         np.quantile(cosine, [0.25, 0.5, 0.75]), np.cos(np.pi * np.array([0.75, 0.5, 0.25])), atol=0.02
     )
 
     alone = rng.uniform(0.1, 1.0, size=(2, 1, 32, 256)).astype(np.float32)
-    mixture, sources = (
-        part.numpy() for part in remixing.mix_sound(alone, np.zeros((2, 0, 32, 256), np.float32), AUDIO)
-    )
+    mixture, sources = (part.numpy() for part in remixing.mix_sound(alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO))
     np.testing.assert_allclose(mixture, sources[:, 0], rtol=1e-5)
-    silent = remixing.mix_sound(0 * alone, np.zeros((2, 0, 32, 256), np.float32), AUDIO)
+    silent = remixing.mix_sound(0 * alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
     assert not np.any(silent[0])
     assert not np.any(silent[1])
+
+
+def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:
+    """Two sines between which a bin lies: their STFT in the middle of them, pooled, against remixed magnitudes."""
+    count = AUDIO.num_frames * AUDIO.hop_length + AUDIO.n_fft
+    radians = 2 * np.pi * np.arange(count) / AUDIO.n_fft
+    frames = np.lib.stride_tricks.sliding_window_view(
+        np.stack([np.sin(40 * radians), np.sin(41 * radians)]), AUDIO.n_fft, 1
+    )
+    frames = frames[:, : AUDIO.num_frames * AUDIO.hop_length : AUDIO.hop_length] * np.hanning(AUDIO.n_fft + 1)[:-1]
+    stft = np.fft.rfft(frames)[..., 40]
+    start = np.angle(stft[1, 0] / stft[0, 0])
+    pooled = np.abs(stft.sum(0)).reshape(-1, AUDIO.frame_pooling).mean(1)
+
+    magnitudes = np.abs(stft).reshape(1, 2, -1, AUDIO.frame_pooling).mean(-1)[..., None].astype(np.float32)
+    noise = np.array([start / (2 * np.pi), 1.0], np.float32).reshape(1, 1, 1, 2)
+    mixture = spectrogram.expand(remixing.mix_sound(magnitudes, noise, AUDIO)[0].numpy(), AUDIO)[0, :, 0]
+    assert pooled.min() < 0.8 * pooled.max()
+    np.testing.assert_allclose(mixture, pooled / pooled.max(), atol=1e-4)
 
 
 def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
