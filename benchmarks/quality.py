@@ -3,7 +3,8 @@
     python -m benchmarks.quality --data-dir DIR [--only NAME ...] [--seeds 0,1,2]
 
 Every run is a folder `RUNS_DIR/NAME-seedSEED`: a finished one is judged as it is, an unfinished one is gone on with, a
-missing one is trained. Each prints a line; the table and the curves are written when all are done.
+missing one is trained; scores are kept beside it. Each prints a line; the table and the curves are written when all are
+done.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from matplotlib.figure import Figure
 
+from benchmarks.quality_variants import VARIANTS
 from training import comparison, figures
 from training.callbacks import read_history
 from training.fit import train
@@ -28,31 +30,53 @@ from vae_bss_tf.config import ConfigError, Preset, check_choice, get_preset
 from vae_bss_tf.datasets import preset_data
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
+from vae_bss_tf.model import MultiSourceVAE
 
 _CONVOLUTIONS = {"model.convolutions": (24, 48), "model.encoder_units": (400, 300)}
 _SHORT = {"train.epochs": 12}
 
-# Each study: the preset, and what differs from it.
-STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "dense-12": ("mnist-dense", _SHORT),
-    "dense-remix-12": ("mnist-dense", {**_SHORT, "train.remix_weight": 1.0}),
-    "dense-shallow-12": ("mnist-dense", {**_SHORT, "model.hidden_units": (1000, 500)}),
-    "dense-batch-256-12": ("mnist-dense", {**_SHORT, "train.batch_size": 256, "train.steps_per_execution": 8}),
-    "dense-scale-0.35-12": ("mnist-dense", {**_SHORT, "model.likelihood_scale": 0.35}),
-    "dense-latent-10-12": ("mnist-dense", {**_SHORT, "model.latent_dim": 10}),
-    "dense-laplace-prior-12": ("mnist-dense", {**_SHORT, "model.prior": "laplace"}),
-    "dense-kl-constant-12": ("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
-    "conv-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
-    "conv-kl-0.25-12": ("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
-    "mnist-unmasked-12": ("mnist", {**_SHORT, "train.remix_mask_start": 1.0}),
-    "mnist-masked-0.3-12": ("mnist", {**_SHORT, "train.remix_mask_start": 0.3}),
-    "mnist-12": ("mnist", _SHORT),
-    "mnist-26": ("mnist", {"train.epochs": 26}),
-    "mnist-unmasked-90": ("mnist", {"train.remix_mask_start": 1.0}),
-    "mnist-90": ("mnist", {}),
-    "mnist-corrected-4": ("mnist-corrected", {"train.epochs": 4}),
-    "mnist-corrected-90": ("mnist-corrected", {}),
-    "mnist-k3": ("mnist-k3", {}),
+
+class Study(NamedTuple):
+    """What is trained: a preset, what differs from it, and the key of `VARIANTS` where the model itself differs."""
+
+    preset: str
+    changes: dict[str, Any]
+    variant: str | None = None
+
+
+STUDIES: dict[str, Study] = {
+    "dense-12": Study("mnist-dense", _SHORT),
+    "dense-kl-constant-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
+    "dense-kl-cyclical-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "cyclical"}),
+    "dense-kl-warmup-12": Study("mnist-dense", {**_SHORT, "train.kl_warmup_epochs": 6.0}),
+    "dense-free-bits-12": Study("mnist-dense", _SHORT, "FreeBits"),
+    "dense-capacity-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}, "CapacityTarget"),
+    "dense-rate-constant-12": Study("mnist-dense", {**_SHORT, "train.learning_rate_schedule": "constant"}),
+    "dense-weight-average-12": Study(
+        "mnist-dense", {**_SHORT, "train.learning_rate_schedule": "constant"}, "WeightAverage"
+    ),
+    "dense-batch-256-12": Study("mnist-dense", {**_SHORT, "train.batch_size": 256, "train.steps_per_execution": 8}),
+    "dense-scale-0.35-12": Study("mnist-dense", {**_SHORT, "model.likelihood_scale": 0.35}),
+    "dense-learned-scale-12": Study("mnist-dense", _SHORT, "LearnedScale"),
+    "dense-keras-initialisation-12": Study("mnist-dense", _SHORT, "KerasInitialisation"),
+    "dense-shallow-12": Study("mnist-dense", {**_SHORT, "model.hidden_units": (1000, 500)}),
+    "dense-latent-10-12": Study("mnist-dense", {**_SHORT, "model.latent_dim": 10}),
+    "dense-widening-latent-12": Study("mnist-dense", _SHORT, "WideningLatent"),
+    "dense-laplace-prior-12": Study("mnist-dense", {**_SHORT, "model.prior": "laplace"}),
+    "dense-semi-amortised-12": Study("mnist-dense", _SHORT, "SemiAmortised"),
+    "dense-transposed-12": Study("mnist-dense", _SHORT, "TransposedConvolutions"),
+    "dense-remix-12": Study("mnist-dense", {**_SHORT, "train.remix_weight": 1.0}),
+    "conv-12": Study("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
+    "conv-kl-0.25-12": Study("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
+    "mnist-unmasked-12": Study("mnist", {**_SHORT, "train.remix_mask_start": 1.0}),
+    "mnist-masked-0.3-12": Study("mnist", {**_SHORT, "train.remix_mask_start": 0.3}),
+    "mnist-12": Study("mnist", _SHORT),
+    "mnist-30": Study("mnist", {"train.epochs": 30}),
+    "mnist-unmasked-90": Study("mnist", {"train.remix_mask_start": 1.0}),
+    "mnist-90": Study("mnist", {}),
+    "mnist-corrected-4": Study("mnist-corrected", {"train.epochs": 4}),
+    "mnist-corrected-90": Study("mnist-corrected", {}),
+    "mnist-k3": Study("mnist-k3", {}),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
 
@@ -70,9 +94,9 @@ def preset_of(name: str, seed: int) -> Preset:
     Raises:
         ConfigError: There is no such study.
     """
-    base, changes = STUDIES[check_choice("study", name, STUDIES)]
-    parts = get_preset(base).to_dict()
-    for setting, value in {**changes, "train.seed": seed}.items():
+    study = STUDIES[check_choice("study", name, STUDIES)]
+    parts = get_preset(study.preset).to_dict()
+    for setting, value in {**study.changes, "train.seed": seed}.items():
         part, field = setting.split(".")
         parts[part][field] = value
     return Preset.from_dict(parts)
@@ -98,7 +122,9 @@ def trained(name: str, seed: int, runs_dir: Path, data_dir: Path | None) -> Run:
     if begun and (run := Run.load(path)).metrics and run.preset == preset:
         return run
     path.parent.mkdir(parents=True, exist_ok=True)
-    return train(preset, output=path, data_dir=data_dir, resume="latest" if begun else None)
+    variant = STUDIES[name].variant
+    model_class = MultiSourceVAE if variant is None else VARIANTS[variant]
+    return train(preset, output=path, data_dir=data_dir, resume="latest" if begun else None, model_class=model_class)
 
 
 def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]:
@@ -110,8 +136,12 @@ def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]
         num_mixtures: Test mixtures.
 
     Returns:
-        For "one pass" and "refined" the means of PSNR and SSIM of halved sources and of SI-SDR, with what they cost.
+        For "one pass" and "refined" the means of PSNR and SSIM of halved sources and of SI-SDR, with what they cost;
+        kept in the run folder, and read from there the next time.
     """
+    kept = run.path / f"quality-{num_mixtures}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
     banks = preset_data.load_banks(run.preset, data_dir)
     counts = [run.preset.data.max_mixed]
     truth = preset_data.evaluation_data(run.preset, banks["test"], num_mixtures=num_mixtures, num_mixed=counts)
@@ -122,6 +152,7 @@ def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]
         result = comparison.judge(system, separators[system], truth, training, run.preset.model.num_sources, budget)
         means = {name: float(result.scores[name].mean()) for name in ("psnr_halved", "ssim_halved", "si_sdr")}
         row[title] = {**means, "milliseconds_per_mixture": 1e3 * result.seconds_per_mixture}
+    write_json(kept, {**row, **budget})
     return {**row, **budget}
 
 

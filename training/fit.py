@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from training.run import Run
     from vae_bss_tf.datasets import SourceBank
+    from vae_bss_tf.model import MultiSourceVAE
 
 SYSTEMS = ("vae", "ae", *BASELINES)
 _PICTURED = 10
@@ -47,6 +48,7 @@ def train(
     init: Path | None = None,
     force: bool = False,
     quiet: bool = True,
+    model_class: "type[MultiSourceVAE] | None" = None,
 ) -> "Run":
     """Trains a model and fills its run folder (see `training.run`).
 
@@ -61,6 +63,7 @@ def train(
             with; None begins anew. A resumed run has its own weights.
         force: Whether an earlier run in `output` is deleted first.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
+        model_class: What "vae" and "ae" train in place of `MultiSourceVAE`: a subclass, registered with Keras.
 
     Returns:
         The run, with its model, metrics and figures written.
@@ -98,7 +101,7 @@ def train(
 
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
-        model = _build(preset, system)
+        model = _build(preset, system, model_class)
         if source is not None:
             _begin_from(model, source, run.path)
         model.compile(
@@ -240,13 +243,15 @@ def _check_baseline(preset: Preset, system: str, num_replicas: int) -> None:
         raise ConfigError(f"{system} has no validation ELBO to stop by; leave out --early-stopping.")
 
 
-def _build(preset: Preset, system: str) -> "keras.Model":
+def _build(preset: Preset, system: str, model_class: "type[MultiSourceVAE] | None") -> "keras.Model":
     from vae_bss_tf import baselines
     from vae_bss_tf.model import MultiSourceVAE
 
     if system in BASELINES:
         return baselines.build(system, preset.model, seed=preset.train.seed)
-    return MultiSourceVAE.for_training(preset.model, preset.train, preset.audio, dtype=preset.train.mixed_precision)
+    return (model_class or MultiSourceVAE).for_training(
+        preset.model, preset.train, preset.audio, dtype=preset.train.mixed_precision
+    )
 
 
 def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:
