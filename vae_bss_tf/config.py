@@ -114,6 +114,8 @@ class ModelConfig(_Config):
         corrector_units: Units of the hidden layers of a network that corrects each source's posterior, after its
             convolutions (see `corrector.LatentCorrector`); empty does without. It learns from remixed sources judged
             masked; `training.fit` leaves it out where there are none.
+        corrector_iterations: How often the corrector corrects; at least 1. Each costs a pass of the decoder, the way
+            back through it, and the corrector's own.
         network: Kind of encoder and decoder: "dense", the paper's, or "conv" for spectrograms; see `conv_layers`.
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
@@ -130,6 +132,7 @@ class ModelConfig(_Config):
     encoder_units: tuple[int, ...] = ()
     corrector_convolutions: tuple[int, ...] = ()
     corrector_units: tuple[int, ...] = ()
+    corrector_iterations: int = 2
     network: str = "dense"
     variational: bool = True
     prior: str = "normal"
@@ -145,6 +148,7 @@ class ModelConfig(_Config):
         )
         _check(self.num_sources >= 1, "num_sources", self.num_sources, "at least 1")
         _check(self.latent_dim >= 1, "latent_dim", self.latent_dim, "at least 1")
+        _check(self.corrector_iterations >= 1, "corrector_iterations", self.corrector_iterations, "at least 1")
         _check(
             len(self.hidden_units) >= 1 and all(n >= 1 for n in self.hidden_units),
             "hidden_units",

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.layers import PACKAGE, DenseBlock, batch_normalization, fan_in_dense
+from vae_bss_tf.layers import PACKAGE, DenseBlock, PullBack, batch_normalization, fan_in_dense
 
 _KERNEL_SIZE = 3
 
@@ -164,15 +164,46 @@ class SpectrogramDecoder(keras.layers.Layer):
         self.spectra.build((None, width))
 
     def call(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        frames, bins = self.source_shape
         num_sources, latent_dim = latents.shape[1:]
         hidden = keras.ops.reshape(latents, (-1, latent_dim))
         for block in self.blocks:
             hidden = block(hidden, training=training)
+        magnitudes = self._magnitudes(*self._factors(hidden))
+        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
+
+    def linearize(self, latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
+        """As `layers.SourceDecoder.linearize`."""
+        num_sources, latent_dim = latents.shape[1:]
+        hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
+        for block in self.blocks:
+            hidden.append(block(hidden[-1]))
+        courses, spectra = self._factors(hidden[-1])
+        magnitudes = self._magnitudes(courses, spectra)
+
+        def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
+            of_logits = keras.ops.reshape(cotangent, (-1, *self.source_shape)) * magnitudes * (1 - magnitudes)
+            of_courses = keras.ops.matmul(of_logits, keras.ops.transpose(spectra[:, 1:], (0, 2, 1)))
+            of_changing = keras.ops.matmul(keras.ops.transpose(courses, (0, 2, 1)), of_logits)
+            of_constant = keras.ops.sum(of_logits, axis=1, keepdims=True)
+            of_spectra = keras.ops.concatenate([of_constant, of_changing], axis=1)
+            gradient: keras.KerasTensor = 0.0
+            for layer, factor in ((self.courses, of_courses), (self.spectra, of_spectra)):
+                flat = keras.ops.reshape(factor, (-1, layer.units))
+                gradient += keras.ops.matmul(flat, keras.ops.transpose(layer.kernel))
+            for block, outputs in zip(reversed(self.blocks), reversed(hidden), strict=False):
+                gradient = block.pull_back(outputs, gradient)
+            return keras.ops.reshape(gradient, (-1, num_sources, latent_dim))
+
+        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape)), pull_back
+
+    def _factors(self, hidden: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        frames, bins = self.source_shape
         courses = keras.ops.reshape(self.courses(hidden), (-1, frames, self.rank))
-        spectra = keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
-        logits = keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1]
-        return keras.ops.reshape(keras.ops.sigmoid(logits), (-1, num_sources, frames, bins))
+        return courses, keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
+
+    @staticmethod
+    def _magnitudes(courses: keras.KerasTensor, spectra: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.sigmoid(keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[1], *self.source_shape)

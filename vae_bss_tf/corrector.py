@@ -1,4 +1,4 @@
-"""A second look: posteriors corrected by comparing the estimates they lead to with the mixture."""
+"""More looks: posteriors corrected by comparing the estimates they lead to with the mixture."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from vae_bss_tf.conv_layers import FrameConvolutionBlock
 from vae_bss_tf.layers import PACKAGE, DenseBlock, ImageConvolutionBlock
 from vae_bss_tf.masking import ratio_mask
 
-_VIEWS = 3
+_VIEWS = 4
 _MASK_FLOOR = 1e-3  # added to the estimates: what nothing stands behind is shared equally, not by rounding errors
 
 
@@ -17,13 +17,15 @@ _MASK_FLOOR = 1e-3  # added to the estimates: what nothing stands behind is shar
 class LatentCorrector(keras.layers.Layer):
     """Corrects the posteriors of all sources, each by one network that they share.
 
-    For each source it sees the estimate, what the mask makes of it, and what it leaves of the mixture to the others.
-    It is iterative amortised inference (Marino, Yue, Mandt, ICML 2018) with one iteration, and with the estimates
-    themselves in place of gradients. Before it is trained it changes nothing.
+    For each source it sees the estimate, what the mask makes of it, what it leaves of the mixture to the others, and
+    what all estimates leave of the mixture; the latents, and the gradient of half the squared error of the mixture with
+    respect to them. It is iterative amortised inference (Marino, Yue, Mandt, ICML 2018): one call is one iteration, and
+    all iterations share its weights. Before it is trained it changes nothing.
 
     Call arguments:
         mixture: float32 `[batch, height, width]`.
         estimates: float32 `[batch, num_sources, height, width]`, what the decoder gives for `mean`.
+        gradients: float32 `[batch, num_sources, latent_dim]`, of half the squared error with respect to `mean`.
         mean: float32 `[batch, num_sources, latent_dim]`, of the posteriors so far.
         log_variance: float32 `[batch, num_sources, latent_dim]`, of the same.
         training: Whether batch normalisation uses the batch's own moments.
@@ -65,7 +67,7 @@ class LatentCorrector(keras.layers.Layer):
             shape = convolution.compute_output_shape(shape)
         features = math.prod(n or 0 for n in shape[1:])
         self.flatten = keras.layers.Reshape((features,), dtype=self.dtype_policy)
-        features += self.latent_dim
+        features += 2 * self.latent_dim
         self.blocks = [
             DenseBlock(units, dtype=self.dtype_policy, name=f"block_{i}") for i, units in enumerate(self.hidden_units)
         ]
@@ -85,19 +87,23 @@ class LatentCorrector(keras.layers.Layer):
         self,
         mixture: keras.KerasTensor,
         estimates: keras.KerasTensor,
+        gradients: keras.KerasTensor,
         mean: keras.KerasTensor,
         log_variance: keras.KerasTensor,
         training: bool = False,
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         num_sources, height, width = estimates.shape[1:]
         masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
-        views = [estimates, masked, keras.ops.expand_dims(mixture, 1) - masked]
+        mixture = keras.ops.expand_dims(mixture, 1)
+        left = mixture - keras.ops.sum(estimates, axis=1, keepdims=True)
+        views = [estimates, masked, mixture - masked, keras.ops.repeat(left, num_sources, axis=1)]
         views = [keras.ops.cast(keras.ops.reshape(view, (-1, height, width)), self.compute_dtype) for view in views]
         hidden = keras.ops.concatenate(views, axis=-1) if self.over_frames else keras.ops.stack(views, axis=-1)
         for convolution in self.convolution_blocks:
             hidden = convolution(hidden, training=training)
-        latents = keras.ops.cast(keras.ops.reshape(mean, (-1, self.latent_dim)), self.compute_dtype)
-        hidden = keras.ops.concatenate([self.flatten(hidden), latents], axis=-1)
+        latents = [keras.ops.reshape(part, (-1, self.latent_dim)) for part in (mean, gradients)]
+        latents = [keras.ops.cast(part, self.compute_dtype) for part in latents]
+        hidden = keras.ops.concatenate([self.flatten(hidden), *latents], axis=-1)
         for block in self.blocks:
             hidden = block(hidden, training=training)
         changes = keras.ops.reshape(self.head(hidden), (-1, num_sources, 2, self.latent_dim))

@@ -1,6 +1,7 @@
 """The layers of the multi-source VAE. Axes: `[batch, num_sources, ...]`."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,6 +11,9 @@ import tensorflow_probability as tfp
 from vae_bss_tf.masking import ratio_mask
 
 PACKAGE = "vae_bss_tf"
+PullBack = Callable[[keras.KerasTensor], keras.KerasTensor]
+
+RELU_RAMP = 0.1
 
 _IMAGE_KERNEL_SIZE, _IMAGE_STRIDE = 4, 2
 
@@ -81,6 +85,25 @@ class DenseBlock(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return keras.ops.relu(self.normalization(self.dense(inputs), training=training))
+
+    def pull_back(self, outputs: keras.KerasTensor, cotangent: keras.KerasTensor) -> keras.KerasTensor:
+        """Gradient with respect to the inputs, the normalisation being by the moving moments.
+
+        The derivative of the ReLU rises from 0 to 1 over outputs from 0 to 0.1 (they have unit variance before it), so
+        that rounding does not switch it: what is computed with the gradient is the same wherever it is computed.
+
+        Args:
+            outputs: float `[batch, units]`, what `call` returned without training.
+            cotangent: float32 `[batch, units]`, the gradient with respect to them.
+
+        Returns:
+            float32 `[batch, features]`.
+        """
+        outputs = keras.ops.cast(outputs, cotangent.dtype)
+        slope = keras.ops.minimum(outputs / RELU_RAMP, 1.0)
+        norm = self.normalization
+        scale = norm.gamma * keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
+        return keras.ops.matmul(cotangent * slope * scale, keras.ops.transpose(self.dense.kernel))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)
@@ -255,6 +278,31 @@ class SourceDecoder(keras.layers.Layer):
         for block in self.blocks:
             hidden = block(hidden, training=training)
         return keras.ops.reshape(self.head(hidden), (-1, num_sources, *self.source_shape))
+
+    def linearize(self, latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
+        """Source estimates, as `call` gives them without training, and the way back from them.
+
+        Args:
+            latents: float32 `[batch, num_sources, latent_dim]`.
+
+        Returns:
+            The estimates, float32 `[batch, num_sources, *source_shape]`, and a function that takes a gradient with
+            respect to them to the gradient with respect to the latents (`DenseBlock.pull_back` says how exactly).
+        """
+        num_sources, latent_dim = latents.shape[1:]
+        hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
+        for block in self.blocks:
+            hidden.append(block(hidden[-1]))
+        pixels = self.head(hidden[-1])
+
+        def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
+            gradient = keras.ops.reshape(cotangent, (-1, pixels.shape[-1])) * pixels * (1 - pixels)
+            gradient = keras.ops.matmul(gradient, keras.ops.transpose(self.head.kernel))
+            for block, outputs in zip(reversed(self.blocks), reversed(hidden), strict=False):
+                gradient = block.pull_back(outputs, gradient)
+            return keras.ops.reshape(gradient, (-1, num_sources, latent_dim))
+
+        return keras.ops.reshape(pixels, (-1, num_sources, *self.source_shape)), pull_back
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[1], *self.source_shape)

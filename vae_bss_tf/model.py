@@ -60,7 +60,8 @@ class MultiSourceVAE(keras.Model):
     """One encoder emits K latents, one shared decoder turns each into a source; their sum is the mixture.
 
     Where the configuration has a corrector, it compares these sources with the mixture and corrects the latents, and
-    the decoder turns them into sources once more. All of it is one pass without gradients.
+    the decoder turns them into sources once more, as often as configured. All of it is one pass: the gradients that the
+    corrector sees are computed forward, by products with the decoder's own weights.
 
     Trained on mixtures alone: `fit` takes a data set of `{"mixture": ...}` and nothing else. The loss is the
     negative ELBO per mixture with the KL term weighted by beta,
@@ -224,8 +225,13 @@ class MultiSourceVAE(keras.Model):
         # In training it is of no use, and still corrects nothing, before remixed sources are judged masked.
         if self.corrector is None or (training and not self.remix_masked):
             return mean, log_variance
-        estimates = keras.ops.stop_gradient(self.decode(mean, training=training))
-        return self.corrector(mixture, estimates, mean, log_variance, training=training)
+        for _ in range(self.config.corrector_iterations):
+            estimates, pull_back = self.decoder.linearize(keras.ops.stop_gradient(mean))
+            errors = keras.ops.sum(estimates, axis=1, keepdims=True) - keras.ops.expand_dims(mixture, 1)
+            gradients = pull_back(keras.ops.repeat(errors, self.config.num_sources, axis=1))
+            seen = [keras.ops.stop_gradient(part) for part in (estimates, gradients)]
+            mean, log_variance = self.corrector(mixture, *seen, mean, log_variance, training=training)
+        return mean, log_variance
 
     def decode(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Source estimates from latents, each source on its own.

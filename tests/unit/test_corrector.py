@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from training import fit
-from vae_bss_tf import MultiSourceVAE
+from vae_bss_tf import MultiSourceVAE, layers
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig, get_preset
 from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
@@ -31,26 +31,55 @@ def mixtures() -> np.ndarray:
     return np.random.default_rng(1).uniform(size=(6, 8, 8)).astype(np.float32)
 
 
-def test_it_sees_estimate_masked_and_rest_of_each_source(mixtures: np.ndarray) -> None:
-    """With one linear layer in effect, its output is that of the three views and the mean by hand."""
+def test_it_sees_four_views_of_each_source_the_mean_and_the_gradient(mixtures: np.ndarray) -> None:
+    """With one linear layer in effect, its output is that of what it sees by hand."""
     corrector = LatentCorrector(2, (), (5,))
     corrector.build((None, 8, 8))
     randomised(corrector)
     rng = np.random.default_rng(2)
     estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
-    mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
+    mean, gradients = rng.normal(size=(2, 6, 3, 2)).astype(np.float32)
     floored = estimates + 1e-3
-    masked = mixtures[:, None] * floored / floored.sum(1, keepdims=True)
-    views = np.stack([estimates, masked, mixtures[:, None] - masked], axis=-1).reshape(6, 3, -1)
+    mixture = mixtures[:, None]
+    masked = mixture * floored / floored.sum(1, keepdims=True)
+    left = np.broadcast_to(mixture - estimates.sum(1, keepdims=True), estimates.shape)
+    views = np.stack([estimates, masked, mixture - masked, left], axis=-1).reshape(6, 3, -1)
     block = corrector.blocks[0]
-    hidden = np.concatenate([views, mean], -1) @ block.dense.kernel.numpy() + block.dense.bias.numpy()
+    hidden = np.concatenate([views, mean, gradients], -1) @ block.dense.kernel.numpy() + block.dense.bias.numpy()
     norm = block.normalization
     scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-5)
     hidden = np.maximum((hidden - norm.moving_mean.numpy()) * scale + norm.beta.numpy(), 0)
     moments = hidden @ corrector.head.kernel.numpy() + corrector.head.bias.numpy()
-    corrected_mean, corrected_log_variance = corrector(mixtures, estimates, mean, -mean)
+    corrected_mean, corrected_log_variance = corrector(mixtures, estimates, gradients, mean, -mean)
     np.testing.assert_allclose(corrected_mean, mean + moments[..., :2], rtol=1e-4)
     np.testing.assert_allclose(corrected_log_variance, moments[..., 2:] - mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SOUND])
+def test_the_gradient_that_it_sees_is_that_of_the_squared_error(
+    config: ModelConfig, mixtures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder's way back against TensorFlow's, the ReLU's derivative a step; softened, it points the same way."""
+    keras.utils.set_random_seed(0)
+    decoder = MultiSourceVAE(config).decoder
+    rng = np.random.default_rng(5)
+    for block in decoder.blocks:
+        norm, shape = block.normalization, (block.units,)
+        norm.set_weights([rng.uniform(0.5, 2, shape), *rng.normal(size=(2, *shape)) * 0.3, rng.uniform(0.5, 2, shape)])
+    latents = tf.constant(rng.normal(size=(6, 2, 4)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(latents)
+        errors = tf.reduce_sum(decoder(latents), 1) - mixtures
+        loss = 0.5 * tf.reduce_sum(tf.square(errors))
+    expected = tape.gradient(loss, latents).numpy()
+
+    estimates, pull_back = decoder.linearize(latents)
+    np.testing.assert_allclose(estimates, decoder(latents), atol=1e-6)
+    cotangent = tf.repeat(errors[:, tf.newaxis], 2, axis=1)
+    softened = pull_back(cotangent).numpy()
+    monkeypatch.setattr(layers, "RELU_RAMP", 1e-12)
+    np.testing.assert_allclose(pull_back(cotangent), expected, rtol=1e-4, atol=1e-6)
+    assert np.corrcoef(softened.ravel(), expected.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("over_frames", [False, True])
@@ -60,12 +89,12 @@ def test_sources_in_another_order_are_corrected_alike(mixtures: np.ndarray, over
     randomised(corrector)
     rng = np.random.default_rng(3)
     estimates = rng.uniform(size=(6, 3, 8, 8)).astype(np.float32)
-    mean = rng.normal(size=(6, 3, 2)).astype(np.float32)
+    mean, gradients = rng.normal(size=(2, 6, 3, 2)).astype(np.float32)
     order = [2, 0, 1]
     turned_mean = mean[:, order]
     for straight, turned in zip(
-        corrector(mixtures, estimates, mean, mean),
-        corrector(mixtures, estimates[:, order], turned_mean, turned_mean),
+        corrector(mixtures, estimates, gradients, mean, mean),
+        corrector(mixtures, estimates[:, order], gradients[:, order], turned_mean, turned_mean),
         strict=True,
     ):
         assert np.ptp(straight - mean) > 0.1
@@ -78,7 +107,8 @@ def test_untrained_it_changes_nothing_whatever_the_precision(policy: str) -> Non
     corrector.build((None, 8, 8))
     mean, log_variance = np.random.default_rng(4).normal(size=(2, 6, 3, 2)).astype(np.float32)
     mixture, faint = np.full((6, 8, 8), 0.3, np.float32), np.full((6, 3, 8, 8), 1e-12, np.float32)
-    for corrected, was in zip(corrector(mixture, faint, mean, log_variance), (mean, log_variance), strict=True):
+    corrected_moments = corrector(mixture, faint, mean, mean, log_variance)
+    for corrected, was in zip(corrected_moments, (mean, log_variance), strict=True):
         np.testing.assert_array_equal(corrected, was)
 
 
@@ -103,8 +133,11 @@ def test_it_learns_while_remixed_sources_are_judged_masked_and_not_before(
     mean, log_variance = model.encoder(mixtures)
     corrected = model.encode(mixtures)[0]
     assert np.abs(corrected - mean).max() > 1e-3
-    expected = model.corrector(mixtures, model.decode(mean), mean, log_variance)[0]
-    np.testing.assert_allclose(corrected, expected, atol=1e-6)
+    for _ in range(config.corrector_iterations):
+        estimates, pull_back = model.decoder.linearize(mean)
+        gradients = pull_back(tf.repeat(tf.reduce_sum(estimates, 1, keepdims=True) - mixtures[:, None], 2, axis=1))
+        mean, log_variance = model.corrector(mixtures, estimates, gradients, mean, log_variance)
+    np.testing.assert_allclose(corrected, mean, atol=1e-6)
 
 
 def test_it_does_not_shape_the_estimates_that_it_sees(mixtures: np.ndarray) -> None:
@@ -152,6 +185,8 @@ def test_convolutions_alone_are_refused() -> None:
         CONFIG.replace(corrector_units=())
     with pytest.raises(ConfigError, match="corrector_units"):
         CONFIG.replace(corrector_units=(0,))
+    with pytest.raises(ConfigError, match="corrector_iterations"):
+        CONFIG.replace(corrector_iterations=0)
 
 
 def test_a_preset_has_one_and_a_preset_for_sound_says_what_its_spectrograms_are() -> None:
