@@ -100,7 +100,7 @@ class DenseBlock(keras.layers.Layer):
             float32 `[batch, features]`.
         """
         outputs = keras.ops.cast(outputs, cotangent.dtype)
-        slope = keras.ops.minimum(outputs / RELU_RAMP, 1.0)
+        slope = 1 - keras.ops.relu(1 - outputs / RELU_RAMP)
         norm = self.normalization
         scale = norm.gamma * keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
         return keras.ops.matmul(cotangent * slope * scale, keras.ops.transpose(self.dense.kernel))
