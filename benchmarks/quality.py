@@ -37,11 +37,19 @@ _SHORT = {"train.epochs": 12}
 
 
 class Study(NamedTuple):
-    """What is trained: a preset, what differs from it, and the key of `VARIANTS` where the model itself differs."""
+    """What is trained.
+
+    Attributes:
+        preset: The preset.
+        changes: What differs from it.
+        variant: Key of `VARIANTS` where the model itself differs.
+        begun_from: The study whose run, of the same seed, it begins from.
+    """
 
     preset: str
     changes: dict[str, Any]
     variant: str | None = None
+    begun_from: str | None = None
 
 
 STUDIES: dict[str, Study] = {
@@ -74,9 +82,9 @@ STUDIES: dict[str, Study] = {
     "mnist-30": Study("mnist", {"train.epochs": 30}),
     "mnist-unmasked-90": Study("mnist", {"train.remix_mask_start": 1.0}),
     "mnist-90": Study("mnist", {}),
-    "mnist-corrected-4": Study("mnist-corrected", {"train.epochs": 4}),
-    "mnist-corrected-90": Study("mnist-corrected", {}),
+    "mnist-corrected": Study("mnist-corrected", {}, begun_from="mnist-90"),
     "mnist-k3": Study("mnist-k3", {}),
+    "mnist-k3-corrected": Study("mnist-k3-corrected", {}, begun_from="mnist-k3"),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
 
@@ -122,9 +130,17 @@ def trained(name: str, seed: int, runs_dir: Path, data_dir: Path | None) -> Run:
     if begun and (run := Run.load(path)).metrics and run.preset == preset:
         return run
     path.parent.mkdir(parents=True, exist_ok=True)
-    variant = STUDIES[name].variant
-    model_class = MultiSourceVAE if variant is None else VARIANTS[variant]
-    return train(preset, output=path, data_dir=data_dir, resume="latest" if begun else None, model_class=model_class)
+    study = STUDIES[name]
+    init = None if study.begun_from is None else trained(study.begun_from, seed, runs_dir, data_dir).path
+    model_class = MultiSourceVAE if study.variant is None else VARIANTS[study.variant]
+    return train(
+        preset,
+        output=path,
+        data_dir=data_dir,
+        resume="latest" if begun else None,
+        init=init,
+        model_class=model_class,
+    )
 
 
 def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]:

@@ -95,6 +95,12 @@ def train(
         raise ConfigError(
             f"remixing pairs mixtures on each of {replicas} devices; use a --batch-size divisible by {2 * replicas}."
         )
+    if config.remix_weight and config.remix_epoch == 0 and init is None and not resume:
+        print(
+            "warning: remixing from the first epoch on teaches what an untrained model separates; begin with a "
+            "finished run, --init RUN, or set train.remix_start.",
+            file=sys.stderr,
+        )
     source = None if init is None or resume else _source(init, system)
     run = _open_run(preset, system, output, resume, init, force)
     print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)

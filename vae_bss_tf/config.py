@@ -463,6 +463,15 @@ _PAPER_TRAINING = TrainConfig(
 _IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300))
 _IMAGE_TRAINING = TrainConfig(epochs=90, kl_weight_end=0.25, remix_weight=1.0, remix_mask_start=0.6)
 
+# Going on from a finished run, by remixing whose sources are judged masked from the start.
+_CORRECTING: dict[str, Any] = {
+    "learning_rate": 7e-4,
+    "kl_schedule": "constant",
+    "kl_warmup_epochs": 0.0,
+    "remix_start": 0.0,
+    "remix_mask_start": 0.0,
+}
+
 # Squared error and a mild compression make a model of sound learn the partials of notes first; the Laplace
 # likelihood on strongly compressed magnitudes spends its latents on the noise between them.
 _TONES_AUDIO = AudioConfig(frame_pooling=4, power=0.7)
@@ -500,12 +509,13 @@ PRESETS: dict[str, Preset] = {
     # and remixing teaches the encoder what belongs to one digit, in the end by the squared error of what is used, the
     # masked sources. The decoder is the paper's: a stronger one takes both digits.
     "mnist": Preset(_IMAGE_MODEL, DataConfig("mnist"), _IMAGE_TRAINING),
-    # The same with a corrector, which takes a second look, and for which the learning rate starts anew: the best at its
-    # length, and of no use in a short training, where it learns from sources that are not good yet.
+    # What a finished run of the same preset without "-corrected" goes on to by `training.fit --init`: a corrector
+    # learns to improve the latents, which more epochs of the encoder, or a wider one, do far less (docs/quality.md).
+    # Sources that are not good yet teach it nothing, so none of these begins anew.
     "mnist-corrected": Preset(
-        _IMAGE_MODEL.replace(corrector_convolutions=(24, 48), corrector_units=(300,)),
+        _IMAGE_MODEL.replace(corrector_convolutions=(24, 48), corrector_units=(300,), corrector_iterations=3),
         DataConfig("mnist"),
-        _IMAGE_TRAINING.replace(remix_mask_learning_rate=7e-4),
+        _IMAGE_TRAINING.replace(epochs=10, kl_weight=0.25, **_CORRECTING),
     ),
     # A source too many for pairs. Trained on pairs alone, two outputs come to share one digit; mixtures of one to three
     # digits, all at one level, teach a spare output to stay silent, and so does remixing, which takes what is faint for
@@ -514,6 +524,11 @@ PRESETS: dict[str, Preset] = {
         _IMAGE_MODEL.replace(num_sources=3),
         DataConfig("mnist", (1, 2, 3)),
         _IMAGE_TRAINING.replace(epochs=20, remix_silence=0.05),
+    ),
+    "mnist-k3-corrected": Preset(
+        _IMAGE_MODEL.replace(num_sources=3, corrector_convolutions=(24, 48), corrector_units=(300,)),
+        DataConfig("mnist", (1, 2, 3)),
+        _IMAGE_TRAINING.replace(epochs=5, kl_weight=0.25, remix_silence=0.05, **_CORRECTING),
     ),
     "fashion-mnist": Preset(ModelConfig(), DataConfig("fashion-mnist"), TrainConfig(epochs=120)),
     # The digits that ship inside scikit-learn: no download. A twelfth of MNIST's pixels bear the same KL, so its
@@ -533,6 +548,12 @@ PRESETS: dict[str, Preset] = {
     # Compact networks on spectrograms whose frames are pooled by four.
     "tones": Preset(_TONES_MODEL, DataConfig("tones"), _TONES_TRAINING, _TONES_AUDIO),
     "notes": Preset(_NOTES_MODEL, DataConfig("notes"), _NOTES_TRAINING, _NOTES_AUDIO),
+    "notes-corrected": Preset(
+        _NOTES_MODEL.replace(corrector_convolutions=(64, 128, 128), corrector_units=(256,)),
+        DataConfig("notes"),
+        _NOTES_TRAINING.replace(epochs=10, kl_weight=0.2, remix_weight=1.0, **_CORRECTING),
+        _NOTES_AUDIO,
+    ),
     "nsynth": Preset(_NOTES_MODEL, DataConfig("nsynth"), _NOTES_TRAINING, _NOTES_AUDIO),
     "mixtures": Preset(
         _NOTES_MODEL, DataConfig("mixtures", (1,)), _NOTES_TRAINING, _NOTES_AUDIO.replace(max_onset=0.0)
