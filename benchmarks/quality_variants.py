@@ -1,7 +1,7 @@
 """Models that the quality studies try and the package does not offer: none has earned its place there yet.
 
-Each is the package's model with one thing changed, trained without remixing. The reported ELBO is the usual one, so
-that the same rule keeps the best epoch of all.
+Each is the package's model with one thing changed, trained without remixing. The reported ELBO is the usual one, not
+the loss. Refinement, too, is the package's: with the configured scale where one is learned.
 """
 
 import math
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from vae_bss_tf import distributions
 from vae_bss_tf.latent_search import adam
+from vae_bss_tf.layers import DenseBlock, batch_normalization
 from vae_bss_tf.model import MultiSourceVAE
 
 _PACKAGE = "vae_bss_tf_studies"
@@ -29,7 +30,14 @@ class _Variant(MultiSourceVAE):
     """The loss of mixtures alone, its KL term and its scale open to change."""
 
     def kl_term(self, kl_of_sources: tf.Tensor) -> tf.Tensor:
-        """What is added to the loss for the KL of each source, float32 `[batch, num_sources]`, nats: `[batch]`."""
+        """What is added to the loss for the KL.
+
+        Args:
+            kl_of_sources: float32 `[batch, num_sources]`, nats.
+
+        Returns:
+            float32 `[batch]`.
+        """
         return self.kl_weight * tf.reduce_sum(kl_of_sources, axis=1)
 
     def likelihood_scale(self) -> tf.Tensor | float:
@@ -50,12 +58,13 @@ class _Variant(MultiSourceVAE):
         self.metric_trackers["log_likelihood"].update_state(log_likelihood)
         self.metric_trackers["kl"].update_state(kl)
         self.metric_trackers["elbo"].update_state(log_likelihood - self.elbo_kl_weight * kl)
-        return tf.reduce_mean(self.kl_term(of_sources) - log_likelihood)
+        loss = tf.reduce_mean(self.kl_term(of_sources) - log_likelihood)
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class FreeBits(_Variant):
-    """The first nats of each source's KL cost nothing (Kingma et al. 2016)."""
+    """The first nats of each source's KL cost nothing (Kingma et al. 2016), here in each example."""
 
     def kl_term(self, kl_of_sources: tf.Tensor) -> tf.Tensor:
         return self.kl_weight * tf.reduce_sum(tf.maximum(kl_of_sources, _FREE_NATS), axis=1)
@@ -116,7 +125,7 @@ class WideningLatent(_Variant):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class WeightAverage(_Variant):
-    """Each epoch ends with, and the next begins from, the running average of its weights."""
+    """Each epoch ends with, and the next begins from, the running average of its weights; not of the moving moments."""
 
     def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
         if isinstance(optimizer, keras.optimizers.Optimizer):
@@ -132,21 +141,25 @@ class TransposedConvolutions(_Variant):
 
     def build(self, input_shape: Any = None) -> None:
         del self.decoder
-        layers = keras.layers
+        layers, policy = keras.layers, self.dtype_policy
+
+        def transposed(units: int, fan_in: int, **kwargs: Any) -> keras.layers.Layer:
+            limit = 1 / math.sqrt(fan_in)
+            uniform = keras.initializers.RandomUniform(-limit, limit)
+            return layers.Conv2DTranspose(
+                units, 4, 2, "same", kernel_initializer=uniform, bias_initializer=uniform, **kwargs
+            )
+
         self.image_decoder = keras.Sequential(
             [
                 layers.Input((self.config.latent_dim,)),
-                layers.Dense(300, use_bias=False),
-                layers.BatchNormalization(),
-                layers.ReLU(),
-                layers.Dense(7 * 7 * 48, use_bias=False),
-                layers.BatchNormalization(),
-                layers.ReLU(),
+                DenseBlock(300),
+                DenseBlock(7 * 7 * 48),
                 layers.Reshape((7, 7, 48)),
-                layers.Conv2DTranspose(24, 3, strides=2, padding="same", use_bias=False),
-                layers.BatchNormalization(),
+                transposed(24, 2 * 2 * 48),  # of the 4 x 4 pixels that reach a pixel, stride 2 leaves 2 x 2
+                batch_normalization(policy),
                 layers.ReLU(),
-                layers.Conv2DTranspose(1, 3, strides=2, padding="same", activation="sigmoid"),
+                transposed(1, 2 * 2 * 24, activation="sigmoid"),
             ]
         )
         self.decoder = _OfEachSource(self.image_decoder)

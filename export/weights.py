@@ -38,10 +38,18 @@ def kernels(model: keras.Model) -> list[tuple[Array, Array]]:
         model: The Keras model.
 
     Returns:
-        Pairs of float32 `[outputs, inputs]`, one for each dense layer.
+        Pairs of float32 `[outputs, inputs]`, one for each dense layer; and, where the model has a corrector, which goes
+        back through the decoder, one for each of the decoder's layers transposed.
     """
+    found = _kernels_of(model)
+    if getattr(model, "corrector", None) is not None:
+        found += [(own.T, folded.T) for own, folded in _kernels_of(model.decoder)]
+    return found
+
+
+def _kernels_of(part: keras.layers.Layer) -> list[tuple[Array, Array]]:
     found = []
-    for layer in _layers(model):
+    for layer in _layers(part):
         dense = getattr(layer, "dense", None)
         if isinstance(layer, keras.layers.Dense):
             kernel = np.asarray(layer.kernel).T

@@ -98,7 +98,7 @@ def train(
     if config.remix_weight and config.remix_epoch == 0 and init is None and not resume:
         print(
             "warning: remixing from the first epoch on teaches what an untrained model separates; begin with a "
-            "finished run, --init RUN, or set train.remix_start.",
+            "finished run, --init RUN, or set train.remix_mask_start and train.remix_start.",
             file=sys.stderr,
         )
     source = None if init is None or resume else _source(init, system)

@@ -129,7 +129,7 @@ class Run:
             return keras.models.load_model(path, compile=False)
         except Exception as error:  # h5py, zipfile and Keras each raise their own
             raise CheckpointError(
-                f"{path} cannot be read ({type(error).__name__}); it is damaged: train again."
+                f"{path} cannot be read ({type(error).__name__}); it is damaged or of another version: train again."
             ) from error
 
     def _description(self) -> dict[str, Any]:

@@ -172,11 +172,18 @@ class SpectrogramDecoder(keras.layers.Layer):
         return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
 
     def linearize(self, latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
-        """As `layers.SourceDecoder.linearize`."""
+        """Source estimates, as `call` gives them without training, and the way back from them.
+
+        Args:
+            latents: float32 `[batch, num_sources, latent_dim]`.
+
+        Returns:
+            As `layers.SourceDecoder.linearize`.
+        """
         num_sources, latent_dim = latents.shape[1:]
         hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
         for block in self.blocks:
-            hidden.append(block(hidden[-1]))
+            hidden.append(block(hidden[-1], training=False))  # whatever the model's own call is for
         courses, spectra = self._factors(hidden[-1])
         magnitudes = self._magnitudes(courses, spectra)
 

@@ -112,7 +112,7 @@ class LatentCorrector(keras.layers.Layer):
         return moments[:, :, 0], moments[:, :, 1]
 
     def compute_output_shape(self, mixture_shape: tuple[int | None, ...], *shapes: Any) -> tuple[Any, Any]:
-        return shapes[1], shapes[2]
+        return shapes[2], shapes[3]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -89,8 +89,8 @@ class DenseBlock(keras.layers.Layer):
     def pull_back(self, outputs: keras.KerasTensor, cotangent: keras.KerasTensor) -> keras.KerasTensor:
         """Gradient with respect to the inputs, the normalisation being by the moving moments.
 
-        The derivative of the ReLU rises from 0 to 1 over outputs from 0 to 0.1 (they have unit variance before it), so
-        that rounding does not switch it: what is computed with the gradient is the same wherever it is computed.
+        The derivative of the ReLU rises from 0 to 1 over outputs from 0 to 0.1 (normalised, they are about 1), so that
+        rounding does not switch it: what is computed with the gradient is the same wherever it is computed.
 
         Args:
             outputs: float `[batch, units]`, what `call` returned without training.
@@ -292,7 +292,7 @@ class SourceDecoder(keras.layers.Layer):
         num_sources, latent_dim = latents.shape[1:]
         hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
         for block in self.blocks:
-            hidden.append(block(hidden[-1]))
+            hidden.append(block(hidden[-1], training=False))  # whatever the model's own call is for
         pixels = self.head(hidden[-1])
 
         def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:

@@ -225,6 +225,7 @@ class MultiSourceVAE(keras.Model):
         # In training it is of no use, and still corrects nothing, before remixed sources are judged masked.
         if self.corrector is None or (training and not self.remix_masked):
             return mean, log_variance
+        mixture = keras.ops.cast(mixture, "float32")
         for _ in range(self.config.corrector_iterations):
             estimates, pull_back = self.decoder.linearize(keras.ops.stop_gradient(mean))
             errors = keras.ops.sum(estimates, axis=1, keepdims=True) - keras.ops.expand_dims(mixture, 1)

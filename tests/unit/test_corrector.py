@@ -1,4 +1,4 @@
-"""The second look at a mixture: what it sees, when it learns, and that files keep it."""
+"""The corrector of the latents: what it sees, when it learns, and that files keep it."""
 
 import subprocess
 import sys
@@ -112,12 +112,25 @@ def test_untrained_it_changes_nothing_whatever_the_precision(policy: str) -> Non
         np.testing.assert_array_equal(corrected, was)
 
 
+def test_in_training_too_it_looks_through_the_moving_moments(mixtures: np.ndarray) -> None:
+    """A call moves the decoder's moments once, by the latents that come of all corrections."""
+    model = MultiSourceVAE(CONFIG.replace(variational=False))
+    randomised(model.corrector)
+    model.remix_masked = True
+    block = model.decoder.blocks[0]
+    before = block.normalization.moving_mean.numpy()
+    latents = model(mixtures, training=True)["latent_mean"]
+    mean = tf.reduce_mean(block.dense(tf.reshape(latents, (-1, 4))), axis=0)
+    np.testing.assert_allclose(block.normalization.moving_mean, 0.99 * before + 0.01 * mean, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("config", [CONFIG, SOUND])
 def test_it_learns_while_remixed_sources_are_judged_masked_and_not_before(
-    config: ModelConfig, mixtures: np.ndarray
+    config: ModelConfig, policy: str, mixtures: np.ndarray
 ) -> None:
     keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(config, remix_weight=1.0, kl_weight=0.1)
+    model = MultiSourceVAE(config, remix_weight=1.0, kl_weight=0.1, dtype=policy)
     model.compile(optimizer=keras.optimizers.Adam(1e-2))
     model.remixing = True
     start = [weight.copy() for weight in model.corrector.get_weights()]
