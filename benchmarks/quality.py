@@ -83,6 +83,7 @@ STUDIES: dict[str, Study] = {
     "mnist-unmasked-90": Study("mnist", {"train.remix_mask_start": 1.0}),
     "mnist-90": Study("mnist", {}),
     "mnist-corrected": Study("mnist-corrected", {}, begun_from="mnist-90"),
+    "mnist-corrected-again": Study("mnist-corrected", {"train.epochs": 6}, begun_from="mnist-corrected"),
     "mnist-k3": Study("mnist-k3", {}),
     "mnist-k3-corrected": Study("mnist-k3-corrected", {}, begun_from="mnist-k3"),
 }

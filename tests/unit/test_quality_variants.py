@@ -1,6 +1,7 @@
 """The models of the quality studies: each changes what it says, trains, and is the same when reloaded."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,13 +73,39 @@ def test_initialisation_is_that_of_keras() -> None:
         assert np.abs(kernel).max() == pytest.approx(np.sqrt(6 / sum(kernel.shape)), rel=0.05)
 
 
-def test_weights_are_averaged_at_the_end_of_an_epoch() -> None:
-    optimizer = keras.optimizers.Adam()
-    _variant("WeightAverage").compile(optimizer=optimizer)
-    assert (optimizer.use_ema, optimizer.ema_overwrite_frequency) == (True, 480)
+@pytest.mark.parametrize(("steps", "averaged"), [(4, True), (3, False)])
+def test_weights_become_their_average_at_the_end_of_an_epoch(
+    steps: int, averaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality_variants, "_AVERAGED_STEPS", 4)
+    model = _variant("WeightAverage")
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    equal = []
+
+    def compare(*_: Any) -> None:  # `fit` averages at its own end, too
+        averages = model.optimizer._model_variables_moving_average
+        equal.append(all(np.array_equal(*pair) for pair in zip(model.trainable_variables, averages, strict=True)))
+
+    data = tf.data.Dataset.from_tensors({"mixture": MIXTURES}).repeat()
+    model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=compare)])
+    assert equal == [averaged]
+
+
+def test_the_scale_is_learned() -> None:
+    model = _variant("LearnedScale")
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.fit(tf.data.Dataset.from_tensors({"mixture": MIXTURES}).repeat(), steps_per_epoch=10, verbose=0)
+    residual = float(np.abs(model(MIXTURES)["estimates"].numpy().sum(1) - MIXTURES).mean())
+    start, learned = CONFIG.likelihood_scale, float(model.likelihood_scale())
+    assert abs(learned - residual) < abs(start - residual)  # the best scale of a Laplace is the mean absolute error
 
 
 def test_every_study_has_settings_and_a_model() -> None:
     for name, study in quality.STUDIES.items():
         assert quality.preset_of(name, seed=3).train.seed == 3
         assert study.variant is None or study.variant in quality_variants.VARIANTS
+        if study.begun_from is not None:
+            base = quality.preset_of(study.begun_from, seed=3)
+            without = {"corrector_convolutions": (), "corrector_units": (), "corrector_iterations": 1}
+            ours, theirs = (part.model.replace(**without) for part in (quality.preset_of(name, seed=3), base))
+            assert ours == theirs
