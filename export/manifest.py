@@ -128,8 +128,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
     if model.corrector_units:
         convolutions = f"{_listed(model.corrector_convolutions)} channels and " if model.corrector_convolutions else ""
-        times = "once" if model.corrector_iterations == 1 else f"{model.corrector_iterations} times"
-        units += f", a corrector of {convolutions}{_listed(model.corrector_units)} units applied {times}"
+        times = f"{model.corrector_iterations}, in training {model.corrector_training_iterations}"
+        units += f", a corrector of {convolutions}{_listed(model.corrector_units)} units applied {times} times"
     remixed = ""
     if train.remix_weight:
         remixed = f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"

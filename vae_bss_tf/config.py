@@ -115,7 +115,9 @@ class ModelConfig(_Config):
             convolutions (see `corrector.LatentCorrector`); empty does without. It learns from remixed sources judged
             masked; `training.fit` leaves it out where there are none.
         corrector_iterations: How often the corrector corrects; at least 1. Each costs a pass of the decoder, the way
-            back through it, and the corrector's own.
+            back through it, and the corrector's own; its weights are the same ones.
+        corrector_training_iterations: How often it does so in training, where each is dearer; at least 1. What it
+            learned to do a few times it can do more often: the corrections become small (docs/quality.md).
         network: Kind of encoder and decoder: "dense", the paper's, or "conv" for spectrograms; see `conv_layers`.
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
@@ -133,6 +135,7 @@ class ModelConfig(_Config):
     corrector_convolutions: tuple[int, ...] = ()
     corrector_units: tuple[int, ...] = ()
     corrector_iterations: int = 2
+    corrector_training_iterations: int = 2
     network: str = "dense"
     variational: bool = True
     prior: str = "normal"
@@ -148,7 +151,8 @@ class ModelConfig(_Config):
         )
         _check(self.num_sources >= 1, "num_sources", self.num_sources, "at least 1")
         _check(self.latent_dim >= 1, "latent_dim", self.latent_dim, "at least 1")
-        _check(self.corrector_iterations >= 1, "corrector_iterations", self.corrector_iterations, "at least 1")
+        for name in ("corrector_iterations", "corrector_training_iterations"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(
             len(self.hidden_units) >= 1 and all(n >= 1 for n in self.hidden_units),
             "hidden_units",
@@ -513,7 +517,12 @@ PRESETS: dict[str, Preset] = {
     # learns to improve the latents, which more epochs of the encoder, or a wider one, do far less (docs/quality.md).
     # Sources that are not good yet teach it nothing, so none of these begins anew.
     "mnist-corrected": Preset(
-        _IMAGE_MODEL.replace(corrector_convolutions=(24, 48), corrector_units=(300,), corrector_iterations=3),
+        _IMAGE_MODEL.replace(
+            corrector_convolutions=(24, 48),
+            corrector_units=(300,),
+            corrector_iterations=8,
+            corrector_training_iterations=3,
+        ),
         DataConfig("mnist"),
         _IMAGE_TRAINING.replace(epochs=10, kl_weight=0.25, **_CORRECTING),
     ),

@@ -223,10 +223,24 @@ class MultiSourceVAE(keras.Model):
         """
         mean, log_variance = self.encoder(mixture, training=training)
         # In training it is of no use, and still corrects nothing, before remixed sources are judged masked.
-        if self.corrector is None or (training and not self.remix_masked):
+        if training and not self.remix_masked:
+            return mean, log_variance
+        config = self.config
+        iterations = config.corrector_training_iterations if training else config.corrector_iterations
+        return self._correct(mixture, mean, log_variance, iterations, training)
+
+    def _correct(
+        self,
+        mixture: keras.KerasTensor,
+        mean: keras.KerasTensor,
+        log_variance: keras.KerasTensor,
+        iterations: int,
+        training: bool = False,
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        if self.corrector is None:
             return mean, log_variance
         mixture = keras.ops.cast(mixture, "float32")
-        for _ in range(self.config.corrector_iterations):
+        for _ in range(iterations):
             estimates, pull_back = self.decoder.linearize(keras.ops.stop_gradient(mean))
             errors = keras.ops.sum(estimates, axis=1, keepdims=True) - keras.ops.expand_dims(mixture, 1)
             gradients = pull_back(keras.ops.repeat(errors, self.config.num_sources, axis=1))
@@ -332,7 +346,7 @@ class MultiSourceVAE(keras.Model):
         mixture = tf.cast(inputs["mixture"] if isinstance(inputs, dict) else inputs, tf.float32)
         if (mixture.shape[0] or 0) % 2:
             raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
-        sources = self(mixture, training=False)["sources"]
+        sources = self._taught(mixture)
         seed = tf.stack([self.seed + _REMIX_SEED, self.sampler.step.value])
         batch, num_sources = tf.shape(mixture)[0], self.config.num_sources
         if self.audio is not None:
@@ -348,6 +362,13 @@ class MultiSourceVAE(keras.Model):
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])
         return {"mixture": both, _REMIXED: sources}
+
+    def _taught(self, mixture: tf.Tensor) -> tf.Tensor:
+        """The sources that a step remixes: by the posterior mean, corrected as often as in training."""
+        mean, log_variance = self.encoder(mixture, training=False)
+        if self.remix_masked:
+            mean, _ = self._correct(mixture, mean, log_variance, self.config.corrector_training_iterations)
+        return self.mask(self.decode(mean), mixture)
 
     @tf.function(jit_compile=True)
     def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:

@@ -124,6 +124,22 @@ def test_in_training_too_it_looks_through_the_moving_moments(mixtures: np.ndarra
     np.testing.assert_allclose(block.normalization.moving_mean, 0.99 * before + 0.01 * mean, rtol=1e-4, atol=1e-7)
 
 
+def test_it_may_look_more_often_than_in_training(mixtures: np.ndarray) -> None:
+    model = MultiSourceVAE(CONFIG.replace(corrector_iterations=3, corrector_training_iterations=1))
+    randomised(model.corrector)
+    model.remix_masked = True
+    looks = [model.encoder(mixtures)]
+    for _ in range(3):
+        mean, log_variance = looks[-1]
+        estimates, pull_back = model.decoder.linearize(mean)
+        gradients = pull_back(tf.repeat(tf.reduce_sum(estimates, 1, keepdims=True) - mixtures[:, None], 2, axis=1))
+        looks.append(model.corrector(mixtures, estimates, gradients, mean, log_variance))
+    np.testing.assert_allclose(model.encode(mixtures)[0], looks[3][0], rtol=1e-5)
+    taught = model.mask(model.decode(looks[1][0]), mixtures)
+    np.testing.assert_allclose(model._taught(mixtures), taught, atol=1e-6)
+    assert np.abs(looks[3][0] - looks[1][0]).max() > 1e-3
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("config", [CONFIG, SOUND])
 def test_it_learns_while_remixed_sources_are_judged_masked_and_not_before(
@@ -198,8 +214,9 @@ def test_convolutions_alone_are_refused() -> None:
         CONFIG.replace(corrector_units=())
     with pytest.raises(ConfigError, match="corrector_units"):
         CONFIG.replace(corrector_units=(0,))
-    with pytest.raises(ConfigError, match="corrector_iterations"):
-        CONFIG.replace(corrector_iterations=0)
+    for name in ("corrector_iterations", "corrector_training_iterations"):
+        with pytest.raises(ConfigError, match=name):
+            CONFIG.replace(**{name: 0})
 
 
 def test_a_preset_has_one_and_a_preset_for_sound_says_what_its_spectrograms_are() -> None:
