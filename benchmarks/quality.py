@@ -85,7 +85,6 @@ STUDIES: dict[str, Study] = {
     "mnist-corrected": Study("mnist-corrected", {}, begun_from="mnist-90"),
     "mnist-corrected-again": Study("mnist-corrected", {"train.epochs": 6}, begun_from="mnist-corrected"),
     "mnist-k3": Study("mnist-k3", {}),
-    "mnist-k3-corrected": Study("mnist-k3-corrected", {}, begun_from="mnist-k3"),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
 

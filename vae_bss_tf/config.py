@@ -534,13 +534,6 @@ PRESETS: dict[str, Preset] = {
         DataConfig("mnist", (1, 2, 3)),
         _IMAGE_TRAINING.replace(epochs=20, remix_silence=0.05),
     ),
-    "mnist-k3-corrected": Preset(
-        _IMAGE_MODEL.replace(
-            num_sources=3, corrector_convolutions=(24, 48), corrector_units=(300,), corrector_iterations=6
-        ),
-        DataConfig("mnist", (1, 2, 3)),
-        _IMAGE_TRAINING.replace(epochs=2, kl_weight=0.25, remix_silence=0.05, **_CORRECTING),
-    ),
     "fashion-mnist": Preset(ModelConfig(), DataConfig("fashion-mnist"), TrainConfig(epochs=120)),
     # The digits that ship inside scikit-learn: no download. A twelfth of MNIST's pixels bear the same KL, so its
     # weight is a fifth.
