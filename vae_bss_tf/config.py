@@ -553,7 +553,7 @@ PRESETS: dict[str, Preset] = {
     "tones": Preset(_TONES_MODEL, DataConfig("tones"), _TONES_TRAINING, _TONES_AUDIO),
     "notes": Preset(_NOTES_MODEL, DataConfig("notes"), _NOTES_TRAINING, _NOTES_AUDIO),
     "notes-corrected": Preset(
-        _NOTES_MODEL.replace(corrector_convolutions=(64, 128, 128), corrector_units=(256,)),
+        _NOTES_MODEL.replace(corrector_convolutions=(64, 128, 128), corrector_units=(256,), corrector_iterations=4),
         DataConfig("notes"),
         _NOTES_TRAINING.replace(epochs=10, kl_weight=0.2, remix_weight=1.0, **_CORRECTING),
         _NOTES_AUDIO,
