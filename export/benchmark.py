@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.benchmark",
         description="Times every file of an export, each in a process of its own, in turns.",
-        epilog="example: python -m export.benchmark saved_models/mnist --run runs/mnist-k2-seed0 --json latency.json",
+        epilog="example: python -m export.benchmark exported/mnist --run runs/mnist-k2-seed0 --json latency.json",
     )
     parser.add_argument("export", type=Path, help="folder that `python -m export` made")
     parser.add_argument("--run", type=Path, help="the run it was made from, to time the Keras model too")
