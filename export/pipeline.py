@@ -107,8 +107,9 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
     def separate(mixtures: Any) -> dict[str, Any]:
         return model.predict({INPUT: mixtures}, verbose=0)
 
-    kernels = weights.kernels(model)
-    references = {False: Reference.of(separate, held_out, extreme_mixtures(run.preset.model.input_shape), kernels)}
+    kernels, corrected = weights.kernels(model), model.corrector is not None
+    extreme = extreme_mixtures(run.preset.model.input_shape)
+    references = {False: Reference.of(separate, held_out, extreme, kernels, corrected=corrected)}
     audio = run.preset.audio
     if audio is not None and isinstance(held_out, AudioEvaluationSet):
 
@@ -122,7 +123,8 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
         waveforms = EvaluationSet(
             held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels, held_out.gain
         )
-        references[True] = Reference.of(separate_waveforms, waveforms, extreme_waveforms(audio.num_samples), kernels)
+        extreme = extreme_waveforms(audio.num_samples)
+        references[True] = Reference.of(separate_waveforms, waveforms, extreme, kernels, corrected=corrected)
     return references
 
 

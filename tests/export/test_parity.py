@@ -171,11 +171,13 @@ def test_the_condition_is_what_the_model_makes_of_a_change(reference):
     first = np.linspace(0.1, 0.9, len(mixtures), dtype=np.float32)
     mixtures.reshape(len(mixtures), -1)[:, 0] = first
     held_out = dataclasses.replace(reference.held_out, mixtures=mixtures)
-    found = parity.Reference.of(separate, held_out, reference.mixtures[-6:], reference.kernels)
+    of = (separate, held_out, reference.mixtures[-6:], reference.kernels)
+    found = parity.Reference.of(*of, corrected=True)
     expected = np.abs(20 * first * np.sin(40 * first))
     np.testing.assert_allclose(found.condition["wave"][:-6], np.maximum(1, expected), atol=0.5)
     assert expected.max() > 10
     np.testing.assert_array_equal(found.condition["sources"], 1)
+    np.testing.assert_array_equal(parity.Reference.of(*of).condition["wave"], 1)
 
 
 def test_a_wrong_weight_in_a_saved_model_is_caught(model, reference, tmp_path):
