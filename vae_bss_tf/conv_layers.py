@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.layers import PACKAGE, DenseBlock, PullBack, batch_normalization, fan_in_dense
+from vae_bss_tf.layers import PACKAGE, DenseBlock, PullBack, batch_normalization, fan_in_dense, linearize_blocks
 
 _KERNEL_SIZE = 3
 
@@ -180,11 +180,8 @@ class SpectrogramDecoder(keras.layers.Layer):
         Returns:
             As `layers.SourceDecoder.linearize`.
         """
-        num_sources, latent_dim = latents.shape[1:]
-        hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
-        for block in self.blocks:
-            hidden.append(block(hidden[-1], training=False))  # whatever the model's own call is for
-        courses, spectra = self._factors(hidden[-1])
+        hidden, pull_back_hidden = linearize_blocks(self.blocks, latents)
+        courses, spectra = self._factors(hidden)
         magnitudes = self._magnitudes(courses, spectra)
 
         def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
@@ -197,11 +194,9 @@ class SpectrogramDecoder(keras.layers.Layer):
             for layer, factor in ((self.courses, of_courses), (self.spectra, of_spectra)):
                 flat = keras.ops.reshape(factor, (-1, layer.units))
                 gradient += keras.ops.matmul(flat, keras.ops.transpose(layer.kernel))
-            for block, outputs in zip(reversed(self.blocks), reversed(hidden), strict=False):
-                gradient = block.pull_back(outputs, gradient)
-            return keras.ops.reshape(gradient, (-1, num_sources, latent_dim))
+            return pull_back_hidden(gradient)
 
-        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape)), pull_back
+        return keras.ops.reshape(magnitudes, (-1, latents.shape[1], *self.source_shape)), pull_back
 
     def _factors(self, hidden: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         frames, bins = self.source_shape

@@ -1,7 +1,7 @@
 """The layers of the multi-source VAE. Axes: `[batch, num_sources, ...]`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -110,6 +110,32 @@ class DenseBlock(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
+
+
+def linearize_blocks(blocks: Sequence[DenseBlock], latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
+    """What a decoder's blocks make of latents, without training, and the way back.
+
+    Args:
+        blocks: The blocks, in order.
+        latents: float32 `[batch, num_sources, latent_dim]`.
+
+    Returns:
+        The last block's output, float `[batch * num_sources, units]`, and a function that takes a gradient with respect
+        to it to the gradient with respect to the latents.
+    """
+    num_sources, latent_dim = latents.shape[1:]
+    hidden = keras.ops.reshape(latents, (-1, latent_dim))
+    outputs = []
+    for block in blocks:
+        hidden = block(hidden, training=False)  # whatever the model's own call is for
+        outputs.append(hidden)
+
+    def pull_back(gradient: keras.KerasTensor) -> keras.KerasTensor:
+        for block, output in zip(reversed(blocks), reversed(outputs), strict=True):
+            gradient = block.pull_back(output, gradient)
+        return keras.ops.reshape(gradient, (-1, num_sources, latent_dim))
+
+    return hidden, pull_back
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -289,20 +315,14 @@ class SourceDecoder(keras.layers.Layer):
             The estimates, float32 `[batch, num_sources, *source_shape]`, and a function that takes a gradient with
             respect to them to the gradient with respect to the latents (`DenseBlock.pull_back` says how exactly).
         """
-        num_sources, latent_dim = latents.shape[1:]
-        hidden = [keras.ops.reshape(latents, (-1, latent_dim))]
-        for block in self.blocks:
-            hidden.append(block(hidden[-1], training=False))  # whatever the model's own call is for
-        pixels = self.head(hidden[-1])
+        hidden, pull_back_hidden = linearize_blocks(self.blocks, latents)
+        pixels = self.head(hidden)
 
         def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
             gradient = keras.ops.reshape(cotangent, (-1, pixels.shape[-1])) * pixels * (1 - pixels)
-            gradient = keras.ops.matmul(gradient, keras.ops.transpose(self.head.kernel))
-            for block, outputs in zip(reversed(self.blocks), reversed(hidden), strict=False):
-                gradient = block.pull_back(outputs, gradient)
-            return keras.ops.reshape(gradient, (-1, num_sources, latent_dim))
+            return pull_back_hidden(keras.ops.matmul(gradient, keras.ops.transpose(self.head.kernel)))
 
-        return keras.ops.reshape(pixels, (-1, num_sources, *self.source_shape)), pull_back
+        return keras.ops.reshape(pixels, (-1, latents.shape[1], *self.source_shape)), pull_back
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[1], *self.source_shape)
