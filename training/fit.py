@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from training.memory import keep_freed_memory
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
     PRESETS,
     ConfigError,
+    ModelConfig,
     Preset,
     check_choice,
     get_preset,
@@ -60,7 +64,8 @@ def train(
         strategy: As `training.strategy.make_strategy` takes it.
         resume: "latest" or a backup's name goes on with the run in `output`; None starts a new one.
         init: Folder of a finished run whose encoder, decoder and, where both have one, corrector the training begins
-            with; None begins anew. A resumed run has its own weights.
+            with; None begins anew. It may have fewer sources: the heads of the encoder for the added ones begin anew.
+            A resumed run has its own weights.
         force: Whether an earlier run in `output` is deleted first.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
         model_class: What "vae" and "ae" train in place of `MultiSourceVAE`: a subclass, registered with Keras.
@@ -221,10 +226,30 @@ def _begin_from(model: "keras.Model", source: "keras.Model", path: Path) -> None
         ours, theirs = getattr(model, part), getattr(source, part)
         if ours is None or theirs is None:
             continue
-        if [weight.shape for weight in ours.weights] != [weight.shape for weight in theirs.weights]:
+        values = theirs.get_weights()
+        if part == "encoder" and _can_grow(source.config, model.config):
+            values = [
+                _grown(own, value, source.config) if any(own is weight for weight in ours.head.weights) else value
+                for own, value in zip(ours.weights, values, strict=True)
+            ]
+        if [weight.shape for weight in ours.weights] != [value.shape for value in values]:
             shutil.rmtree(path)
             raise CheckpointError(f"the run of --init has another {part}; begin from one with the same model settings.")
-        ours.set_weights(theirs.get_weights())
+        ours.set_weights(values)
+
+
+def _can_grow(source: ModelConfig, ours: ModelConfig) -> bool:
+    """Whether an encoder of `ours` is one of `source` but for sources that it has more."""
+    alike = ("input_shape", "latent_dim", "hidden_units", "convolutions", "encoder_units", "network")
+    return source.num_sources < ours.num_sources and all(getattr(source, n) == getattr(ours, n) for n in alike)
+
+
+def _grown(own: "keras.Variable", value: npt.NDArray[np.float32], source: ModelConfig) -> npt.NDArray[np.float32]:
+    """A weight of the head of `source` with more sources; the added ones are as in `own`."""
+    by_source = (*own.shape[:-1], 2, -1, source.latent_dim)
+    grown = np.array(own).reshape(by_source)
+    grown[..., : source.num_sources, :] = value.reshape(by_source)
+    return grown.reshape(own.shape)
 
 
 def _open_run(preset: Preset, system: str, output: Path, resume: str | None, init: Path | None, force: bool) -> "Run":
@@ -456,7 +481,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", nargs="?", const="latest", metavar="BACKUP", help="go on with a stopped run, from its latest backup"
     )
-    parser.add_argument("--init", type=Path, metavar="RUN", help="begin with the weights of a finished run")
+    parser.add_argument(
+        "--init", type=Path, metavar="RUN", help="begin with the weights of a finished run, of as many sources or fewer"
+    )
     parser.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
     parser.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")

@@ -476,6 +476,11 @@ _CORRECTING: dict[str, Any] = {
     "remix_mask_start": 0.0,
 }
 
+_CORRECTED_IMAGE_MODEL = _IMAGE_MODEL.replace(
+    corrector_convolutions=(24, 48), corrector_units=(300,), corrector_iterations=8, corrector_training_iterations=3
+)
+_CORRECTED_IMAGE_TRAINING = _IMAGE_TRAINING.replace(epochs=10, kl_weight=0.25, **_CORRECTING)
+
 # Squared error and a mild compression make a model of sound learn the partials of notes first; the Laplace
 # likelihood on strongly compressed magnitudes spends its latents on the noise between them.
 _TONES_AUDIO = AudioConfig(frame_pooling=4, power=0.7)
@@ -516,15 +521,13 @@ PRESETS: dict[str, Preset] = {
     # What a finished run of the same preset without "-corrected" goes on to by `training.fit --init`: a corrector
     # learns to improve the latents, which more epochs of the encoder, or a wider one, do far less (docs/quality.md).
     # Sources that are not good yet teach it nothing, so none of these begins anew.
-    "mnist-corrected": Preset(
-        _IMAGE_MODEL.replace(
-            corrector_convolutions=(24, 48),
-            corrector_units=(300,),
-            corrector_iterations=8,
-            corrector_training_iterations=3,
-        ),
+    "mnist-corrected": Preset(_CORRECTED_IMAGE_MODEL, DataConfig("mnist"), _CORRECTED_IMAGE_TRAINING),
+    # A source too many for pairs, added to a finished run of "mnist-corrected". For an epoch the ELBO alone teaches it
+    # to stay silent; then the mixtures of one and of three sources that exchanging makes teach it when to.
+    "mnist-corrected-k3": Preset(
+        _CORRECTED_IMAGE_MODEL.replace(num_sources=3),
         DataConfig("mnist"),
-        _IMAGE_TRAINING.replace(epochs=10, kl_weight=0.25, **_CORRECTING),
+        _CORRECTED_IMAGE_TRAINING.replace(remix_start=0.1, remix_mask_start=0.1, remix_silence=0.05),
     ),
     # A source too many for pairs. Trained on pairs alone, two outputs come to share one digit; mixtures of one to three
     # digits, all at one level, teach a spare output to stay silent, and so does remixing, which takes what is faint for

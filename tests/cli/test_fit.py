@@ -115,8 +115,35 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_run, tm
         with pytest.raises(CheckpointError, match=error):
             fit.train(wider, output=tmp_path / "bad", init=bad)
         assert not (tmp_path / "bad").exists()
+    fewer = Preset(model.replace(num_sources=1), tiny_preset.data, still)
+    with pytest.raises(CheckpointError, match="another encoder"):
+        fit.train(fewer, output=tmp_path / "fewer", init=tiny_run.path)
     with pytest.raises(ConfigError, match="--init is for vae and ae"):
         fit.train(tiny_preset, output=tmp_path / "glo", system="glo", init=tiny_run.path)
+
+
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_a_training_adds_sources_to_a_run(tiny_preset, tmp_path, network):
+    """What the run's encoder and decoder say of its sources stays; the added ones do not begin as copies of them."""
+    model = tiny_preset.model.replace(network=network, hidden_units=(16, 12, 10))
+    few = fit.train(Preset(model, tiny_preset.data, tiny_preset.train), output=tmp_path / "few")
+    still = tiny_preset.train.replace(epochs=1, learning_rate=1e-12)
+    more = Preset(model.replace(num_sources=4), tiny_preset.data, still)
+    grown = fit.train(more, output=tmp_path / "more", init=few.path).model()
+    few_model = few.model()
+    # Batch normalisation's moments move even where weights do not: both use the same ones.
+    for part in ("encoder", "decoder"):
+        for ours, theirs in zip(getattr(grown, part).weights, getattr(few_model, part).weights, strict=True):
+            if not theirs.trainable:
+                ours.assign(theirs)
+    mixtures = np.random.default_rng(0).random((5, *model.input_shape), dtype=np.float32)
+    for ours, theirs in zip(grown.encode(mixtures), few_model.encode(mixtures), strict=True):
+        ours = np.array(ours)
+        np.testing.assert_allclose(ours[:, :2], np.array(theirs), atol=1e-5)
+        for added in (2, 3):
+            assert np.abs(ours[:, [added]] - ours[:, :added]).max(axis=(0, 2)).min() > 1e-2
+    latents = few_model.encode(mixtures)[0]
+    np.testing.assert_allclose(np.array(grown.decode(latents)), np.array(few_model.decode(latents)), atol=1e-5)
 
 
 def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
