@@ -18,7 +18,7 @@ fit: install
 	$(BIN)/python -m training.fit $(FIT)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,6 +14,14 @@ from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n`), one makes what the tests of a file, or those of the export, share."""
+    for item in items:
+        group = "export" if item.path.parent.name == "export" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     """A model that builds and runs in no time."""
