@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SYSTEMS = ("vae", "ae", *BASELINES)
 _PICTURED = 10
 _SCORED = 1_000
+_EARLY = 0.2  # share of a training in which sources have not parted
 _COPIES_ON_DISK = 10  # two backups and one being written, each with both moments of Adam, and the model
 
 
@@ -100,26 +101,25 @@ def train(
         raise ConfigError(
             f"remixing pairs mixtures on each of {replicas} devices; use a --batch-size divisible by {2 * replicas}."
         )
-    if config.remix_weight and config.remix_epoch == 0 and init is None and not resume:
+    if config.remix_weight and config.remix_start < _EARLY and init is None and not resume:
         print(
-            "warning: remixing from the first epoch on teaches what an untrained model separates; begin with a "
+            "warning: remixing almost from the start teaches what an untrained model separates; begin with a "
             "finished run, --init RUN, or set train.remix_mask_start and train.remix_start.",
             file=sys.stderr,
         )
     source = None if init is None or resume else _source(init, system)
-    run = _open_run(preset, system, output, resume, init, force)
-    print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
-
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
         model = _build(preset, system, model_class)
         if source is not None:
-            _begin_from(model, source, run.path)
+            _begin_from(model, source)
         model.compile(
             optimizer=keras.optimizers.Adam(learning_rate_schedule(config)),
             jit_compile=config.jit_compile and devices.can_jit_compile(distribution),
             steps_per_execution=min(config.steps_per_execution, config.steps_per_epoch),
         )
+    run = _open_run(preset, system, output, resume, init, force)
+    print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
     _check_disk(model, run.path, new=resume is None)
 
     epochs_done, seconds_before = 0, 0.0
@@ -221,7 +221,7 @@ def _source(init: Path, system: str) -> "keras.Model":
     return run.model()
 
 
-def _begin_from(model: "keras.Model", source: "keras.Model", path: Path) -> None:
+def _begin_from(model: "keras.Model", source: "keras.Model") -> None:
     for part in ("encoder", "decoder", "corrector"):
         ours, theirs = getattr(model, part), getattr(source, part)
         if ours is None or theirs is None:
@@ -233,8 +233,10 @@ def _begin_from(model: "keras.Model", source: "keras.Model", path: Path) -> None
                 for own, value in zip(ours.weights, values, strict=True)
             ]
         if [weight.shape for weight in ours.weights] != [value.shape for value in values]:
-            shutil.rmtree(path)
-            raise CheckpointError(f"the run of --init has another {part}; begin from one with the same model settings.")
+            raise CheckpointError(
+                f"the run of --init has another {part}; begin from one with the same model settings, and as many "
+                "sources or fewer."
+            )
         ours.set_weights(values)
 
 
@@ -247,7 +249,7 @@ def _can_grow(source: ModelConfig, ours: ModelConfig) -> bool:
 def _grown(own: "keras.Variable", value: npt.NDArray[np.float32], source: ModelConfig) -> npt.NDArray[np.float32]:
     """A weight of the head of `source` with more sources; the added ones are as in `own`."""
     by_source = (*own.shape[:-1], 2, -1, source.latent_dim)
-    grown = np.array(own).reshape(by_source)
+    grown = own.numpy().copy().reshape(by_source)
     grown[..., : source.num_sources, :] = value.reshape(by_source)
     return grown.reshape(own.shape)
 
