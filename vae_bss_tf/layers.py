@@ -409,10 +409,20 @@ class SourceMask(keras.layers.Layer):
 
     Returns:
         Sources, float32 `[batch, num_sources, ...]`, of sum `mixture` over axis 1.
+
+    Args:
+        exponent: Of the estimates; > 0.
     """
 
+    def __init__(self, exponent: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exponent = exponent
+
     def call(self, estimates: keras.KerasTensor, mixture: keras.KerasTensor) -> keras.KerasTensor:
-        return ratio_mask(estimates, mixture)
+        return ratio_mask(estimates, mixture, self.exponent)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "exponent": self.exponent}
 
     def compute_output_shape(
         self, estimates_shape: tuple[int | None, ...], mixture_shape: tuple[int | None, ...]

@@ -121,7 +121,7 @@ class MultiSourceVAE(keras.Model):
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.corrector = _corrector(config, self.dtype_policy)
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
-        self.mask = SourceMask(dtype="float32", name="mask")
+        self.mask = SourceMask(config.mask_exponent, dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
         self.build((None, *config.input_shape))
 
@@ -284,7 +284,7 @@ class MultiSourceVAE(keras.Model):
 
         Args:
             x: The mixtures, as `call` takes them. Where remixed ones stand among them, every second, the known sources
-                of those are under "remixed_sources".
+                of those are under "remixed_sources": as tensor for images, as `remixing.SoundMixtures` for sound.
             y: Unused: there is no target.
             y_pred: What `call` returned for `x`.
             sample_weight: Unused.
@@ -300,10 +300,15 @@ class MultiSourceVAE(keras.Model):
         if isinstance(x, dict) and _REMIXED in x:
             remixed_mixture, remixed, remixed_kl = mixture[1::2], estimates[1::2], kl[1::2]
             mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
-            fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, x[_REMIXED])
+            known = x[_REMIXED]
+            sources = known if self.audio is None else known.sources
+            fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, sources)
             if self.remix_masked:
-                scale = remixing.MASKED_SCALE if self.audio is None else self.config.likelihood_scale
-                fits += remixing.masked_log_likelihood(remixed, remixed_mixture, x[_REMIXED], scale)
+                fits += (
+                    remixing.masked_log_likelihood(remixed, remixed_mixture, sources, self.config.mask_exponent)
+                    if self.audio is None
+                    else remixing.masked_sound_log_likelihood(remixed, known, self.audio, self.config.mask_exponent)
+                )
             fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(
@@ -342,7 +347,7 @@ class MultiSourceVAE(keras.Model):
             data = keras.utils.pack_x_y_sample_weight(self._with_remixed(mixtures))
         return super().train_step(data)
 
-    def _with_remixed(self, inputs: Any) -> dict[str, tf.Tensor]:
+    def _with_remixed(self, inputs: Any) -> dict[str, Any]:
         mixture = tf.cast(inputs["mixture"] if isinstance(inputs, dict) else inputs, tf.float32)
         if (mixture.shape[0] or 0) % 2:
             raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
@@ -355,13 +360,14 @@ class MultiSourceVAE(keras.Model):
             sources = remixing.silence_faint(sources, self.remix_silence)
         sources = remixing.exchange(sources, replica_noise(batch, (num_sources,), seed))
         if self.audio is None:
-            remixed = remixing.mix_images(sources)
+            known, remixed = sources, remixing.mix_images(sources)
         else:
             noise = replica_noise(batch, (num_sources - 1, self.config.input_shape[1], 2), seed + _PHASE_SEED)
-            remixed, sources = remixing.mix_sound(sources, noise, self.audio)
+            known = remixing.mix_sound(sources, noise, self.audio)
+            remixed = known.mixture
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])
-        return {"mixture": both, _REMIXED: sources}
+        return {"mixture": both, _REMIXED: known}
 
     def _taught(self, mixture: tf.Tensor) -> tf.Tensor:
         """The sources that a step remixes: by the posterior mean, corrected as often as in training."""

@@ -7,6 +7,7 @@ Kumar 2022), here beside the ELBO and with the model itself as its teacher.
 
 import itertools
 import math
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,6 +17,7 @@ from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.masking import ratio_mask
 
 MASKED_SCALE = 0.2
+MASKED_SOUND_SCALE = 0.05
 
 _MASK_FLOOR = 1e-5  # where all estimates vanish their ratio has no gradient
 
@@ -23,18 +25,22 @@ _MASK_FLOOR = 1e-5  # where all estimates vanish their ratio has no gradient
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """Exchanges sources between neighbouring mixtures: the first and second, the third and fourth, and so on.
 
-    Of K sources a mixture gives away floor(K / 2), at least 1, and receives those of its neighbour in their places.
+    Of K sources a mixture gives away floor(K / 2), at least 1, and receives those of its neighbour in their places. A
+    silent one, zero everywhere, is given away only for want of others, so that new mixtures hold as many sources as the
+    real ones do: were any of them exchanged, mixtures of a source more would teach the spare outputs to take parts of
+    sources.
 
     Args:
         sources: float32 `[batch, num_sources, *shape]`, `batch` even.
-        scores: float32 `[batch, num_sources]`, random: the sources of the largest scores are given away.
+        scores: float32 `[batch, num_sources]`, finite, random: the sources of the largest scores are given away.
 
     Returns:
         float32 `[batch, num_sources, *shape]`, the sources of the new mixtures, in no order.
     """
     num_sources = sources.shape[1]
     given = max(1, num_sources // 2)
-    order = tf.argsort(scores, direction="DESCENDING")
+    silent = tf.reduce_all(sources == 0, axis=range(2, len(sources.shape)))
+    order = tf.argsort(tf.where(silent, -math.inf, scores), direction="DESCENDING")
     ordered = tf.gather(sources, order, batch_dims=1)
     pairs = tf.reshape(ordered, [-1, 2, *ordered.shape[1:]])
     exchanged = tf.concat([tf.reverse(pairs[:, :, :given], [1]), pairs[:, :, given:]], axis=2)
@@ -83,7 +89,28 @@ def source_magnitudes(sources: tf.Tensor, mixture: tf.Tensor, audio: AudioConfig
     return ratio_mask(magnitudes, spectrogram.expand(mixture, audio, keras.ops))
 
 
-def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> tuple[tf.Tensor, tf.Tensor]:
+class SoundMixtures(NamedTuple):
+    """Mixtures of known sources of sound, on a scale on which each mixture's largest magnitude is 1.
+
+    The last three say all that is needed of the STFTs, of which a frame here pools several: the mean squared error of
+    the mixture's, X, times a mask M, against a source's, S, is `M^2 power - 2 M correlation + |S|^2`.
+
+    Attributes:
+        mixture: float32 `[batch, frames, bins]`, pooled and compressed, as a model sees it.
+        sources: float32 `[batch, num_sources, frames, bins]`, pooled and compressed, at most 1.
+        power: float32 `[batch, frames, bins]`, the mean of |X|^2 over the pooled frames.
+        correlations: float32 `[batch, num_sources, frames, bins]`, the mean of Re(X S*) over them.
+        energies: float32 `[batch, num_sources]`, |S|^2 summed over frames and bins.
+    """
+
+    mixture: tf.Tensor
+    sources: tf.Tensor
+    power: tf.Tensor
+    correlations: tf.Tensor
+    energies: tf.Tensor
+
+
+def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> SoundMixtures:
     """Mixes sources of sound: their STFTs add, each bin at a random phase that drifts with time.
 
     The phases of independent sources are independent. From frame to frame they drift apart by a difference of
@@ -97,20 +124,28 @@ def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> tu
         audio: The spectrogram's settings.
 
     Returns:
-        The mixture, float32 `[batch, frames, bins]`, scaled to a largest value of 1 and compressed, as a model sees it;
-        and the sources on the same scale, compressed, and at most 1.
+        The mixtures.
     """
     frames = tf.range(magnitudes.shape[2] * audio.frame_pooling, dtype=tf.float32)
     frames = tf.reshape(frames, [-1, audio.frame_pooling, 1])
     phases, drifts = tf.unstack(2 * math.pi * noise[:, :, tf.newaxis, tf.newaxis], axis=-1)
     phases += frames * drifts * audio.hop_length / audio.n_fft
-    first, others = magnitudes[:, 0, :, tf.newaxis], magnitudes[:, 1:, :, tf.newaxis]
-    real = first + tf.reduce_sum(others * tf.cos(phases), axis=1)
-    imaginary = tf.reduce_sum(others * tf.sin(phases), axis=1)
-    mixture = tf.reduce_mean(tf.sqrt(tf.square(real) + tf.square(imaginary)), axis=2)
+    phases = tf.pad(phases, [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])  # the first source's is 0
+    real = magnitudes[:, :, :, tf.newaxis] * tf.cos(phases)
+    imaginary = magnitudes[:, :, :, tf.newaxis] * tf.sin(phases)
+    mixed_real, mixed_imaginary = (tf.reduce_sum(part, axis=1, keepdims=True) for part in (real, imaginary))
+    power = tf.square(mixed_real) + tf.square(mixed_imaginary)
+    mixture = tf.reduce_mean(tf.sqrt(power), axis=(1, 3))
     scale = tf.maximum(tf.reduce_max(mixture, axis=(1, 2), keepdims=True), spectrogram.SILENCE)
-    sources = tf.minimum(magnitudes / scale[:, tf.newaxis], 1.0)
-    return spectrogram.compress(mixture / scale, audio, keras.ops), spectrogram.compress(sources, audio, keras.ops)
+    correlations = tf.reduce_mean(mixed_real * real + mixed_imaginary * imaginary, axis=3)
+    sources = magnitudes / scale[:, tf.newaxis]
+    return SoundMixtures(
+        mixture=spectrogram.compress(mixture / scale, audio, keras.ops),
+        sources=spectrogram.compress(tf.minimum(sources, 1.0), audio, keras.ops),
+        power=tf.reduce_mean(power, axis=(1, 3)) / tf.square(scale),
+        correlations=correlations / tf.square(scale[:, tf.newaxis]),
+        energies=tf.reduce_sum(tf.square(sources), axis=(2, 3)),
+    )
 
 
 def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
@@ -133,24 +168,51 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
 
 
 def masked_log_likelihood(
-    estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor, scale: float = MASKED_SCALE
+    estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor, exponent: float = 1.0
 ) -> tf.Tensor:
     """Log likelihood of each of the known sources under each of a model's masked estimates (VAEM).
 
-    They are what is used in the end. The distribution is a Normal, whose logarithm is the squared error that PSNR and
-    SI-SDR judge by.
+    They are what is used in the end. The distribution is a Normal of standard deviation `MASKED_SCALE`, whose logarithm
+    is the squared error that PSNR and SI-SDR judge by.
 
     Args:
         estimates: float32 `[batch, num_sources, height, width]`, >= 0.
         mixture: float32 `[batch, height, width]`, what the estimates are of.
         sources: float32 `[batch, num_sources, height, width]`.
-        scale: The standard deviation; > 0.
+        exponent: Of the mask; > 0.
 
     Returns:
         As `log_likelihood`.
     """
-    masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
-    return log_likelihood("normal", scale, masked, sources)
+    masked = ratio_mask(estimates + _MASK_FLOOR, mixture, exponent)
+    return log_likelihood("normal", MASKED_SCALE, masked, sources)
+
+
+def masked_sound_log_likelihood(
+    estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig, exponent: float = 1.0
+) -> tf.Tensor:
+    """Log likelihood of each of the known sources of sound under each of a model's masked estimates (VAEM).
+
+    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT; the
+    distribution a complex Normal around the result, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
+    part, where a mixture's largest magnitude is 1. So, but for overlapping frames, it is the squared error of
+    waveforms, which SI-SDR judges by.
+
+    Args:
+        estimates: float32 `[batch, num_sources, frames, bins]`, compressed, in [0, 1].
+        mixed: What the estimates are of.
+        audio: The spectrogram's settings.
+        exponent: Of the mask; > 0.
+
+    Returns:
+        As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
+    """
+    magnitudes = spectrogram.expand(estimates + _MASK_FLOOR, audio, keras.ops)
+    masks = ratio_mask(magnitudes, tf.ones_like(mixed.power), exponent)
+    of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
+    of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
+    errors = of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
+    return -errors / (2 * MASKED_SOUND_SCALE**2)
 
 
 def best_order(log_likelihoods: tf.Tensor) -> tf.Tensor:

@@ -26,7 +26,7 @@ LAYERS = [
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
     (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
     (GaussianSampler(seed=3), [(BATCH, SOURCES, LATENT), (BATCH, SOURCES, LATENT)]),
-    (SourceMask(), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
+    (SourceMask(2.0), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
 ]
 
 
@@ -119,20 +119,22 @@ def test_sampler_noise_depends_on_seed_and_step_alone():
     assert not np.allclose(second, other(mean, log_variance, training=True))
 
 
-def test_mask_sums_to_the_mixture_even_where_all_is_silent():
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+def test_mask_sums_to_the_mixture_even_where_all_is_silent(exponent):
     estimates = np.random.default_rng(2).uniform(size=(4, 3, 5, 5)).astype(np.float32)
     mixture = np.random.default_rng(3).uniform(size=(4, 5, 5)).astype(np.float32)
     estimates[0] = 0.0
     estimates[1] = 1e-38
     mixture[2] = 0.0
     estimates[3, :, 0, 0] = 0.0
-    sources = ratio_mask(estimates, mixture).numpy()
+    sources = ratio_mask(estimates, mixture, exponent).numpy()
     np.testing.assert_allclose(sources.sum(axis=1), mixture, atol=2e-7)
     assert np.isfinite(sources).all()
     np.testing.assert_array_equal(sources[2], 0.0)
 
 
-def test_mask_is_the_papers_ratio():
+def test_mask_is_the_papers_ratio_or_that_of_powers():
     estimates, mixture = arrays([(2, 3, 4, 4), (2, 4, 4)])
-    expected = estimates / estimates.sum(axis=1, keepdims=True) * mixture[:, np.newaxis]
-    np.testing.assert_allclose(SourceMask()(estimates, mixture), expected, rtol=1e-5)
+    for layer, shares in ((SourceMask(), estimates), (SourceMask(2.0), np.square(estimates))):
+        expected = shares / shares.sum(axis=1, keepdims=True) * mixture[:, np.newaxis]
+        np.testing.assert_allclose(layer(estimates, mixture), expected, rtol=1e-5)

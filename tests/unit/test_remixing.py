@@ -12,13 +12,14 @@ import tensorflow as tf
 from training.callbacks import BestModel, EarlyStopping, Remixing
 from vae_bss_tf import MultiSourceVAE, distributions, remixing, spectrogram
 from vae_bss_tf.config import ConfigError, ModelConfig, Preset, TrainConfig, get_preset
+from vae_bss_tf.masking import ratio_mask
 
 CONFIG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(24, 16))
 
 
 def labelled_sources(batch: int, num_sources: int) -> tf.Tensor:
-    """Source k of mixture i holds the number 10 i + k everywhere."""
-    labels = 10 * np.arange(batch)[:, None] + np.arange(num_sources)
+    """Source k of mixture i holds the number 10 i + k + 1 everywhere."""
+    labels = 10 * np.arange(batch)[:, None] + np.arange(1, num_sources + 1)
     return tf.constant(np.broadcast_to(labels[..., None, None], (batch, num_sources, 8, 8)), tf.float32)
 
 
@@ -29,8 +30,22 @@ def test_neighbours_exchange_the_sources_of_the_largest_scores(num_sources: int)
     given = max(1, num_sources // 2)
     for i in range(6):
         own, others = np.argsort(-scores[i]), np.argsort(-scores[i ^ 1])
-        expected = {*(10 * i + own[given:]), *(10 * (i ^ 1) + others[:given])}
+        expected = {*(10 * i + own[given:] + 1), *(10 * (i ^ 1) + others[:given] + 1)}
         assert set(exchanged[i]) == expected
+
+
+def test_silent_sources_are_exchanged_for_want_of_others() -> None:
+    """Of each pair of neighbours, how many sources sound in both before and after, for every place of the silence."""
+    for silent in itertools.product([False, True], repeat=6):
+        mask = np.float32(np.logical_not(silent)).reshape(2, 3, 1, 1)
+        sources = labelled_sources(2, 3) * mask
+        for seed in range(5):
+            scores = np.random.default_rng(seed).normal(size=(2, 3)).astype(np.float32)
+            exchanged = remixing.exchange(sources, scores).numpy()[..., 0, 0]
+            np.testing.assert_array_equal(np.sort(exchanged, None), np.sort(sources.numpy()[..., 0, 0], None))
+            counts, before = np.sum(exchanged > 0, 1), np.sum(mask, (1, 2, 3))
+            expected = before if before.all() else np.where(before, before - 1, before[::-1] > 0)
+            np.testing.assert_array_equal(counts, expected)
 
 
 def test_the_likelihood_of_known_sources_is_that_of_their_best_order() -> None:
@@ -102,7 +117,7 @@ def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     unpooled = AUDIO.replace(frame_pooling=1)
     magnitudes = np.broadcast_to(np.float32([0.5, 0.3, 0.2])[:, None, None], (40, 3, 64, 256)).copy()
     noise = rng.normal(size=(40, 2, 256, 2)).astype(np.float32)
-    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, unpooled))
+    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, unpooled)[:2])
     assert mixture.max() == pytest.approx(1.0)
     scale = magnitudes[:, 0] / spectrogram.expand(sources, AUDIO)[:, 0]
     power = np.square(spectrogram.expand(mixture, AUDIO) * scale)
@@ -117,11 +132,41 @@ def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     )
 
     alone = rng.uniform(0.1, 1.0, size=(2, 1, 32, 256)).astype(np.float32)
-    mixture, sources = (part.numpy() for part in remixing.mix_sound(alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO))
+    mixed = remixing.mix_sound(alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
+    mixture, sources = mixed.mixture.numpy(), mixed.sources.numpy()
     np.testing.assert_allclose(mixture, sources[:, 0], rtol=1e-5)
     silent = remixing.mix_sound(0 * alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
-    assert not np.any(silent[0])
-    assert not np.any(silent[1])
+    for part in silent:
+        assert not np.any(part)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+def test_masked_sound_is_judged_by_the_error_of_its_stft(exponent: float) -> None:
+    """Against complex STFTs that are written out frame by frame, at the phases that the noise stands for."""
+    rng = np.random.default_rng(5)
+    audio = AUDIO.replace(num_frames=16)
+    magnitudes = rng.uniform(size=(2, 3, 4, 256)).astype(np.float32)
+    noise = rng.normal(size=(2, 2, 256, 2)).astype(np.float32)
+    mixed = remixing.mix_sound(magnitudes, noise, audio)
+    frames = np.arange(16)[:, None]
+    turns = noise[:, :, None, :, 0] + frames * noise[:, :, None, :, 1] * audio.hop_length / audio.n_fft
+    sources = np.repeat(magnitudes, 4, axis=2).astype(np.complex128)
+    sources[:, 1:] *= np.exp(2j * np.pi * turns)
+    mixture = sources.sum(1)
+    scale = np.abs(mixture).reshape(2, 4, 4, 256).mean(2).max((1, 2))[:, None, None, None]
+    np.testing.assert_allclose(
+        spectrogram.expand(mixed.mixture.numpy(), audio),
+        np.abs(mixture).reshape(2, 4, 4, 256).mean(2) / scale[:, 0],
+        atol=1e-4,
+    )
+    estimates = rng.uniform(0.1, 1.0, size=(2, 3, 4, 256)).astype(np.float32)
+    shared = ratio_mask(estimates, mixed.mixture, exponent).numpy()  # as a model of that mask gives them
+    masked = spectrogram.source_masks(shared, audio)[..., :256] * mixture[:, None]
+    errors = np.abs(masked[:, :, None] - sources[:, None]) ** 2 / scale[:, None] ** 2
+    expected = -errors.reshape(2, 3, 3, 4, 4, 256).mean(4).sum((3, 4)) / (2 * remixing.MASKED_SOUND_SCALE**2)
+    np.testing.assert_allclose(
+        remixing.masked_sound_log_likelihood(estimates, mixed, audio, exponent), expected, rtol=1e-3
+    )
 
 
 def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:
@@ -149,8 +194,10 @@ def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
     model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO, seed=1)
     mixture = np.random.default_rng(8).uniform(size=(4, 32, 256)).astype(np.float32)
     inputs = model._with_remixed({"mixture": mixture})
-    remixed, sources = inputs["mixture"].numpy()[1::2], inputs["remixed_sources"].numpy()
+    remixed, known = inputs["mixture"].numpy()[1::2], inputs["remixed_sources"]
+    sources = known.sources.numpy()
     np.testing.assert_array_equal(inputs["mixture"][::2], mixture)
+    np.testing.assert_array_equal(known.mixture, remixed)
     np.testing.assert_allclose(remixed.max((1, 2)), 1.0, rtol=1e-6)
     loud, quiet = np.sort(spectrogram.expand(sources, AUDIO), axis=1)[:, ::-1].swapaxes(0, 1)
     magnitude = spectrogram.expand(remixed, AUDIO)
@@ -162,7 +209,7 @@ def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
     second = outputs["estimates"][1::2]
     kl = model._kl(outputs["latent_mean"], outputs["latent_log_variance"])[1::2]
     fits = remixing.log_likelihood("normal", 0.1, second, sources)
-    fits += remixing.masked_log_likelihood(second, remixed, sources, 0.1)
+    fits += remixing.masked_sound_log_likelihood(second, known, AUDIO)
     plain = model.compute_loss(x=mixture, y_pred={name: value[::2] for name, value in outputs.items()})
     expected = plain + tf.reduce_mean(kl - remixing.best_order(fits))
     np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), expected, rtol=1e-5)
