@@ -125,6 +125,7 @@ class ModelConfig(_Config):
         likelihood_scale: Scale b of the Laplace, standard deviation of the Normal; > 0, unused for Bernoulli.
         mask_exponent: Exponent of the estimates in the mask; > 0. Sources that add up are shared by their values, with
             1, the paper's; those of sound, which do not, better by their powers, with 2, as by the ideal ratio mask.
+            Training judges and remixes with 1.
     """
 
     input_shape: tuple[int, ...] = (28, 28)

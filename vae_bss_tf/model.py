@@ -23,6 +23,7 @@ from vae_bss_tf.layers import (
     SourceMask,
     replica_noise,
 )
+from vae_bss_tf.masking import ratio_mask
 
 REFINEMENT_LEARNING_RATE = 0.05
 
@@ -305,9 +306,9 @@ class MultiSourceVAE(keras.Model):
             fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, sources)
             if self.remix_masked:
                 fits += (
-                    remixing.masked_log_likelihood(remixed, remixed_mixture, sources, self.config.mask_exponent)
+                    remixing.masked_log_likelihood(remixed, remixed_mixture, sources)
                     if self.audio is None
-                    else remixing.masked_sound_log_likelihood(remixed, known, self.audio, self.config.mask_exponent)
+                    else remixing.masked_sound_log_likelihood(remixed, known, self.audio)
                 )
             fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
@@ -370,11 +371,14 @@ class MultiSourceVAE(keras.Model):
         return {"mixture": both, _REMIXED: known}
 
     def _taught(self, mixture: tf.Tensor) -> tf.Tensor:
-        """The sources that a step remixes: by the posterior mean, corrected as often as in training."""
+        """The sources that a step remixes: by the posterior mean, corrected as often as in training.
+
+        They are shared by values, whatever `mask_exponent` is: what is taught by powers comes to share nothing.
+        """
         mean, log_variance = self.encoder(mixture, training=False)
         if self.remix_masked:
             mean, _ = self._correct(mixture, mean, log_variance, self.config.corrector_training_iterations)
-        return self.mask(self.decode(mean), mixture)
+        return ratio_mask(self.decode(mean), mixture)
 
     @tf.function(jit_compile=True)
     def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:

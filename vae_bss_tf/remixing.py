@@ -167,9 +167,7 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
     return tf.stack(of_estimates, axis=1)
 
 
-def masked_log_likelihood(
-    estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor, exponent: float = 1.0
-) -> tf.Tensor:
+def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
     """Log likelihood of each of the known sources under each of a model's masked estimates (VAEM).
 
     They are what is used in the end. The distribution is a Normal of standard deviation `MASKED_SCALE`, whose logarithm
@@ -179,21 +177,19 @@ def masked_log_likelihood(
         estimates: float32 `[batch, num_sources, height, width]`, >= 0.
         mixture: float32 `[batch, height, width]`, what the estimates are of.
         sources: float32 `[batch, num_sources, height, width]`.
-        exponent: Of the mask; > 0.
 
     Returns:
         As `log_likelihood`.
     """
-    masked = ratio_mask(estimates + _MASK_FLOOR, mixture, exponent)
+    masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
     return log_likelihood("normal", MASKED_SCALE, masked, sources)
 
 
-def masked_sound_log_likelihood(
-    estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig, exponent: float = 1.0
-) -> tf.Tensor:
+def masked_sound_log_likelihood(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
     """Log likelihood of each of the known sources of sound under each of a model's masked estimates (VAEM).
 
-    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT; the
+    The mask is that of `spectrogram.source_masks` (where `compression` is "power" and the model's mask has the exponent
+    1), on the mixture's STFT; the
     distribution a complex Normal around the result, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
     part, where a mixture's largest magnitude is 1. So, but for overlapping frames, it is the squared error of
     waveforms, which SI-SDR judges by.
@@ -202,13 +198,12 @@ def masked_sound_log_likelihood(
         estimates: float32 `[batch, num_sources, frames, bins]`, compressed, in [0, 1].
         mixed: What the estimates are of.
         audio: The spectrogram's settings.
-        exponent: Of the mask; > 0.
 
     Returns:
         As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
     """
     magnitudes = spectrogram.expand(estimates + _MASK_FLOOR, audio, keras.ops)
-    masks = ratio_mask(magnitudes, tf.ones_like(mixed.power), exponent)
+    masks = ratio_mask(magnitudes, tf.ones_like(mixed.power))
     of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
     of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
     errors = of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
