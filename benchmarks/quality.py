@@ -34,6 +34,7 @@ from vae_bss_tf.model import MultiSourceVAE
 
 _CONVOLUTIONS = {"model.convolutions": (24, 48), "model.encoder_units": (400, 300)}
 _SHORT = {"train.epochs": 12}
+_BRIEF = {"train.epochs": 6}
 
 
 class Study(NamedTuple):
@@ -54,26 +55,27 @@ class Study(NamedTuple):
 
 STUDIES: dict[str, Study] = {
     "dense-12": Study("mnist-dense", _SHORT),
-    "dense-kl-constant-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}),
-    "dense-kl-cyclical-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "cyclical"}),
-    "dense-kl-warmup-12": Study("mnist-dense", {**_SHORT, "train.kl_warmup_epochs": 6.0}),
-    "dense-free-bits-12": Study("mnist-dense", _SHORT, "FreeBits"),
-    "dense-capacity-12": Study("mnist-dense", {**_SHORT, "train.kl_schedule": "constant"}, "CapacityTarget"),
-    "dense-rate-constant-12": Study("mnist-dense", {**_SHORT, "train.learning_rate_schedule": "constant"}),
-    "dense-weight-average-12": Study(
-        "mnist-dense", {**_SHORT, "train.learning_rate_schedule": "constant"}, "WeightAverage"
+    "dense-6": Study("mnist-dense", _BRIEF),
+    "dense-kl-constant-6": Study("mnist-dense", {**_BRIEF, "train.kl_schedule": "constant"}),
+    "dense-kl-cyclical-6": Study("mnist-dense", {**_BRIEF, "train.kl_schedule": "cyclical"}),
+    "dense-kl-warmup-6": Study("mnist-dense", {**_BRIEF, "train.kl_warmup_epochs": 3.0}),
+    "dense-free-bits-6": Study("mnist-dense", _BRIEF, "FreeBits"),
+    "dense-capacity-6": Study("mnist-dense", {**_BRIEF, "train.kl_schedule": "constant"}, "CapacityTarget"),
+    "dense-rate-constant-6": Study("mnist-dense", {**_BRIEF, "train.learning_rate_schedule": "constant"}),
+    "dense-weight-average-6": Study(
+        "mnist-dense", {**_BRIEF, "train.learning_rate_schedule": "constant"}, "WeightAverage"
     ),
-    "dense-batch-256-12": Study("mnist-dense", {**_SHORT, "train.batch_size": 256, "train.steps_per_execution": 8}),
-    "dense-scale-0.35-12": Study("mnist-dense", {**_SHORT, "model.likelihood_scale": 0.35}),
-    "dense-learned-scale-12": Study("mnist-dense", _SHORT, "LearnedScale"),
-    "dense-keras-initialisation-12": Study("mnist-dense", _SHORT, "KerasInitialisation"),
-    "dense-shallow-12": Study("mnist-dense", {**_SHORT, "model.hidden_units": (1000, 500)}),
-    "dense-latent-10-12": Study("mnist-dense", {**_SHORT, "model.latent_dim": 10}),
-    "dense-widening-latent-12": Study("mnist-dense", _SHORT, "WideningLatent"),
-    "dense-laplace-prior-12": Study("mnist-dense", {**_SHORT, "model.prior": "laplace"}),
-    "dense-semi-amortised-12": Study("mnist-dense", _SHORT, "SemiAmortised"),
-    "dense-transposed-12": Study("mnist-dense", _SHORT, "TransposedConvolutions"),
-    "dense-remix-12": Study("mnist-dense", {**_SHORT, "train.remix_weight": 1.0}),
+    "dense-batch-256-6": Study("mnist-dense", {**_BRIEF, "train.batch_size": 256, "train.steps_per_execution": 8}),
+    "dense-scale-0.35-6": Study("mnist-dense", {**_BRIEF, "model.likelihood_scale": 0.35}),
+    "dense-learned-scale-6": Study("mnist-dense", _BRIEF, "LearnedScale"),
+    "dense-keras-initialisation-6": Study("mnist-dense", _BRIEF, "KerasInitialisation"),
+    "dense-shallow-6": Study("mnist-dense", {**_BRIEF, "model.hidden_units": (1000, 500)}),
+    "dense-latent-10-6": Study("mnist-dense", {**_BRIEF, "model.latent_dim": 10}),
+    "dense-widening-latent-6": Study("mnist-dense", _BRIEF, "WideningLatent"),
+    "dense-laplace-prior-6": Study("mnist-dense", {**_BRIEF, "model.prior": "laplace"}),
+    "dense-semi-amortised-6": Study("mnist-dense", _BRIEF, "SemiAmortised"),
+    "dense-transposed-6": Study("mnist-dense", _BRIEF, "TransposedConvolutions"),
+    "dense-remix-6": Study("mnist-dense", {**_BRIEF, "train.remix_weight": 1.0}),
     "conv-12": Study("mnist-dense", {**_SHORT, **_CONVOLUTIONS}),
     "conv-kl-0.25-12": Study("mnist-dense", {**_SHORT, **_CONVOLUTIONS, "train.kl_weight_end": 0.25}),
     "mnist-unmasked-12": Study("mnist", {**_SHORT, "train.remix_mask_start": 1.0}),
@@ -84,6 +86,7 @@ STUDIES: dict[str, Study] = {
     "mnist-90": Study("mnist", {}),
     "mnist-corrected": Study("mnist-corrected", {}, begun_from="mnist-90"),
     "mnist-corrected-again": Study("mnist-corrected", {"train.epochs": 6}, begun_from="mnist-corrected"),
+    "mnist-corrected-k3": Study("mnist-corrected-k3", {}, begun_from="mnist-corrected-again"),
     "mnist-k3": Study("mnist-k3", {}),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
