@@ -64,9 +64,9 @@ def train(
         system: What to train, one of `SYSTEMS`.
         strategy: As `training.strategy.make_strategy` takes it.
         resume: "latest" or a backup's name goes on with the run in `output`; None starts a new one.
-        init: Folder of a finished run whose encoder, decoder and, where both have one, corrector the training begins
-            with; None begins anew. It may have fewer sources: the heads of the encoder for the added ones begin anew.
-            A resumed run has its own weights.
+        init: Folder of a finished run whose encoder, decoder and, where both have one, corrector and mask network the
+            training begins with; None begins anew. It may have fewer sources: the heads of the encoder for the added
+            ones begin anew. A resumed run has its own weights.
         force: Whether an earlier run in `output` is deleted first.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
         model_class: What "vae" and "ae" train in place of `MultiSourceVAE`: a subclass, registered with Keras.
@@ -107,6 +107,8 @@ def train(
             "finished run, --init RUN, or set train.remix_mask_start and train.remix_start.",
             file=sys.stderr,
         )
+    if preset.model.mask_channels:
+        _check_mask_training(preset, begun=init is not None or resume is not None)
     source = None if init is None or resume else _source(init, system)
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
@@ -201,8 +203,9 @@ def _complete(preset: Preset, system: str) -> Preset:
         preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
     if system != "vae":
         preset = dataclasses.replace(preset, train=preset.train.replace(remix_weight=0.0))
-    if preset.train.remix_mask_epoch == preset.train.epochs:  # there is nothing for a corrector to learn from
-        preset = dataclasses.replace(preset, model=preset.model.replace(corrector_convolutions=(), corrector_units=()))
+    if preset.train.remix_mask_epoch == preset.train.epochs:  # nothing for a corrector or a mask network to learn from
+        without = preset.model.replace(corrector_convolutions=(), corrector_units=(), mask_channels=())
+        preset = dataclasses.replace(preset, model=without)
     if preset.model.num_sources < preset.data.max_mixed:
         print(
             f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "
@@ -222,7 +225,7 @@ def _source(init: Path, system: str) -> "keras.Model":
 
 
 def _begin_from(model: "keras.Model", source: "keras.Model") -> None:
-    for part in ("encoder", "decoder", "corrector"):
+    for part in ("encoder", "decoder", "corrector", "mask_network"):
         ours, theirs = getattr(model, part), getattr(source, part)
         if ours is None or theirs is None:
             continue
@@ -274,6 +277,15 @@ def _check_baseline(preset: Preset, system: str, num_replicas: int) -> None:
         raise ConfigError(f"{system} trains in float32; leave out --mixed-precision {preset.train.mixed_precision}.")
     if preset.train.early_stopping:
         raise ConfigError(f"{system} has no validation ELBO to stop by; leave out --early-stopping.")
+
+
+def _check_mask_training(preset: Preset, *, begun: bool) -> None:
+    if not begun:
+        raise ConfigError("a mask network learns what a finished run leaves to it: begin with one, --init RUN.")
+    if preset.train.remix_mask_epoch:
+        raise ConfigError("a mask network learns from masked remixed sources alone; set train.remix_mask_start=0.")
+    if preset.train.early_stopping:
+        raise ConfigError("a mask network does not change the validation ELBO; leave out --early-stopping.")
 
 
 def _build(preset: Preset, system: str, model_class: "type[MultiSourceVAE] | None") -> "keras.Model":

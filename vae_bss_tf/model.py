@@ -23,6 +23,7 @@ from vae_bss_tf.layers import (
     SourceMask,
     replica_noise,
 )
+from vae_bss_tf.mask_network import MaskNetwork
 from vae_bss_tf.masking import ratio_mask
 
 REFINEMENT_LEARNING_RATE = 0.05
@@ -77,6 +78,10 @@ class MultiSourceVAE(keras.Model):
     While `remix_masked` is True too, the likelihood of the sources under the masked estimates is added, and a corrector
     learns: it sharpens sources that are good. `training.callbacks.Remixing` sets both during `fit`.
 
+    Where the configuration has a mask network, the masks are shared by the estimates that it rescales, and it alone is
+    trained, with both properties True: each step separates its batch as the model without it does, and separates the
+    remixed sources; the loss is that of those, and the metrics are theirs too.
+
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
         training: True samples the latents; False takes the posterior mean.
@@ -121,6 +126,12 @@ class MultiSourceVAE(keras.Model):
         self.seed = seed
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.corrector = _corrector(config, self.dtype_policy)
+        self.mask_network = None
+        if config.mask_channels:
+            self.mask_network = MaskNetwork(config.mask_channels, dtype=self.dtype_policy, name="mask_network")
+            for part in (self.encoder, self.decoder, self.corrector):
+                if part is not None:
+                    part.trainable = False
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
         self.mask = SourceMask(config.mask_exponent, dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
@@ -202,6 +213,8 @@ class MultiSourceVAE(keras.Model):
         self.decoder.build(latent_shape)
         if self.corrector is not None:
             self.corrector.build((None, *self.config.input_shape))
+        if self.mask_network is not None:
+            self.mask_network.build((None, *self.config.input_shape))
         self.kl_weight = self.add_weight(
             name="kl_weight",
             shape=(),
@@ -263,15 +276,24 @@ class MultiSourceVAE(keras.Model):
 
     def call(self, inputs: Any, training: bool = False) -> dict[str, keras.KerasTensor]:
         mixture = inputs["mixture"] if isinstance(inputs, dict) else inputs
-        mean, log_variance = self.encode(mixture, training=training)
-        latents = self.sampler(mean, log_variance, training=training and self.config.variational)
-        estimates = self.decode(latents, training=training)
+        if training and self.mask_network is not None:
+            mean, log_variance = self._brief_posterior(mixture)
+            estimates = self.decode(mean)
+        else:
+            mean, log_variance = self.encode(mixture, training=training)
+            latents = self.sampler(mean, log_variance, training=training and self.config.variational)
+            estimates = self.decode(latents, training=training)
         return {
-            "sources": self.mask(estimates, mixture),
+            "sources": self._masked(estimates, mixture),
             "estimates": estimates,
             "latent_mean": mean,
             "latent_log_variance": log_variance,
         }
+
+    def _masked(self, estimates: keras.KerasTensor, mixture: keras.KerasTensor) -> keras.KerasTensor:
+        if self.mask_network is not None:
+            estimates = self.mask_network(mixture, estimates)
+        return self.mask(estimates, mixture)
 
     def compute_loss(
         self,
@@ -284,8 +306,9 @@ class MultiSourceVAE(keras.Model):
         """The negative ELBO of a batch of mixtures, and the loss of remixed ones; called by `fit` and `evaluate`.
 
         Args:
-            x: The mixtures, as `call` takes them. Where remixed ones stand among them, every second, the known sources
-                of those are under "remixed_sources": as tensor for images, as `remixing.SoundMixtures` for sound.
+            x: The mixtures, as `call` takes them. Where remixed ones stand among them, every second, or all where there
+                is a mask network, the known sources of those are under "remixed_sources": as tensor for images, as
+                `remixing.SoundMixtures` for sound.
             y: Unused: there is no target.
             y_pred: What `call` returned for `x`.
             sample_weight: Unused.
@@ -299,16 +322,21 @@ class MultiSourceVAE(keras.Model):
         estimates = y_pred["estimates"]
         remixed_loss = 0.0
         if isinstance(x, dict) and _REMIXED in x:
-            remixed_mixture, remixed, remixed_kl = mixture[1::2], estimates[1::2], kl[1::2]
-            mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
+            remixed_mixture, remixed, remixed_kl = mixture, estimates, kl
+            if self.mask_network is None:
+                remixed_mixture, remixed, remixed_kl = mixture[1::2], estimates[1::2], kl[1::2]
+                mixture, estimates, kl = mixture[::2], estimates[::2], kl[::2]
             known = x[_REMIXED]
             sources = known if self.audio is None else known.sources
             fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, sources)
             if self.remix_masked:
+                shared = remixed
+                if self.mask_network is not None:
+                    shared = tf.pow(self.mask_network(remixed_mixture, remixed), self.config.mask_exponent)
                 fits += (
-                    remixing.masked_log_likelihood(remixed, remixed_mixture, sources)
+                    remixing.masked_log_likelihood(shared, remixed_mixture, sources)
                     if self.audio is None
-                    else remixing.masked_sound_log_likelihood(remixed, known, self.audio)
+                    else remixing.masked_sound_log_likelihood(shared, known, self.audio)
                 )
             fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
@@ -341,8 +369,11 @@ class MultiSourceVAE(keras.Model):
             The metrics by name.
 
         Raises:
-            ConfigError: The number is odd and `remixing` is True.
+            ConfigError: The number is odd and `remixing` is True; or there is a mask network, which learns while
+                `remixing` and `remix_masked` are.
         """
+        if self.mask_network is not None and not (self.remixing and self.remix_masked):
+            raise ConfigError("a mask network learns while remixing and remix_masked are True; set both.")
         if self.remixing:
             mixtures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
             data = keras.utils.pack_x_y_sample_weight(self._with_remixed(mixtures))
@@ -366,6 +397,8 @@ class MultiSourceVAE(keras.Model):
             noise = replica_noise(batch, (num_sources - 1, self.config.input_shape[1], 2), seed + _PHASE_SEED)
             known = remixing.mix_sound(sources, noise, self.audio)
             remixed = known.mixture
+        if self.mask_network is not None:
+            return {"mixture": remixed, _REMIXED: known}
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, remixed], axis=1), [-1, *self.config.input_shape])
         return {"mixture": both, _REMIXED: known}
@@ -375,10 +408,13 @@ class MultiSourceVAE(keras.Model):
 
         They are shared by values, whatever `mask_exponent` is: what is taught by powers comes to share nothing.
         """
-        mean, log_variance = self.encoder(mixture, training=False)
-        if self.remix_masked:
-            mean, _ = self._correct(mixture, mean, log_variance, self.config.corrector_training_iterations)
+        mean, _ = self._brief_posterior(mixture) if self.remix_masked else self.encoder(mixture, training=False)
         return ratio_mask(self.decode(mean), mixture)
+
+    def _brief_posterior(self, mixture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `encode` without training, but for as many corrections as in training."""
+        mean, log_variance = self.encoder(mixture, training=False)
+        return self._correct(mixture, mean, log_variance, self.config.corrector_training_iterations)
 
     @tf.function(jit_compile=True)
     def refine(self, mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
@@ -403,7 +439,7 @@ class MultiSourceVAE(keras.Model):
             return -likelihood.log_prob(mixture) - self.elbo_kl_weight * prior.log_prob(latents)
 
         latents = search(objective, self.encode(mixture)[0], steps, REFINEMENT_LEARNING_RATE)
-        return self.mask(self.decode(latents), mixture)
+        return self._masked(self.decode(latents), mixture)
 
     def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256, refine: int = 0) -> npt.NDArray[np.float32]:
         """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).
