@@ -129,9 +129,6 @@ class MultiSourceVAE(keras.Model):
         self.mask_network = None
         if config.mask_channels:
             self.mask_network = MaskNetwork(config.mask_channels, dtype=self.dtype_policy, name="mask_network")
-            for part in (self.encoder, self.decoder, self.corrector):
-                if part is not None:
-                    part.trainable = False
         self.sampler = GaussianSampler(seed, dtype="float32", name="sampler")
         self.mask = SourceMask(config.mask_exponent, dtype="float32", name="mask")
         self.metric_trackers = {name: keras.metrics.Mean(name=name) for name in ("log_likelihood", "kl", "elbo")}
@@ -215,6 +212,9 @@ class MultiSourceVAE(keras.Model):
             self.corrector.build((None, *self.config.input_shape))
         if self.mask_network is not None:
             self.mask_network.build((None, *self.config.input_shape))
+            for part in (self.encoder, self.decoder, self.corrector):
+                if part is not None:
+                    part.trainable = False
         self.kl_weight = self.add_weight(
             name="kl_weight",
             shape=(),
