@@ -330,8 +330,9 @@ class MultiSourceVAE(keras.Model):
             sources = known if self.audio is None else known.sources
             fits = remixing.log_likelihood(self.config.likelihood, self.config.likelihood_scale, remixed, sources)
             if self.remix_masked:
-                shared = remixed
-                if self.mask_network is not None:
+                if self.mask_network is None:
+                    shared = remixed + remixing.MASK_FLOOR
+                else:
                     shared = tf.pow(self.mask_network(remixed_mixture, remixed), self.config.mask_exponent)
                 fits += (
                     remixing.masked_log_likelihood(shared, remixed_mixture, sources)

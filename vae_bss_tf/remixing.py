@@ -19,7 +19,7 @@ from vae_bss_tf.masking import ratio_mask
 MASKED_SCALE = 0.2
 MASKED_SOUND_SCALE = 0.05
 
-_MASK_FLOOR = 1e-5  # where all estimates vanish their ratio has no gradient
+MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
 
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -174,35 +174,35 @@ def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.
     is the squared error that PSNR and SI-SDR judge by.
 
     Args:
-        estimates: float32 `[batch, num_sources, height, width]`, >= 0.
+        estimates: float32 `[batch, num_sources, height, width]`, > 0, such as a model's plus `MASK_FLOOR`.
         mixture: float32 `[batch, height, width]`, what the estimates are of.
         sources: float32 `[batch, num_sources, height, width]`.
 
     Returns:
         As `log_likelihood`.
     """
-    masked = ratio_mask(estimates + _MASK_FLOOR, mixture)
+    masked = ratio_mask(estimates, mixture)
     return log_likelihood("normal", MASKED_SCALE, masked, sources)
 
 
 def masked_sound_log_likelihood(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
     """Log likelihood of each of the known sources of sound under each of a model's masked estimates (VAEM).
 
-    The mask is that of `spectrogram.source_masks` (where `compression` is "power" and the model's mask has the exponent
-    1), on the mixture's STFT; the
+    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT; the
     distribution a complex Normal around the result, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
     part, where a mixture's largest magnitude is 1. So, but for overlapping frames, it is the squared error of
     waveforms, which SI-SDR judges by.
 
     Args:
-        estimates: float32 `[batch, num_sources, frames, bins]`, compressed, in [0, 1].
+        estimates: float32 `[batch, num_sources, frames, bins]`, compressed, > 0, such as a model's plus `MASK_FLOOR`;
+            to the power of an exponent that its mask has.
         mixed: What the estimates are of.
         audio: The spectrogram's settings.
 
     Returns:
         As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
     """
-    magnitudes = spectrogram.expand(estimates + _MASK_FLOOR, audio, keras.ops)
+    magnitudes = spectrogram.expand(estimates, audio, keras.ops)
     masks = ratio_mask(magnitudes, tf.ones_like(mixed.power))
     of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
     of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)

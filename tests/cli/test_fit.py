@@ -20,6 +20,8 @@ TINY = [
     "--set", "train.validation_mixtures=64", "--set", "model.hidden_units=[32,24]", "--set", "model.latent_dim=4",
 ]  # fmt: skip
 
+MASKED = {"remix_weight": 1.0, "remix_start": 0.0, "remix_mask_start": 0.0, "epochs": 1}
+
 
 @pytest.fixture(scope="module")
 def tiny_run(tiny_preset, tmp_path_factory):
@@ -120,6 +122,37 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_run, tm
         fit.train(fewer, output=tmp_path / "fewer", init=tiny_run.path)
     with pytest.raises(ConfigError, match="--init is for vae and ae"):
         fit.train(tiny_preset, output=tmp_path / "glo", system="glo", init=tiny_run.path)
+
+
+def test_a_mask_network_begins_with_a_run_and_goes_on_with_one(tiny_preset, tiny_run, tmp_path):
+    train = tiny_preset.train.replace(**MASKED)
+    preset = Preset(tiny_preset.model.replace(mask_channels=(3, 4)), tiny_preset.data, train)
+    run = fit.train(preset, output=tmp_path / "masked", init=tiny_run.path)
+    for part in ("encoder", "decoder"):
+        ours, theirs = (getattr(r.model(), part).get_weights() for r in (run, tiny_run))
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert np.any(run.model().mask_network.head.kernel)
+    still = Preset(preset.model, preset.data, train.replace(learning_rate=1e-12))
+    again = fit.train(still, output=tmp_path / "again", init=run.path)
+    np.testing.assert_allclose(again.model().mask_network.head.kernel, run.model().mask_network.head.kernel, atol=1e-6)
+
+
+def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, tiny_run, tmp_path):
+    train = tiny_preset.train.replace(**MASKED)
+    model = tiny_preset.model.replace(mask_channels=(3,))
+    for changes, init, error in (
+        ({}, None, "--init RUN"),
+        ({"epochs": 2, "remix_mask_start": 0.5}, tiny_run.path, "remix_mask_start=0"),
+        ({"early_stopping": 3}, tiny_run.path, "--early-stopping"),
+    ):
+        with pytest.raises(ConfigError, match=error):
+            fit.train(Preset(model, tiny_preset.data, train.replace(**changes)), output=tmp_path / "bad", init=init)
+    first = fit.train(Preset(model, tiny_preset.data, train), output=tmp_path / "first", init=tiny_run.path)
+    other = Preset(model.replace(mask_channels=(4,)), tiny_preset.data, train)
+    with pytest.raises(CheckpointError, match="another mask_network"):
+        fit.train(other, output=tmp_path / "bad", init=first.path)
+    assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize("network", ["dense", "conv"])
