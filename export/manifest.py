@@ -130,6 +130,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
         convolutions = f"{_listed(model.corrector_convolutions)} channels and " if model.corrector_convolutions else ""
         times = f"{model.corrector_iterations}, in training {model.corrector_training_iterations}"
         units += f", a corrector of {convolutions}{_listed(model.corrector_units)} units applied {times} times"
+    if model.mask_channels:
+        units += f", a mask network of {_listed(model.mask_channels)} channels, which alone was trained last"
     remixed = ""
     if train.remix_weight:
         remixed = f", remixing with weight {train.remix_weight:g} after {100 * train.remix_start:g} % of the epochs"

@@ -22,6 +22,7 @@ ALLOWED_OPERATIONS = frozenset(
         "Constant",
         "ConstantOfShape",
         "Conv",
+        "ConvTranspose",
         "DequantizeLinear",
         "Div",
         "DynamicQuantizeLinear",

@@ -42,6 +42,7 @@ ALLOWED_OPERATIONS = frozenset(
         "SUM",
         "TILE",
         "TRANSPOSE",
+        "TRANSPOSE_CONV",
     }
 )
 

@@ -31,19 +31,27 @@ def run(tiny_preset, tmp_path_factory):
             encoder_units=(32,),
             corrector_convolutions=(6,),
             corrector_units=(16,),
+            mask_channels=(4, 6),
         ),
         tiny_preset.data,
         tiny_preset.train,
     )
     run = Run.create(tmp_path_factory.mktemp("runs") / "digits", preset, "vae")
     keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(preset.model, kl_weight=0.5, remix_weight=1.0)
+    unmasked = preset.model.replace(mask_channels=())
+    model = MultiSourceVAE(unmasked, kl_weight=0.5, remix_weight=1.0)
     model.compile(optimizer=keras.optimizers.Adam(2e-3))
     mixtures = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=64, seed=0)
     model.fit(mixtures, steps_per_epoch=300, verbose=0)
     model.remixing, model.remix_masked = True, True  # the corrector learns
     model.fit(mixtures, steps_per_epoch=50, verbose=0)
-    model.save(run.path / "model.keras")
+    masked = MultiSourceVAE(preset.model, remix_weight=1.0)
+    for part in ("encoder", "decoder", "corrector"):
+        getattr(masked, part).set_weights(getattr(model, part).get_weights())
+    masked.compile(optimizer=keras.optimizers.Adam(2e-3))
+    masked.remixing, masked.remix_masked = True, True
+    masked.fit(mixtures, steps_per_epoch=100, verbose=0)
+    masked.save(run.path / "model.keras")
     return run
 
 

@@ -33,13 +33,16 @@ def audio_run(tmp_path_factory):
         network="conv",
         corrector_convolutions=(12, 10),
         corrector_units=(16,),
+        mask_exponent=2.0,
+        mask_channels=(4, 6, 8),
     )
     preset = Preset(config, DataConfig("tones"), TrainConfig(), AUDIO)
     run = Run.create(tmp_path_factory.mktemp("runs") / "tones", preset, "vae")
     keras.utils.set_random_seed(1)
     model = MultiSourceVAE(config)
-    head = model.corrector.head.kernel  # zero at the start
-    head.assign(np.random.default_rng(2).normal(scale=0.2, size=head.shape))
+    for part, scale in ((model.corrector, 0.2), (model.mask_network, 2.0)):
+        head = part.head.kernel  # zero at the start
+        head.assign(np.random.default_rng(2).normal(scale=scale, size=head.shape))
     model.save(run.path / "model.keras")
     return run
 

@@ -110,8 +110,14 @@ def test_it_is_judged_by_the_squared_error_of_the_sources_in_use(exponent: float
     np.testing.assert_allclose(losses[1] - losses[0], errors[1] - errors[0], rtol=2e-3)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize(("config", "audio"), [(CONFIG, None), (CONFIG.replace(num_sources=3), None), (SOUND, AUDIO)])
+@pytest.mark.parametrize(
+    ("config", "audio", "policy"),
+    [
+        (CONFIG, None, "mixed_bfloat16"),
+        (CONFIG.replace(num_sources=3), None, "float32"),
+        (SOUND, AUDIO, "float32"),
+    ],
+)
 def test_it_alone_learns(config: ModelConfig, audio: AudioConfig | None, policy: str, mixtures: np.ndarray) -> None:
     keras.utils.set_random_seed(0)
     model = MultiSourceVAE(config, remix_weight=1.0, kl_weight=0.1, audio=audio, dtype=policy)
@@ -124,7 +130,7 @@ def test_it_alone_learns(config: ModelConfig, audio: AudioConfig | None, policy:
     parts = (model.encoder, model.decoder, model.corrector)
     before = [weight.copy() for part in parts for weight in part.get_weights()]
     untrained = model.separate(mixtures)
-    losses = model.fit(mixtures, batch_size=6, epochs=30, verbose=0).history["loss"]
+    losses = model.fit(mixtures, batch_size=6, epochs=20, verbose=0).history["loss"]
     for weight, was in zip([w for part in parts for w in part.get_weights()], before, strict=True):
         np.testing.assert_array_equal(weight, was)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
