@@ -87,6 +87,8 @@ STUDIES: dict[str, Study] = {
     "mnist-corrected": Study("mnist-corrected", {}, begun_from="mnist-90"),
     "mnist-corrected-again": Study("mnist-corrected", {"train.epochs": 6}, begun_from="mnist-corrected"),
     "mnist-corrected-k3": Study("mnist-corrected-k3", {}, begun_from="mnist-corrected-again"),
+    "mnist-masked": Study("mnist-masked", {}, begun_from="mnist-corrected-again"),
+    "mnist-masked-k3": Study("mnist-masked-k3", {"train.epochs": 2}, begun_from="mnist-corrected-k3"),
     "mnist-k3": Study("mnist-k3", {}),
 }
 _JUDGED = {"one pass": "vaem", "refined": "vaem-refined"}
