@@ -345,12 +345,20 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
         "seconds": round(seconds, 1),
         "epochs_before_resume": epochs_done,
         "mixtures_per_second": round(progress.mixtures_per_second),
-        "parameters": int(sum(variable.shape.num_elements() for variable in model.trainable_variables)),
+        "parameters": _num_parameters(model),
         "test": {"mixtures": _SCORED, "num_mixed": num_mixed},
     }
     if run.preset.model.num_sources >= run.preset.data.max_mixed:
         metrics["test"].update({name: mean_scores(estimates, truth, name) for name, estimates in scored.items()})
     write_json(run.path / "metrics.json", metrics)
+
+
+def _num_parameters(model: "keras.Model") -> int:
+    from vae_bss_tf.model import MultiSourceVAE
+
+    if isinstance(model, MultiSourceVAE):
+        return model.num_parameters
+    return sum(variable.shape.num_elements() for variable in model.trainable_variables)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

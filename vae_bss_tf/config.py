@@ -526,6 +526,10 @@ _TONES_TRAINING = TrainConfig(
 _NOTES_AUDIO = _TONES_AUDIO.replace(pitch_shifts=(-2, -1, 0, 1, 2))
 _NOTES_MODEL = _TONES_MODEL.replace(latent_dim=12, hidden_units=(192, 192, 192, 192, 384, 256))
 _NOTES_TRAINING = _TONES_TRAINING.replace(epochs=60)
+_CORRECTED_NOTES_MODEL = _NOTES_MODEL.replace(
+    corrector_convolutions=(64, 128, 128), corrector_units=(256,), corrector_iterations=4, mask_exponent=2.0
+)
+_CORRECTED_NOTES_TRAINING = _NOTES_TRAINING.replace(epochs=10, kl_weight=0.2, remix_weight=1.0, **_CORRECTING)
 
 PRESETS: dict[str, Preset] = {
     # The paper's image network and published settings, unchanged.
@@ -583,12 +587,11 @@ PRESETS: dict[str, Preset] = {
     # Compact networks on spectrograms whose frames are pooled by four.
     "tones": Preset(_TONES_MODEL, DataConfig("tones"), _TONES_TRAINING, _TONES_AUDIO),
     "notes": Preset(_NOTES_MODEL, DataConfig("notes"), _NOTES_TRAINING, _NOTES_AUDIO),
-    "notes-corrected": Preset(
-        _NOTES_MODEL.replace(
-            corrector_convolutions=(64, 128, 128), corrector_units=(256,), corrector_iterations=4, mask_exponent=2.0
-        ),
+    "notes-corrected": Preset(_CORRECTED_NOTES_MODEL, DataConfig("notes"), _CORRECTED_NOTES_TRAINING, _NOTES_AUDIO),
+    "notes-masked": Preset(
+        _CORRECTED_NOTES_MODEL.replace(mask_channels=(8, 16, 24, 32)),
         DataConfig("notes"),
-        _NOTES_TRAINING.replace(epochs=10, kl_weight=0.2, remix_weight=1.0, **_CORRECTING),
+        _CORRECTED_NOTES_TRAINING.replace(epochs=3, learning_rate=2e-3, steps_per_execution=1),
         _NOTES_AUDIO,
     ),
     "nsynth": Preset(_NOTES_MODEL, DataConfig("nsynth"), _NOTES_TRAINING, _NOTES_AUDIO),

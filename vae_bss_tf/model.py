@@ -80,7 +80,8 @@ class MultiSourceVAE(keras.Model):
 
     Where the configuration has a mask network, the masks are shared by the estimates that it rescales, and it alone is
     trained, with both properties True: each step separates its batch as the model without it does, and separates the
-    remixed sources; the loss is that of those, and the metrics are theirs too.
+    remixed sources; the loss is that of those masked, of sound by their signal-to-distortion ratio in dB, and the
+    metrics are theirs too.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -178,6 +179,14 @@ class MultiSourceVAE(keras.Model):
             seed=train.seed,
             **kwargs,
         )
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of values that training finds, those too that one of a mask network leaves as they were found."""
+        found = list(self.trainable_variables)
+        if self.mask_network is not None:
+            found += MultiSourceVAE(self.config.replace(mask_channels=())).trainable_variables
+        return sum(variable.shape.num_elements() for variable in found)
 
     @property
     def remixing(self) -> bool:
@@ -334,11 +343,12 @@ class MultiSourceVAE(keras.Model):
                     shared = remixed + remixing.MASK_FLOOR
                 else:
                     shared = tf.pow(self.mask_network(remixed_mixture, remixed), self.config.mask_exponent)
-                fits += (
-                    remixing.masked_log_likelihood(shared, remixed_mixture, sources)
-                    if self.audio is None
-                    else remixing.masked_sound_log_likelihood(shared, known, self.audio)
-                )
+                if self.audio is None:
+                    fits += remixing.masked_log_likelihood(shared, remixed_mixture, sources)
+                elif self.mask_network is None:
+                    fits += remixing.masked_sound_log_likelihood(shared, known, self.audio)
+                else:
+                    fits = remixing.masked_sound_sdr(shared, known, self.audio)
             fit = remixing.best_order(fits)
             remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(

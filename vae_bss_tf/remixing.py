@@ -19,6 +19,8 @@ from vae_bss_tf.masking import ratio_mask
 MASKED_SCALE = 0.2
 MASKED_SOUND_SCALE = 0.05
 
+_LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
+_SILENT_ENERGY = 1e-6
 MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
 
@@ -188,10 +190,42 @@ def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.
 def masked_sound_log_likelihood(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
     """Log likelihood of each of the known sources of sound under each of a model's masked estimates (VAEM).
 
-    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT; the
-    distribution a complex Normal around the result, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
-    part, where a mixture's largest magnitude is 1. So, but for overlapping frames, it is the squared error of
-    waveforms, which SI-SDR judges by.
+    The distribution is a complex Normal around them, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
+    part, where a mixture's largest magnitude is 1.
+
+    Args:
+        estimates: As `masked_sound_errors` takes them.
+        mixed: What the estimates are of.
+        audio: The spectrogram's settings.
+
+    Returns:
+        As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
+    """
+    return -masked_sound_errors(estimates, mixed, audio) / (2 * MASKED_SOUND_SCALE**2)
+
+
+def masked_sound_sdr(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
+    """Signal-to-distortion ratio of each of a model's masked estimates against each of the known sources of sound.
+
+    Each mixture counts alike, however well it is separated; by a likelihood of one scale the worst ones count most.
+
+    Args:
+        estimates: As `masked_sound_errors` takes them.
+        mixed: What the estimates are of.
+        audio: The spectrogram's settings.
+
+    Returns:
+        float32 `[batch, num_sources (estimates), num_sources (sources)]`, dB, at most 30.
+    """
+    relative = masked_sound_errors(estimates, mixed, audio) / tf.maximum(mixed.energies, _SILENT_ENERGY)[:, tf.newaxis]
+    return -10 / math.log(10) * tf.math.log(tf.maximum(relative, 0.0) + _LEAST_DISTORTION)
+
+
+def masked_sound_errors(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
+    """Squared error of each of a model's masked estimates (VAEM) against each of the known sources of sound.
+
+    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT. So, but for
+    overlapping frames, it is the squared error of waveforms, which SI-SDR judges by.
 
     Args:
         estimates: float32 `[batch, num_sources, frames, bins]`, compressed, > 0, such as a model's plus `MASK_FLOOR`;
@@ -200,14 +234,14 @@ def masked_sound_log_likelihood(estimates: tf.Tensor, mixed: SoundMixtures, audi
         audio: The spectrogram's settings.
 
     Returns:
-        As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
+        float32 `[batch, num_sources (estimates), num_sources (sources)]`, summed over frames and bins, the mean over
+        the frames that are pooled in one; >= 0 but for rounding.
     """
     magnitudes = spectrogram.expand(estimates, audio, keras.ops)
     masks = ratio_mask(magnitudes, tf.ones_like(mixed.power))
     of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
     of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
-    errors = of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
-    return -errors / (2 * MASKED_SOUND_SCALE**2)
+    return of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
 
 
 def best_order(log_likelihoods: tf.Tensor) -> tf.Tensor:

@@ -137,6 +137,13 @@ def test_it_alone_learns(config: ModelConfig, audio: AudioConfig | None, policy:
     assert np.abs(model.separate(mixtures) - untrained).max() > 1e-3
 
 
+def test_what_it_leaves_as_it_is_counts_among_the_parameters() -> None:
+    model = MultiSourceVAE(CONFIG)
+    without = MultiSourceVAE(CONFIG.replace(mask_channels=()))
+    assert without.num_parameters == sum(np.size(weight) for weight in without.trainable_variables)
+    assert model.num_parameters == without.num_parameters + model.mask_network.count_params()
+
+
 def test_a_saved_model_keeps_it(mixtures: np.ndarray, tmp_path: Path) -> None:
     model = MultiSourceVAE(CONFIG)
     randomised(model.mask_network)

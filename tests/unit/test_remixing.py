@@ -162,8 +162,12 @@ def test_masked_sound_is_judged_by_the_error_of_its_stft() -> None:
     shared = ratio_mask(estimates, mixed.mixture).numpy()  # as a model gives them
     masked = spectrogram.source_masks(shared, audio)[..., :256] * mixture[:, None]
     errors = np.abs(masked[:, :, None] - sources[:, None]) ** 2 / scale[:, None] ** 2
-    expected = -errors.reshape(2, 3, 3, 4, 4, 256).mean(4).sum((3, 4)) / (2 * remixing.MASKED_SOUND_SCALE**2)
-    np.testing.assert_allclose(remixing.masked_sound_log_likelihood(estimates, mixed, audio), expected, rtol=1e-3)
+    errors = errors.reshape(2, 3, 3, 4, 4, 256).mean(4).sum((3, 4))
+    found = remixing.masked_sound_log_likelihood(estimates, mixed, audio)
+    np.testing.assert_allclose(found, -errors / (2 * remixing.MASKED_SOUND_SCALE**2), rtol=1e-3)
+    energies = (np.abs(sources) ** 2 / scale**2).reshape(2, 3, 4, 4, 256).mean(3).sum((2, 3))
+    ratios = 10 * np.log10(energies[:, None] / (errors + 1e-3 * energies[:, None]))
+    np.testing.assert_allclose(remixing.masked_sound_sdr(estimates, mixed, audio), ratios, atol=0.01)
 
 
 def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:

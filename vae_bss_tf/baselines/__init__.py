@@ -37,5 +37,4 @@ def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
     from vae_bss_tf.baselines.mixit import MixIT, hidden_width
     from vae_bss_tf.model import MultiSourceVAE
 
-    parameters = sum(variable.shape.num_elements() for variable in MultiSourceVAE(config).trainable_variables)
-    return MixIT(config, hidden_width(config, parameters))
+    return MixIT(config, hidden_width(config, MultiSourceVAE(config).num_parameters))
