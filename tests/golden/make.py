@@ -1,6 +1,6 @@
 """Writes the golden outputs of a shipped model: what its run's Keras model says about fixed patterns.
 
-    python tests/golden/make.py --run runs/mnist-corrected2-k2-seed0 --name mnist
+    python tests/golden/make.py --run runs/mnist-masked-k2-seed0 --name mnist
 
 The mixtures of an image model are scikit-learn's digits enlarged to its shape, two or three in each, and drawn
 patterns; those of a sound model are pairs of the tones that the package synthesises, and silence.
