@@ -136,7 +136,7 @@ def trained(name: str, seed: int, runs_dir: Path, data_dir: Path | None) -> Run:
         return run
     path.parent.mkdir(parents=True, exist_ok=True)
     study = STUDIES[name]
-    init = None if begun or study.begun_from is None else trained(study.begun_from, seed, runs_dir, data_dir).path
+    init = None if study.begun_from is None else trained(study.begun_from, seed, runs_dir, data_dir).path
     model_class = MultiSourceVAE if study.variant is None else VARIANTS[study.variant]
     return train(
         preset,

@@ -94,6 +94,15 @@ def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATE
     return int(description["epoch"]), float(description.get("seconds", 0.0))
 
 
+def has_state(folder: Path) -> bool:
+    """Whether there is a state to go on from.
+
+    Args:
+        folder: Where the states stand.
+    """
+    return bool(_states(folder))
+
+
 def _states(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*"))
 

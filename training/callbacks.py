@@ -80,6 +80,8 @@ class BestModel(keras.callbacks.ModelCheckpoint):
             self.best = -np.inf
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            return
         super().on_epoch_end(epoch, logs)
         if self.partial.exists():
             self.partial.replace(self.path)

@@ -101,15 +101,17 @@ def train(
         raise ConfigError(
             f"remixing pairs mixtures on each of {replicas} devices; use a --batch-size divisible by {2 * replicas}."
         )
+    if preset.model.mask_channels:
+        _check_mask_training(preset, begun=init is not None or resume is not None)
     if config.remix_weight and config.remix_start < _EARLY and init is None and not resume:
         print(
             "warning: remixing almost from the start teaches what an untrained model separates; begin with a "
             "finished run, --init RUN, or set train.remix_mask_start and train.remix_start.",
             file=sys.stderr,
         )
-    if preset.model.mask_channels:
-        _check_mask_training(preset, begun=init is not None or resume is not None)
-    source = None if init is None or resume else _source(init, system)
+    source = None
+    if init is not None and not (resume and backup.has_state(output / "backup")):
+        source = _source(init, system)
     keras.utils.set_random_seed(config.seed)
     with distribution.scope():
         model = _build(preset, system, model_class)
@@ -127,6 +129,8 @@ def train(
     epochs_done, seconds_before = 0, 0.0
     if resume:
         epochs_done, seconds_before = backup.restore(model, run.path / "backup", preset.config_hash(), resume)
+        if run.init is not None and not epochs_done and init is None:
+            raise CheckpointError(f"{run.path} has no backup yet; begin it again with --init, the run {run.init}.")
     history_file = run.path / "history.csv"
     callbacks.truncate_history(history_file, epochs_done)
     past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
@@ -203,9 +207,13 @@ def _complete(preset: Preset, system: str) -> Preset:
         preset = dataclasses.replace(preset, model=preset.model.replace(variational=False))
     if system != "vae":
         preset = dataclasses.replace(preset, train=preset.train.replace(remix_weight=0.0))
-    if preset.train.remix_mask_epoch == preset.train.epochs:  # nothing for a corrector or a mask network to learn from
-        without = preset.model.replace(corrector_convolutions=(), corrector_units=(), mask_channels=())
-        preset = dataclasses.replace(preset, model=without)
+    if preset.model.mask_channels and (system != "vae" or not preset.train.remix_weight):
+        raise ConfigError(
+            "a mask network is the VAE's and learns from remixed sources; leave out --system, and set "
+            "train.remix_weight above 0."
+        )
+    if preset.train.remix_mask_epoch == preset.train.epochs:  # there is nothing for a corrector to learn from
+        preset = dataclasses.replace(preset, model=preset.model.replace(corrector_convolutions=(), corrector_units=()))
     if preset.model.num_sources < preset.data.max_mixed:
         print(
             f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "
@@ -225,6 +233,13 @@ def _source(init: Path, system: str) -> "keras.Model":
 
 
 def _begin_from(model: "keras.Model", source: "keras.Model") -> None:
+    if model.config.mask_channels and (
+        source.config.num_sources != model.config.num_sources or (source.corrector is None) != (model.corrector is None)
+    ):
+        raise CheckpointError(
+            "the run of --init has another number of sources, or differs in having a corrector; a mask network leaves "
+            "those as they are: begin from a run with the same model settings."
+        )
     for part in ("encoder", "decoder", "corrector", "mask_network"):
         ours, theirs = getattr(model, part), getattr(source, part)
         if ours is None or theirs is None:

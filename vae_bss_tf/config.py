@@ -125,11 +125,11 @@ class ModelConfig(_Config):
         likelihood_scale: Scale b of the Laplace, standard deviation of the Normal; > 0, unused for Bernoulli.
         mask_exponent: Exponent of the estimates in the mask; > 0. Sources that add up are shared by their values, with
             1, the paper's; those of sound, which do not, better by their powers, with 2, as by the ideal ratio mask.
-            Training judges and remixes with 1, but for a mask network.
+            Training remixes with 1, and judges with 1 what a mask network does not rescale.
         mask_channels: Channels at each resolution of a network that rescales the estimates before they are masked (see
             `mask_network.MaskNetwork`), each half as high and wide as the one before; empty does without. Where there
-            is one it is all that is trained: encoder, decoder and corrector stay as they are, with
-            `corrector_training_iterations`, and it learns from their remixed sources judged masked.
+            is one it is all that is trained, by `training.fit --init`: encoder, decoder and corrector stay as they
+            are, with `corrector_training_iterations`, and it learns from their remixed sources judged masked.
     """
 
     input_shape: tuple[int, ...] = (28, 28)

@@ -387,8 +387,12 @@ class GaussianSampler(keras.layers.Layer):
         if not training:
             return mean
         noise = replica_noise(tf.shape(mean)[0], mean.shape[1:], tf.stack([self.seed, self.step.value]))
-        self.step.assign_add(1)
+        self.advance()
         return mean + tf.exp(0.5 * log_variance) * noise
+
+    def advance(self) -> None:
+        """Counts a step, for one that samples nothing but draws other noise by this count."""
+        self.step.assign_add(1)
 
     def compute_output_shape(
         self, mean_shape: tuple[int | None, ...], log_variance_shape: tuple[int | None, ...]

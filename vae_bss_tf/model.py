@@ -28,6 +28,7 @@ from vae_bss_tf.masking import ratio_mask
 
 REFINEMENT_LEARNING_RATE = 0.05
 
+_LEAST_ESTIMATE = 1e-30
 _REMIXED = "remixed_sources"  # beside "mixture" in the inputs of a step with remixing
 _REMIX_SEED = 1 << 20  # added to the seed, for draws of their own
 _PHASE_SEED = (1 << 21, 0)
@@ -80,8 +81,8 @@ class MultiSourceVAE(keras.Model):
 
     Where the configuration has a mask network, the masks are shared by the estimates that it rescales, and it alone is
     trained, with both properties True: each step separates its batch as the model without it does, and separates the
-    remixed sources; the loss is that of those masked, of sound by their signal-to-distortion ratio in dB, and the
-    metrics are theirs too.
+    remixed sources; what it learns from is the likelihood of those masked, of sound their signal-to-distortion ratio in
+    dB, and the metrics are theirs too.
 
     Call arguments:
         inputs: float32 `[batch, *input_shape]` in [0, 1], or a dictionary with it under "mixture".
@@ -288,6 +289,7 @@ class MultiSourceVAE(keras.Model):
         if training and self.mask_network is not None:
             mean, log_variance = self._brief_posterior(mixture)
             estimates = self.decode(mean)
+            self.sampler.advance()
         else:
             mean, log_variance = self.encode(mixture, training=training)
             latents = self.sampler(mean, log_variance, training=training and self.config.variational)
@@ -324,7 +326,7 @@ class MultiSourceVAE(keras.Model):
             training: Unused.
 
         Returns:
-            float32 scalar, nats, the mean over the batch of all replicas.
+            float32 scalar, nats, the mean over the batch of all replicas; with a mask network for sound partly dB.
         """
         mixture = tf.cast(x["mixture"] if isinstance(x, dict) else x, tf.float32)
         kl = self._kl(y_pred["latent_mean"], y_pred["latent_log_variance"])
@@ -342,7 +344,10 @@ class MultiSourceVAE(keras.Model):
                 if self.mask_network is None:
                     shared = remixed + remixing.MASK_FLOOR
                 else:
-                    shared = tf.pow(self.mask_network(remixed_mixture, remixed), self.config.mask_exponent)
+                    rescaled = self.mask_network(remixed_mixture, remixed)
+                    # Masks do not change with the scale, and powers of small values have no gradient.
+                    largest = tf.stop_gradient(tf.reduce_max(rescaled, axis=1, keepdims=True))
+                    shared = tf.pow(rescaled / tf.maximum(largest, _LEAST_ESTIMATE), self.config.mask_exponent)
                 if self.audio is None:
                     fits += remixing.masked_log_likelihood(shared, remixed_mixture, sources)
                 elif self.mask_network is None:
@@ -381,10 +386,12 @@ class MultiSourceVAE(keras.Model):
 
         Raises:
             ConfigError: The number is odd and `remixing` is True; or there is a mask network, which learns while
-                `remixing` and `remix_masked` are.
+                `remixing` and `remix_masked` are and `remix_weight` is not 0.
         """
-        if self.mask_network is not None and not (self.remixing and self.remix_masked):
-            raise ConfigError("a mask network learns while remixing and remix_masked are True; set both.")
+        if self.mask_network is not None and not (self.remixing and self.remix_masked and self.remix_weight):
+            raise ConfigError(
+                "a mask network learns while remixing and remix_masked are True and remix_weight is above 0; set them."
+            )
         if self.remixing:
             mixtures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
             data = keras.utils.pack_x_y_sample_weight(self._with_remixed(mixtures))

@@ -20,7 +20,7 @@ MASKED_SCALE = 0.2
 MASKED_SOUND_SCALE = 0.05
 
 _LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
-_SILENT_ENERGY = 1e-6
+_SILENT_SHARE = 1e-3  # of all sources' energy, which a silent one's distortion is relative to
 MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
 
@@ -217,7 +217,8 @@ def masked_sound_sdr(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioCon
     Returns:
         float32 `[batch, num_sources (estimates), num_sources (sources)]`, dB, at most 30.
     """
-    relative = masked_sound_errors(estimates, mixed, audio) / tf.maximum(mixed.energies, _SILENT_ENERGY)[:, tf.newaxis]
+    silent = _SILENT_SHARE * tf.reduce_sum(mixed.energies, axis=1, keepdims=True) + spectrogram.SILENCE
+    relative = masked_sound_errors(estimates, mixed, audio) / tf.maximum(mixed.energies, silent)[:, tf.newaxis]
     return -10 / math.log(10) * tf.math.log(tf.maximum(relative, 0.0) + _LEAST_DISTORTION)
 
 

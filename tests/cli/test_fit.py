@@ -145,11 +145,24 @@ def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, tiny_ru
         ({}, None, "--init RUN"),
         ({"epochs": 2, "remix_mask_start": 0.5}, tiny_run.path, "remix_mask_start=0"),
         ({"early_stopping": 3}, tiny_run.path, "--early-stopping"),
+        ({"remix_weight": 0.0}, tiny_run.path, "remix_weight"),
     ):
         with pytest.raises(ConfigError, match=error):
             fit.train(Preset(model, tiny_preset.data, train.replace(**changes)), output=tmp_path / "bad", init=init)
     first = fit.train(Preset(model, tiny_preset.data, train), output=tmp_path / "first", init=tiny_run.path)
     other = Preset(model.replace(mask_channels=(4,)), tiny_preset.data, train)
+    for changes in ({"corrector_units": (6,)}, {"num_sources": 3}):
+        with pytest.raises(CheckpointError, match="mask network leaves"):
+            fit.train(
+                Preset(model.replace(**changes), tiny_preset.data, train), output=tmp_path / "bad", init=tiny_run.path
+            )
+    shutil.rmtree(first.path / "backup")
+    preset = Preset(model, tiny_preset.data, train)
+    with pytest.raises(CheckpointError, match="no backup yet"):
+        fit.train(preset, output=first.path, resume="latest")
+    again = fit.train(preset, output=first.path, resume="latest", init=tiny_run.path)
+    for a, b in zip(again.model().decoder.get_weights(), tiny_run.model().decoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
     with pytest.raises(CheckpointError, match="another mask_network"):
         fit.train(other, output=tmp_path / "bad", init=first.path)
     assert not (tmp_path / "bad").exists()

@@ -1,5 +1,6 @@
 """The network that sharpens estimates before they are masked: what it sees, what is trained, and that files keep it."""
 
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from training import fit
 from vae_bss_tf import MultiSourceVAE, remixing
-from vae_bss_tf.config import AudioConfig, ModelConfig, get_preset
+from vae_bss_tf.config import AudioConfig, ModelConfig, TrainConfig, get_preset
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.mask_network import MaskNetwork
 from vae_bss_tf.masking import ratio_mask
@@ -131,10 +132,32 @@ def test_it_alone_learns(config: ModelConfig, audio: AudioConfig | None, policy:
     before = [weight.copy() for part in parts for weight in part.get_weights()]
     untrained = model.separate(mixtures)
     losses = model.fit(mixtures, batch_size=6, epochs=20, verbose=0).history["loss"]
+    assert int(model.sampler.step) == 20  # each step exchanges by other noise
     for weight, was in zip([w for part in parts for w in part.get_weights()], before, strict=True):
         np.testing.assert_array_equal(weight, was)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert np.abs(model.separate(mixtures) - untrained).max() > 1e-3
+
+
+def test_small_factors_have_gradients() -> None:
+    """Powers of what a network makes small in all sources alike would underflow."""
+    model = MultiSourceVAE(SOUND, remix_weight=1.0, audio=AUDIO)
+    model.remixing = model.remix_masked = True
+    rng = np.random.default_rng(6)
+    inputs = model._with_remixed({"mixture": rng.uniform(size=(4, 8, 8)).astype(np.float32)})
+    outputs = model(inputs, training=True)
+    outputs["estimates"] = rng.uniform(0, 1e-3, size=outputs["estimates"].shape).astype(np.float32)
+    head = model.mask_network.head
+
+    @tf.function(jit_compile=True)
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs, y_pred=outputs)
+        return tape.gradient(loss, [head.kernel.value, head.bias.value])
+
+    for logit in (0.0, -10.0, -30.0):
+        head.bias.assign([logit])
+        assert all(np.all(np.isfinite(gradient)) and np.any(gradient) for gradient in gradients())
 
 
 def test_what_it_leaves_as_it_is_counts_among_the_parameters() -> None:
@@ -163,4 +186,6 @@ def test_a_shape_that_cannot_be_halved_is_refused() -> None:
 def test_only_a_training_that_masks_has_one() -> None:
     masked = get_preset("mnist-masked")
     assert fit._complete(masked, "vae").model.mask_channels
-    assert not fit._complete(masked, "ae").model.mask_channels
+    for preset, system in ((masked, "ae"), (dataclasses.replace(masked, train=TrainConfig()), "vae")):
+        with pytest.raises(ConfigError, match="mask network"):
+            fit._complete(preset, system)
