@@ -50,7 +50,7 @@ def run(tiny_preset, tmp_path_factory):
         getattr(masked, part).set_weights(getattr(model, part).get_weights())
     masked.compile(optimizer=keras.optimizers.Adam(2e-3))
     masked.remixing, masked.remix_masked = True, True
-    masked.fit(mixtures, steps_per_epoch=100, verbose=0)
+    masked.fit(mixtures, steps_per_epoch=50, verbose=0)
     masked.save(run.path / "model.keras")
     return run
 
