@@ -17,6 +17,7 @@ import numpy.typing as npt
 from training.memory import keep_freed_memory
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
+    BEGUN_FROM,
     PRESETS,
     ConfigError,
     ModelConfig,
@@ -392,39 +393,101 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> None:
     preset_name, preset = resolve(options)
-    model = preset.model
-    output = options.output or Path("runs") / "-".join(
-        [
-            preset_name,
-            *([] if options.system == "vae" else [options.system]),
-            *([] if preset_name.endswith(f"-k{model.num_sources}") else [f"k{model.num_sources}"]),
-            f"seed{preset.train.seed}",
-        ]
-    )
     if options.dry_run:
         print(json.dumps(preset.to_dict(), indent=2))
         return
+    output = options.output or _default_output(preset_name, preset, options.system)
+    init, resume = options.init, options.resume
+    if init is None and options.system == "vae" and preset_name in BEGUN_FROM:
+        init = _init_of(preset_name, preset, output, options)
+        resume = resume if (output / "config.json").is_file() else None  # it was killed in what comes before
     run = train(
         preset,
         output=output,
         data_dir=options.data_dir,
         system=options.system,
         strategy=options.strategy,
-        resume=options.resume,
-        init=options.init,
+        resume=resume,
+        init=init,
         force=options.force,
         quiet=options.quiet,
     )
+    _report(run)
+    print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
+    where = f" --data-dir {options.data_dir}" if options.data_dir else ""
+    print(f"next: python -m training.evaluate --run {run.path}{where}")
+
+
+def _default_output(preset_name: str, preset: Preset, system: str = "vae") -> Path:
+    num_sources = preset.model.num_sources
+    parts = [
+        preset_name,
+        *([] if system == "vae" else [system]),
+        *([] if preset_name.endswith(f"-k{num_sources}") else [f"k{num_sources}"]),
+        f"seed{preset.train.seed}",
+    ]
+    return Path("runs") / "-".join(parts)
+
+
+def _init_of(name: str, preset: Preset, output: Path, options: argparse.Namespace) -> Path | None:
+    """The run that one of `BEGUN_FROM` begins with, trained first where it is missing; None for a resumed one."""
+    from training import backup
+    from training.run import Run
+
+    if options.resume and backup.has_state(output / "backup"):
+        return None
+    own = get_preset(name)
+    if (preset.model, preset.data, preset.audio) != (own.model, own.data, own.audio):
+        raise ConfigError(
+            f"what {name} begins with is trained with the presets' own model and data; with others, begin with a run "
+            "of yours: --init RUN."
+        )
+    if not options.resume:
+        Run.check_new(output, force=options.force)
+    if preset.model.mask_channels:
+        _check_mask_training(preset, begun=True)
+    return _earlier_run(name, options)
+
+
+def _earlier_run(name: str, options: argparse.Namespace) -> Path:
+    from training.run import Run
+
+    earlier = BEGUN_FROM[name]
+    preset = get_preset(earlier)
+    if options.seed is not None:
+        preset = dataclasses.replace(preset, train=preset.train.replace(seed=options.seed))
+    path = _default_output(earlier, preset)
+    begun = (path / "config.json").is_file()
+    if begun:
+        run = Run.load(path)
+        if (run.preset.data, run.preset.audio) != (preset.data, preset.audio):
+            raise ConfigError(f"{path} was trained on other data; name the run that {name} begins with: --init RUN.")
+        if run.metrics:
+            print(f"{name} begins with {path}, which is finished", flush=True)
+            return path
+        preset = run.preset
+    print(f"{name} begins with a run of {earlier}, which is {'gone on with' if begun else 'trained'} first", flush=True)
+    run = train(
+        preset,
+        output=path,
+        data_dir=options.data_dir,
+        strategy=options.strategy,
+        resume="latest" if begun else None,
+        init=_earlier_run(earlier, options) if earlier in BEGUN_FROM else None,
+        quiet=options.quiet,
+    )
+    _report(run)
+    return path
+
+
+def _report(run: "Run") -> None:
     for name, scores in run.metrics["test"].items():
         if isinstance(scores, dict):
             print(
                 f"{name.upper()} on {run.metrics['test']['mixtures']} test mixtures: SI-SDR {scores['si_sdr']:.2f} dB, "
                 f"PSNR {scores['psnr']:.2f} dB (sources at full scale), {scores['psnr_halved']:.2f} dB (at half)"
             )
-    print(f"{run.metrics['seconds']:.0f} s, {run.metrics['mixtures_per_second']:,} mixtures/s")
-    print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
-    where = f" --data-dir {options.data_dir}" if options.data_dir else ""
-    print(f"next: python -m training.evaluate --run {run.path}{where}")
+    print(f"{run.metrics['seconds']:.0f} s, {run.metrics['mixtures_per_second']:,} mixtures/s", flush=True)
 
 
 def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
@@ -519,7 +582,11 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", nargs="?", const="latest", metavar="BACKUP", help="go on with a stopped run, from its latest backup"
     )
     parser.add_argument(
-        "--init", type=Path, metavar="RUN", help="begin with the weights of a finished run, of as many sources or fewer"
+        "--init",
+        type=Path,
+        metavar="RUN",
+        help="begin with the weights of a finished run, of as many sources or fewer (default: where the preset goes on "
+        "from another, the run of that one in runs/, trained first)",
     )
     parser.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
     parser.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")

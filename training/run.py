@@ -60,19 +60,34 @@ class Run:
         Raises:
             OutputExistsError: The folder holds something already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if not (path / "config.json").is_file():
-                raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
-            if not force:
-                raise OutputExistsError(
-                    f"{path} holds an earlier run; go on with it by --resume, replace it by --force, "
-                    "or choose another --output."
-                )
+        cls.check_new(path, force=force)
+        if path.is_dir() and any(path.iterdir()):
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, preset, system, init)
         write_json(path / "config.json", run._description())
         return run
+
+    @staticmethod
+    def check_new(path: Path, *, force: bool) -> None:
+        """Refuses a folder that `create` would refuse.
+
+        Args:
+            path: As `create` takes it.
+            force: As `create` takes it.
+
+        Raises:
+            OutputExistsError: The folder holds something already.
+        """
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not (path / "config.json").is_file():
+            raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
+        if not force:
+            raise OutputExistsError(
+                f"{path} holds an earlier run; go on with it by --resume, replace it by --force, "
+                "or choose another --output."
+            )
 
     @classmethod
     def load(cls, path: Path | str) -> "Run":

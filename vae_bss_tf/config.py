@@ -542,9 +542,9 @@ PRESETS: dict[str, Preset] = {
     # and remixing teaches the encoder what belongs to one digit, in the end by the squared error of what is used, the
     # masked sources. The decoder is the paper's: a stronger one takes both digits.
     "mnist": Preset(_IMAGE_MODEL, DataConfig("mnist"), _IMAGE_TRAINING),
-    # What a finished run of the same preset without "-corrected" goes on to by `training.fit --init`: a corrector
-    # learns to improve the latents, which more epochs of the encoder, or a wider one, do far less (docs/quality.md).
-    # Sources that are not good yet teach it nothing, so none of these begins anew.
+    # What a finished run of the preset that `BEGUN_FROM` names goes on to: a corrector learns to improve the latents,
+    # which more epochs of the encoder, or a wider one, do far less (docs/quality.md). Sources that are not good yet
+    # teach it nothing, so none of these begins anew.
     "mnist-corrected": Preset(_CORRECTED_IMAGE_MODEL, DataConfig("mnist"), _CORRECTED_IMAGE_TRAINING),
     # A source too many for pairs, added to a finished run of "mnist-corrected". For an epoch the ELBO alone teaches it
     # to stay silent; what is faint is then never exchanged.
@@ -553,7 +553,7 @@ PRESETS: dict[str, Preset] = {
         DataConfig("mnist"),
         _CORRECTED_IMAGE_TRAINING.replace(remix_start=0.1, remix_mask_start=0.1, remix_silence=0.05),
     ),
-    # What finished runs of those two go on to by `training.fit --init`: all stays as it is, and a network learns to
+    # What finished runs of those two go on to: all stays as it is, and a network learns to
     # sharpen the estimates before they are masked (docs/quality.md).
     "mnist-masked": Preset(_MASKED_IMAGE_MODEL, DataConfig("mnist"), _MASKED_IMAGE_TRAINING),
     "mnist-masked-k3": Preset(
@@ -598,6 +598,16 @@ PRESETS: dict[str, Preset] = {
     "mixtures": Preset(
         _NOTES_MODEL, DataConfig("mixtures", (1,)), _NOTES_TRAINING, _NOTES_AUDIO.replace(max_onset=0.0)
     ),
+}
+
+# What a training of a preset goes on from: a finished run of another.
+BEGUN_FROM: dict[str, str] = {
+    "mnist-corrected": "mnist",
+    "mnist-masked": "mnist-corrected",
+    "mnist-corrected-k3": "mnist-corrected",
+    "mnist-masked-k3": "mnist-corrected-k3",
+    "notes-corrected": "notes",
+    "notes-masked": "notes-corrected",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from training import fit
 from training.run import Run
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import BEGUN_FROM, PRESETS, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 
 TINY = [
@@ -136,6 +136,75 @@ def test_a_mask_network_begins_with_a_run_and_goes_on_with_one(tiny_preset, tiny
     still = Preset(preset.model, preset.data, train.replace(learning_rate=1e-12))
     again = fit.train(still, output=tmp_path / "again", init=run.path)
     np.testing.assert_allclose(again.model().mask_network.head.kernel, run.model().mask_network.head.kernel, atol=1e-6)
+
+
+@pytest.fixture
+def tiny_stages(tiny_preset, monkeypatch, tmp_path):
+    """Presets of which each goes on from a run of the one before, and an empty folder to train them in."""
+    monkeypatch.chdir(tmp_path)
+    later = tiny_preset.train.replace(**MASKED)
+    corrected = tiny_preset.model.replace(corrector_units=(6,))
+    masked = corrected.replace(mask_channels=(3,))
+    monkeypatch.setitem(PRESETS, "tiny", tiny_preset)
+    monkeypatch.setitem(PRESETS, "tiny-corrected", Preset(corrected, tiny_preset.data, later))
+    monkeypatch.setitem(PRESETS, "tiny-masked", Preset(masked, tiny_preset.data, later))
+    monkeypatch.setitem(BEGUN_FROM, "tiny-corrected", "tiny")
+    monkeypatch.setitem(BEGUN_FROM, "tiny-masked", "tiny-corrected")
+    return tmp_path / "runs"
+
+
+def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
+    """And goes on where it was killed: here in the second stage, before its first backup."""
+    last = ["--preset", "tiny-masked", "--seed", "3", "--quiet"]
+    first, second, third = (tiny_stages / f"tiny{stage}-k2-seed3" for stage in ("", "-corrected", "-masked"))
+    assert fit.main(["--preset", "tiny", "--seed", "3", "--epochs", "1", "--quiet"]) == 0
+    before = (first / "model.keras").read_bytes()
+    assert fit.main(last) == 0
+    assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished" in capsys.readouterr().out
+    assert (first / "model.keras").read_bytes() == before
+    assert [Run.load(path).init for path in (first, second, third)] == [None, first.name, second.name]
+    assert {Run.load(path).preset.train.seed for path in (second, third)} == {3}
+    for part in ("encoder", "corrector"):
+        for a, b in zip(*(getattr(Run.load(p).model(), part).get_weights() for p in (second, third)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert fit.main(last) == 2
+    assert "holds an earlier run" in capsys.readouterr().err
+
+    whole = weights(third)
+    shutil.rmtree(third)
+    shutil.rmtree(second / "backup")
+    (second / "metrics.json").unlink()
+    assert fit.main([*last, "--resume"]) == 0
+    assert "a run of tiny-corrected, which is gone on with first" in capsys.readouterr().out
+    for a, b in zip(weights(third), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    for path in (first, second):  # a run that has begun needs them no more
+        shutil.rmtree(path)
+    assert fit.main([*last, "--resume"]) == 0
+    assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--set", "model.latent_dim=3"], "--init RUN"),
+        (["--num-mixed", "1,2"], "--init RUN"),
+        (["--early-stopping", "2"], "--early-stopping"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_before_anything_is_trained(tiny_stages, capsys, options, error):
+    assert fit.main(["--preset", "tiny-masked", "--quiet", *options]) == 2
+    assert error in capsys.readouterr().err
+    assert not tiny_stages.exists()
+
+
+def test_a_run_on_other_data_is_not_gone_on_from(tiny_preset, tiny_stages, capsys):
+    Run.create(
+        tiny_stages / "tiny-k2-seed0", Preset(tiny_preset.model, DataConfig("digits", (1,)), tiny_preset.train), "vae"
+    )
+    assert fit.main(["--preset", "tiny-corrected", "--quiet"]) == 2
+    assert "runs/tiny-k2-seed0 was trained on other data" in capsys.readouterr().err
 
 
 def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, tiny_run, tmp_path):
