@@ -18,6 +18,7 @@ from vae_bss_tf.config import PRESETS, Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.runtime import INPUT, SETTINGS, SIGNATURE
 
+COURSE = "training.png"
 _LIBRARIES = (
     "vae-bss-tf",
     "tensorflow",
@@ -178,6 +179,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
             "## Data and training",
             _paragraph(training),
             f"```\n{described['training_command']} {trained}\n{export.command}\n```",
+            f"![The validation's ELBO, likelihood and KL, and the loss of the last stage]({COURSE})",
             "## Limits",
             _paragraph(limits),
             "## Licence",

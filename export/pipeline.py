@@ -8,9 +8,11 @@ from typing import Any
 
 from export import onnx, saved_model, tflite, weights
 from export.formats import Format, get_formats
-from export.manifest import Export, card, manifest
+from export.manifest import COURSE, Export, card, manifest
 from export.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.processes import converters
+from training import figures
+from training.callbacks import read_history
 from training.run import Run
 from vae_bss_tf import spectrogram
 from vae_bss_tf.config import Preset
@@ -77,8 +79,24 @@ def export_run(
         export = Export(target.name, command, run, references[False], reports, dynamic_batch)
         described = manifest(export, staging)
         write_json(staging / MANIFEST, described)
+        write_course(run, staging / COURSE)
         write_text(staging / "README.md", card(export, described))
     return described
+
+
+def write_course(run: Run, path: Path) -> None:
+    """Draws how a run, and those that it began from, were trained.
+
+    Args:
+        run: The run; epochs that its folder has no history of are left out.
+        path: The PNG file to write.
+    """
+    stages = []
+    for stage in run.stages():
+        train = stage.preset.train
+        mixtures = train.steps_per_epoch * train.batch_size
+        stages.append((stage.path.name, mixtures, read_history(stage.path / "history.csv")))
+    figures.save(figures.course(stages), path)
 
 
 def _check_target(target: Path, force: bool) -> None:

@@ -86,6 +86,38 @@ def history(rows: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
+def course(stages: Sequence[tuple[str, int, Sequence[dict[str, float]]]]) -> Figure:
+    """Draws a training of several stages: the ELBO, likelihood and KL of held-out mixtures, and what is minimised.
+
+    That is another quantity in each stage, so it is drawn of the last alone.
+
+    Args:
+        stages: Of each its name, the mixtures of an epoch, and a dictionary for each epoch, as
+            `callbacks.read_history` gives them.
+
+    Returns:
+        The figure; each stage begins where the one before ends.
+    """
+    panels = [
+        ("val_elbo", "ELBO (nats), validation"),
+        ("val_log_likelihood", "log-likelihood (nats), validation"),
+        ("val_kl", "KL (nats), validation"),
+        ("loss", "loss in training, last stage"),
+    ]
+    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=80, layout="constrained")
+    for axis, (quantity, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        seen = 0
+        for name, mixtures, rows in stages:
+            places = [(seen + mixtures * (i + 1)) / 1e6 for i in range(len(rows))]
+            if quantity != "loss" or name == stages[-1][0]:
+                axis.plot(places, [row[quantity] for row in rows], label=name, lw=1.2, marker=".", markersize=3)
+            seen += mixtures * len(rows)
+        axis.set(title=title, xlabel="million mixtures")
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False, fontsize="x-small")
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, in one move.
 

@@ -115,6 +115,13 @@ class Run:
                 f"{path / 'config.json'} cannot be read ({error}); it is damaged or of another version."
             ) from error
 
+    def stages(self) -> list["Run"]:
+        """The runs that it began from, as far as they stand beside it, the first one first, and itself."""
+        before = None if self.init is None else self.path.parent / self.init
+        if before is None or not (before / "config.json").is_file():
+            return [self]
+        return [*Run.load(before).stages(), self]
+
     @property
     def metrics(self) -> dict[str, Any]:
         """Contents of `metrics.json`; empty before the training has ended."""

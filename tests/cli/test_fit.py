@@ -163,6 +163,7 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
     assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished" in capsys.readouterr().out
     assert (first / "model.keras").read_bytes() == before
     assert [Run.load(path).init for path in (first, second, third)] == [None, first.name, second.name]
+    assert Run.load(third).stages() == [Run.load(path) for path in (first, second, third)]
     assert {Run.load(path).preset.train.seed for path in (second, third)} == {3}
     for part in ("encoder", "corrector"):
         for a, b in zip(*(getattr(Run.load(p).model(), part).get_weights() for p in (second, third)), strict=True):

@@ -39,7 +39,7 @@ def leftovers(target):
 
 def test_the_manifest_lists_every_file(exported, manifest, run):
     listed = {name for entry in manifest["formats"].values() for name in entry["files"]}
-    assert listed | {"manifest.json", "README.md"} == {str(name) for name in content(exported)}
+    assert listed | {"manifest.json", "README.md", "training.png"} == {str(name) for name in content(exported)}
     for entry in manifest["formats"].values():
         for name, file in entry["files"].items():
             assert file == {"bytes": (exported / name).stat().st_size, "sha256": sha256(exported / name)}
