@@ -6,6 +6,8 @@ machine does falls on all of them alike. The samples that come out are counted.
 """
 
 import argparse
+import concurrent.futures
+import math
 import os
 import subprocess
 import sys
@@ -78,7 +80,7 @@ def separated(recording: Path, model: str, folder: Path, num_samples: int) -> Co
     """
     words = ["-m", "vae_bss_tf.separate", str(recording), "--model", model, "--output", str(folder), "--quiet"]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *words, "--force"])
+    process = subprocess.Popen([sys.executable, *words])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for above
@@ -106,16 +108,20 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def run(models: Sequence[str], output: Path, minutes: float, rounds: int) -> None:
     """Measures, prints the table and writes the JSON file; of a model's rounds the median counts."""
-    if minutes <= 0 or rounds < 1:
+    if not 0 < minutes < math.inf or rounds < 1:
         raise ConfigError("minutes and rounds must be above 0.")
+    output.parent.mkdir(parents=True, exist_ok=True)
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         recording = Path(scratch) / "recording.wav"
-        num_samples = write_recording(recording, 60 * minutes)
+        # In a process of its own: a command's memory is never found to be below that of the process that starts it.
+        with concurrent.futures.ProcessPoolExecutor(1) as pool:
+            num_samples = pool.submit(write_recording, recording, 60 * minutes).result()
         costs: dict[str, list[Cost]] = {model: [] for model in models}
         for _ in range(rounds):
             for model, found in costs.items():
-                found.append(separated(recording, model, Path(scratch) / "sources", num_samples))
+                with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                    found.append(separated(recording, model, Path(folder), num_samples))
                 print(f"{model}: {found[-1].seconds:.0f} s", flush=True)
     rows = []
     for model, found in costs.items():

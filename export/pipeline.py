@@ -66,6 +66,7 @@ def export_run(
     wanted = get_formats(names, audio=run.preset.audio is not None)
     with replacing_folder(target) as staging, tempfile.TemporaryDirectory() as work:
         report(f"loading {run_path}")
+        write_course(run, staging / COURSE)
         model = float32_model(run)
         banks = preset_data.load_banks(run.preset, data_dir, ("train", "test"))
         references = _references(run, model, banks["test"])
@@ -79,7 +80,6 @@ def export_run(
         export = Export(target.name, command, run, references[False], reports, dynamic_batch)
         described = manifest(export, staging)
         write_json(staging / MANIFEST, described)
-        write_course(run, staging / COURSE)
         write_text(staging / "README.md", card(export, described))
     return described
 

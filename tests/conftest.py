@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import BEGUN_FROM, PRESETS, DataConfig, ModelConfig, Preset, TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,6 +39,26 @@ def tiny_preset() -> Preset:
             kl_warmup_epochs=1.0, jit_compile=False,
         ),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def going_on(tiny_preset: Preset) -> TrainConfig:
+    """A training of an epoch that goes on from a finished run, by masked remixing."""
+    return tiny_preset.train.replace(epochs=1, remix_weight=1.0, remix_start=0.0, remix_mask_start=0.0)
+
+
+@pytest.fixture
+def tiny_stages(tiny_preset: Preset, going_on: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Presets of which each goes on from a run of the one before; the folder, not there yet, where they go."""
+    monkeypatch.chdir(tmp_path)
+    corrected = tiny_preset.model.replace(corrector_units=(6,))
+    masked = corrected.replace(mask_channels=(3,))
+    monkeypatch.setitem(PRESETS, "tiny", tiny_preset)
+    monkeypatch.setitem(PRESETS, "tiny-corrected", Preset(corrected, tiny_preset.data, going_on))
+    monkeypatch.setitem(PRESETS, "tiny-masked", Preset(masked, tiny_preset.data, going_on))
+    monkeypatch.setitem(BEGUN_FROM, "tiny-corrected", "tiny")
+    monkeypatch.setitem(BEGUN_FROM, "tiny-masked", "tiny-corrected")
+    return tmp_path / "runs"
 
 
 @pytest.fixture(scope="session")

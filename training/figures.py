@@ -110,7 +110,9 @@ def course(stages: Sequence[tuple[str, int, Sequence[dict[str, float]]]]) -> Fig
         for name, mixtures, rows in stages:
             places = [(seen + mixtures * (i + 1)) / 1e6 for i in range(len(rows))]
             if quantity != "loss" or name == stages[-1][0]:
-                axis.plot(places, [row[quantity] for row in rows], label=name, lw=1.2, marker=".", markersize=3)
+                axis.plot(
+                    places, [row.get(quantity, np.nan) for row in rows], label=name, lw=1.2, marker=".", markersize=3
+                )
             seen += mixtures * len(rows)
         axis.set(title=title, xlabel="million mixtures")
         axis.grid(alpha=0.3)

@@ -31,6 +31,7 @@ from vae_bss_tf.files import write_json
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from training.run import Run
     from vae_bss_tf.datasets import SourceBank
@@ -87,11 +88,11 @@ def train(
     banks = preset_data.load_banks(preset, data_dir)
 
     import keras
-    import tensorflow as tf
 
-    from training import backup, callbacks, figures
+    from training import backup
     from training import strategy as devices
-    from training.schedules import KLWeightSchedule, learning_rate_schedule
+    from training.run import exclusive
+    from training.schedules import learning_rate_schedule
 
     config = preset.train
     distribution = devices.make_strategy(strategy)
@@ -124,14 +125,36 @@ def train(
             steps_per_execution=min(config.steps_per_execution, config.steps_per_epoch),
         )
     run = _open_run(preset, system, output, resume, init, force)
-    print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
-    _check_disk(model, run.path, new=resume is None)
+    with exclusive(run.path):
+        print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
+        _check_disk(model, run.path, new=resume is None)
+        _fit(run, model, banks, distribution, resume=resume, init=init, quiet=quiet)
+    return run
 
+
+def _fit(
+    run: "Run",
+    model: "keras.Model",
+    banks: "dict[str, SourceBank]",
+    distribution: "tf.distribute.Strategy",
+    *,
+    resume: str | None,
+    init: Path | None,
+    quiet: bool,
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    from training import backup, callbacks, figures
+    from training import strategy as devices
+    from training.schedules import KLWeightSchedule
+
+    preset, system, config = run.preset, run.system, run.preset.train
     epochs_done, seconds_before = 0, 0.0
     if resume:
         epochs_done, seconds_before = backup.restore(model, run.path / "backup", preset.config_hash(), resume)
-        if run.init is not None and not epochs_done and init is None:
-            raise CheckpointError(f"{run.path} has no backup yet; begin it again with --init, the run {run.init}.")
+        if not epochs_done and run.init != (None if init is None else init.name):
+            raise CheckpointError(_no_backup(run))
     history_file = run.path / "history.csv"
     callbacks.truncate_history(history_file, epochs_done)
     past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
@@ -200,7 +223,6 @@ def train(
 
     figures.save(figures.history(callbacks.read_history(history_file)), run.path / "history.png")
     _judge(run, banks["test"], progress, seconds, epochs_done, devices.describe(distribution))
-    return run
 
 
 def _complete(preset: Preset, system: str) -> Preset:
@@ -278,12 +300,21 @@ def _open_run(preset: Preset, system: str, output: Path, resume: str | None, ini
 
     if resume is None:
         return Run.create(output, preset, system, init=None if init is None else init.name, force=force)
+    from training import backup
+
     run = Run.load(output)
     if run.system != system or run.preset != preset:
         raise CheckpointError(
             f"{output} was trained with other settings; give the same command again with --resume, or another --output."
         )
+    if run.metrics and not backup.has_state(output / "backup"):
+        raise CheckpointError(f"{output} is finished and has no backup; there is nothing to go on with.")
     return run
+
+
+def _no_backup(run: "Run") -> str:
+    begun = "without --init" if run.init is None else f"with --init, the run {run.init}"
+    return f"{run.path} has no backup yet; begin it again {begun}."
 
 
 def _check_baseline(preset: Preset, system: str, num_replicas: int) -> None:
@@ -396,11 +427,13 @@ def _command(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(json.dumps(preset.to_dict(), indent=2))
         return
-    output = options.output or _default_output(preset_name, preset, options.system)
+    from training import backup, stages
+
+    output = options.output or stages.default_output(preset_name, preset, options.system)
     init, resume = options.init, options.resume
-    if init is None and options.system == "vae" and preset_name in BEGUN_FROM:
-        init = _init_of(preset_name, preset, output, options)
-        resume = resume if (output / "config.json").is_file() else None  # it was killed in what comes before
+    goes_on = preset_name in BEGUN_FROM and options.system == "vae" and init is None
+    if goes_on and not (resume and backup.has_state(output / "backup")):
+        init, resume = _train_earlier(preset_name, preset, output, options)
     run = train(
         preset,
         output=output,
@@ -418,66 +451,42 @@ def _command(options: argparse.Namespace) -> None:
     print(f"next: python -m training.evaluate --run {run.path}{where}")
 
 
-def _default_output(preset_name: str, preset: Preset, system: str = "vae") -> Path:
-    num_sources = preset.model.num_sources
-    parts = [
-        preset_name,
-        *([] if system == "vae" else [system]),
-        *([] if preset_name.endswith(f"-k{num_sources}") else [f"k{num_sources}"]),
-        f"seed{preset.train.seed}",
-    ]
-    return Path("runs") / "-".join(parts)
-
-
-def _init_of(name: str, preset: Preset, output: Path, options: argparse.Namespace) -> Path | None:
-    """The run that one of `BEGUN_FROM` begins with, trained first where it is missing; None for a resumed one."""
-    from training import backup
+def _train_earlier(
+    name: str, preset: Preset, output: Path, options: argparse.Namespace
+) -> tuple[Path | None, str | None]:
+    """Trains what a preset goes on from, and returns what its own training takes as `init` and `resume`."""
+    from training import backup, stages
     from training.run import Run
 
-    if options.resume and backup.has_state(output / "backup"):
-        return None
-    own = get_preset(name)
-    if (preset.model, preset.data, preset.audio) != (own.model, own.data, own.audio):
-        raise ConfigError(
-            f"what {name} begins with is trained with the presets' own model and data; with others, begin with a run "
-            "of yours: --init RUN."
-        )
-    if not options.resume:
-        Run.check_new(output, force=options.force)
-    if preset.model.mask_channels:
+    if _complete(preset, "vae").model.mask_channels:
         _check_mask_training(preset, begun=True)
-    return _earlier_run(name, options)
-
-
-def _earlier_run(name: str, options: argparse.Namespace) -> Path:
-    from training.run import Run
-
-    earlier = BEGUN_FROM[name]
-    preset = get_preset(earlier)
-    if options.seed is not None:
-        preset = dataclasses.replace(preset, train=preset.train.replace(seed=options.seed))
-    path = _default_output(earlier, preset)
-    begun = (path / "config.json").is_file()
-    if begun:
-        run = Run.load(path)
-        if (run.preset.data, run.preset.audio) != (preset.data, preset.audio):
-            raise ConfigError(f"{path} was trained on other data; name the run that {name} begins with: --init RUN.")
-        if run.metrics:
-            print(f"{name} begins with {path}, which is finished", flush=True)
-            return path
-        preset = run.preset
-    print(f"{name} begins with a run of {earlier}, which is {'gone on with' if begun else 'trained'} first", flush=True)
-    run = train(
-        preset,
-        output=path,
-        data_dir=options.data_dir,
-        strategy=options.strategy,
-        resume="latest" if begun else None,
-        init=_earlier_run(earlier, options) if earlier in BEGUN_FROM else None,
-        quiet=options.quiet,
-    )
-    _report(run)
-    return path
+    init, earlier = stages.plan(name, preset, output)
+    resume, last = options.resume, earlier[-1].path if earlier else init
+    if (output / "config.json").is_file():
+        if resume is None:
+            Run.check_new(output, force=options.force)
+        elif (run := Run.load(output)).init != (last and last.name):
+            raise CheckpointError(_no_backup(run))
+    else:
+        Run.check_new(output, force=False)
+        begun = init is not None or any(stage.begun for stage in earlier)
+        if resume is not None and not (begun and resume == backup.LATEST):
+            raise CheckpointError(f"{output} is no run folder; leave out --resume to train it.")
+        resume = None  # what was killed comes before it
+    for stage in earlier:
+        print(f"first a run of {stage.name}: {stage.path}, {'gone on with' if stage.begun else 'trained'}", flush=True)
+        run = train(
+            stage.preset,
+            output=stage.path,
+            data_dir=options.data_dir,
+            strategy=options.strategy,
+            resume="latest" if stage.begun else None,
+            init=init,
+            quiet=options.quiet,
+        )
+        _report(run)
+        init = stage.path
+    return init, resume
 
 
 def _report(run: "Run") -> None:
@@ -586,7 +595,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RUN",
         help="begin with the weights of a finished run, of as many sources or fewer (default: where the preset goes on "
-        "from another, the run of that one in runs/, trained first)",
+        "from another, that one's run beside this, trained first)",
     )
     parser.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
     parser.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")

@@ -10,11 +10,15 @@ backup/          the state to resume from
 tensorboard/     the same for TensorBoard
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,29 @@ from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import write_json
 
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds a run folder for one training at a time; one that is killed holds it no more.
+
+    Args:
+        path: The folder, which must be there.
+
+    Yields:
+        None.
+
+    Raises:
+        OutputExistsError: Another process holds it.
+    """
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise OutputExistsError(f"{path} is being trained by another process; wait for it to end.") from error
+    finally:
+        os.close(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +89,8 @@ class Run:
         """
         cls.check_new(path, force=force)
         if path.is_dir() and any(path.iterdir()):
-            shutil.rmtree(path)
+            with exclusive(path):
+                shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, preset, system, init)
         write_json(path / "config.json", run._description())
@@ -117,16 +145,25 @@ class Run:
 
     def stages(self) -> list["Run"]:
         """The runs that it began from, as far as they stand beside it, the first one first, and itself."""
-        before = None if self.init is None else self.path.parent / self.init
-        if before is None or not (before / "config.json").is_file():
-            return [self]
-        return [*Run.load(before).stages(), self]
+        found = [self]
+        while (init := found[0].init) is not None:
+            try:
+                earlier = Run.load(self.path.parent / init)
+            except CheckpointError:
+                break
+            if any(earlier.path.resolve() == run.path.resolve() for run in found):
+                break
+            found.insert(0, earlier)
+        return found
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Contents of `metrics.json`; empty before the training has ended."""
+        """Contents of `metrics.json`; empty before the training has ended. A damaged one is a `CheckpointError`."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); it is damaged: train again.") from error
 
     def model(self) -> keras.Model:
         """Loads the trained model.

@@ -591,7 +591,7 @@ PRESETS: dict[str, Preset] = {
     "notes-masked": Preset(
         _CORRECTED_NOTES_MODEL.replace(mask_channels=(8, 16, 24, 32)),
         DataConfig("notes"),
-        _CORRECTED_NOTES_TRAINING.replace(epochs=4, learning_rate=2e-3, steps_per_execution=1),
+        _CORRECTED_NOTES_TRAINING.replace(epochs=8, learning_rate=2e-3, steps_per_execution=1),
         _NOTES_AUDIO,
     ),
     "nsynth": Preset(_NOTES_MODEL, DataConfig("nsynth"), _NOTES_TRAINING, _NOTES_AUDIO),

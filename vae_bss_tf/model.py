@@ -326,13 +326,14 @@ class MultiSourceVAE(keras.Model):
             training: Unused.
 
         Returns:
-            float32 scalar, nats, the mean over the batch of all replicas; with a mask network for sound partly dB.
+            float32 scalar, nats, the mean over the batch of all replicas; remixed sound with a mask network: dB.
         """
         mixture = tf.cast(x["mixture"] if isinstance(x, dict) else x, tf.float32)
         kl = self._kl(y_pred["latent_mean"], y_pred["latent_log_variance"])
         estimates = y_pred["estimates"]
+        has_remixed = isinstance(x, dict) and _REMIXED in x
         remixed_loss = 0.0
-        if isinstance(x, dict) and _REMIXED in x:
+        if has_remixed:
             remixed_mixture, remixed, remixed_kl = mixture, estimates, kl
             if self.mask_network is None:
                 remixed_mixture, remixed, remixed_kl = mixture[1::2], estimates[1::2], kl[1::2]
@@ -364,6 +365,8 @@ class MultiSourceVAE(keras.Model):
         self.metric_trackers["kl"].update_state(kl)
         self.metric_trackers["elbo"].update_state(log_likelihood - self.elbo_kl_weight * kl)
         loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood) + remixed_loss
+        if has_remixed and self.mask_network is not None:  # the rest is of networks that are not trained any more
+            loss = -self.remix_weight * tf.reduce_mean(fit)
         # Gradients are summed over the replicas, so each contributes its share of the mean.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 

@@ -12,15 +12,13 @@ import pytest
 
 from training import fit
 from training.run import Run
-from vae_bss_tf.config import BEGUN_FROM, PRESETS, DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 
 TINY = [
     "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",
     "--set", "train.validation_mixtures=64", "--set", "model.hidden_units=[32,24]", "--set", "model.latent_dim=4",
 ]  # fmt: skip
-
-MASKED = {"remix_weight": 1.0, "remix_start": 0.0, "remix_mask_start": 0.0, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -124,33 +122,17 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_run, tm
         fit.train(tiny_preset, output=tmp_path / "glo", system="glo", init=tiny_run.path)
 
 
-def test_a_mask_network_begins_with_a_run_and_goes_on_with_one(tiny_preset, tiny_run, tmp_path):
-    train = tiny_preset.train.replace(**MASKED)
-    preset = Preset(tiny_preset.model.replace(mask_channels=(3, 4)), tiny_preset.data, train)
+def test_a_mask_network_begins_with_a_run_and_goes_on_with_one(tiny_preset, going_on, tiny_run, tmp_path):
+    preset = Preset(tiny_preset.model.replace(mask_channels=(3, 4)), tiny_preset.data, going_on)
     run = fit.train(preset, output=tmp_path / "masked", init=tiny_run.path)
     for part in ("encoder", "decoder"):
         ours, theirs = (getattr(r.model(), part).get_weights() for r in (run, tiny_run))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
     assert np.any(run.model().mask_network.head.kernel)
-    still = Preset(preset.model, preset.data, train.replace(learning_rate=1e-12))
+    still = Preset(preset.model, preset.data, going_on.replace(learning_rate=1e-12))
     again = fit.train(still, output=tmp_path / "again", init=run.path)
     np.testing.assert_allclose(again.model().mask_network.head.kernel, run.model().mask_network.head.kernel, atol=1e-6)
-
-
-@pytest.fixture
-def tiny_stages(tiny_preset, monkeypatch, tmp_path):
-    """Presets of which each goes on from a run of the one before, and an empty folder to train them in."""
-    monkeypatch.chdir(tmp_path)
-    later = tiny_preset.train.replace(**MASKED)
-    corrected = tiny_preset.model.replace(corrector_units=(6,))
-    masked = corrected.replace(mask_channels=(3,))
-    monkeypatch.setitem(PRESETS, "tiny", tiny_preset)
-    monkeypatch.setitem(PRESETS, "tiny-corrected", Preset(corrected, tiny_preset.data, later))
-    monkeypatch.setitem(PRESETS, "tiny-masked", Preset(masked, tiny_preset.data, later))
-    monkeypatch.setitem(BEGUN_FROM, "tiny-corrected", "tiny")
-    monkeypatch.setitem(BEGUN_FROM, "tiny-masked", "tiny-corrected")
-    return tmp_path / "runs"
 
 
 def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
@@ -160,7 +142,7 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
     assert fit.main(["--preset", "tiny", "--seed", "3", "--epochs", "1", "--quiet"]) == 0
     before = (first / "model.keras").read_bytes()
     assert fit.main(last) == 0
-    assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished" in capsys.readouterr().out
+    assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished after 1 epochs" in capsys.readouterr().out
     assert (first / "model.keras").read_bytes() == before
     assert [Run.load(path).init for path in (first, second, third)] == [None, first.name, second.name]
     assert Run.load(third).stages() == [Run.load(path) for path in (first, second, third)]
@@ -176,7 +158,7 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
     shutil.rmtree(second / "backup")
     (second / "metrics.json").unlink()
     assert fit.main([*last, "--resume"]) == 0
-    assert "a run of tiny-corrected, which is gone on with first" in capsys.readouterr().out
+    assert "first a run of tiny-corrected: runs/tiny-corrected-k2-seed3, gone on with" in capsys.readouterr().out
     for a, b in zip(weights(third), whole, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -192,6 +174,9 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
         (["--set", "model.latent_dim=3"], "--init RUN"),
         (["--num-mixed", "1,2"], "--init RUN"),
         (["--early-stopping", "2"], "--early-stopping"),
+        (["--set", "train.remix_weight=0"], "set train.remix_weight above 0"),
+        (["--resume"], "is no run folder"),
+        (["--output", "runs/tiny-corrected-k2-seed0"], "use another"),
     ],
 )
 def test_what_cannot_go_on_is_refused_before_anything_is_trained(tiny_stages, capsys, options, error):
@@ -200,16 +185,8 @@ def test_what_cannot_go_on_is_refused_before_anything_is_trained(tiny_stages, ca
     assert not tiny_stages.exists()
 
 
-def test_a_run_on_other_data_is_not_gone_on_from(tiny_preset, tiny_stages, capsys):
-    Run.create(
-        tiny_stages / "tiny-k2-seed0", Preset(tiny_preset.model, DataConfig("digits", (1,)), tiny_preset.train), "vae"
-    )
-    assert fit.main(["--preset", "tiny-corrected", "--quiet"]) == 2
-    assert "runs/tiny-k2-seed0 was trained on other data" in capsys.readouterr().err
-
-
-def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, tiny_run, tmp_path):
-    train = tiny_preset.train.replace(**MASKED)
+def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, going_on, tiny_run, tmp_path):
+    train = going_on
     model = tiny_preset.model.replace(mask_channels=(3,))
     for changes, init, error in (
         ({}, None, "--init RUN"),
@@ -228,8 +205,13 @@ def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, tiny_ru
             )
     shutil.rmtree(first.path / "backup")
     preset = Preset(model, tiny_preset.data, train)
-    with pytest.raises(CheckpointError, match="no backup yet"):
-        fit.train(preset, output=first.path, resume="latest")
+    with pytest.raises(CheckpointError, match="nothing to go on with"):
+        fit.train(preset, output=first.path, resume="latest", init=tiny_run.path)
+    (first.path / "metrics.json").unlink()
+    shutil.copytree(tiny_run.path, tmp_path / "other")
+    for init in (None, tmp_path / "other"):
+        with pytest.raises(CheckpointError, match="no backup yet; begin it again with --init, the run tiny"):
+            fit.train(preset, output=first.path, resume="latest", init=init)
     again = fit.train(preset, output=first.path, resume="latest", init=tiny_run.path)
     for a, b in zip(again.model().decoder.get_weights(), tiny_run.model().decoder.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
