@@ -197,7 +197,7 @@ def _write(
     if model_run is not None:
         model, truth = model_run.model(), comparisons[0].truth
         save(pictures.latent_map(model, truth), output / "latents.png")
-        save(pictures.latent_traversal(model, truth.mixtures), output / "traversal.png")
+        save(pictures.latent_traversal(model, truth), output / "traversal.png")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     description = report.describe(command, date, time.perf_counter() - started, time.process_time(), test_seed)
     write_json(output / "comparison.json", report.to_json(comparisons, description))

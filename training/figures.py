@@ -32,8 +32,8 @@ def separation(
         The figure.
     """
     if spectrograms:
-        mixtures, sources = _upright(mixtures), _upright(sources)
-        truth = None if truth is None else _upright(truth)
+        mixtures, sources = upright(mixtures), upright(sources)
+        truth = None if truth is None else upright(truth)
     rows = [("mixture", mixtures)]
     rows += [(f"source {k + 1}", sources[:, k]) for k in range(sources.shape[1])]
     rows += [("sum", sources.sum(axis=1))]
@@ -53,7 +53,8 @@ def separation(
     return figure
 
 
-def _upright(spectrograms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def upright(spectrograms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Turns `[..., frames, bins]` into `[..., bins, frames]`, the lowest bin last: pitch upwards, time to the right."""
     return spectrograms.swapaxes(-1, -2)[..., ::-1, :]
 
 

@@ -1,12 +1,16 @@
 """Pictures of an evaluation: all systems side by side, the latent space, and score against time."""
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.comparison import SYSTEMS
 from training.comparison_report import Comparison
+from training.figures import upright
 from vae_bss_tf import metrics
+from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
 from vae_bss_tf.datasets.mixtures import EvaluationSet
 from vae_bss_tf.model import MultiSourceVAE
 
@@ -23,10 +27,11 @@ _MARKERS = {"untrained": "s", "trained": "o"}
 def systems_grid(comparison: Comparison) -> Figure:
     """Draws a row for each mixture and a column for each system, its matched outputs one below the other.
 
-    Outputs that were matched to no source stand below the matched ones. White is the gain of a source.
+    Outputs that were matched to no source stand below the matched ones. White is the gain of a source. In spectrograms
+    time runs to the right and pitch upwards.
 
     Args:
-        comparison: The comparison, of images.
+        comparison: The comparison.
 
     Returns:
         The figure.
@@ -37,6 +42,9 @@ def systems_grid(comparison: Comparison) -> Figure:
     for result in comparison.results:
         if SYSTEMS[result.system].kind != "trivial":
             columns.append((SYSTEMS[result.system].title, _ordered_outputs(result.outputs[:number], truth, number)))
+    sound = isinstance(truth, AudioEvaluationSet)
+    if sound:
+        columns = [(title, upright(images)) for title, images in columns]
     height = max(len(images[0]) for _, images in columns)
     figure = Figure(figsize=(0.95 * len(columns), 0.72 * height * number + 0.4), dpi=90, layout="constrained")
     axes = figure.subplots(number, len(columns), squeeze=False)
@@ -46,7 +54,7 @@ def systems_grid(comparison: Comparison) -> Figure:
             padded = np.pad(stack, ((0, height - len(stack)), (0, 0), (0, 0)), constant_values=np.nan)
             tile = np.pad(padded, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, stack.shape[2])
             white = float(truth.mixtures.max()) if title == "mixture" else 1 / truth.sources.shape[1]
-            axis.imshow(tile, cmap="gray", vmin=0, vmax=white, interpolation="nearest")
+            _show(axis, tile, white, sound)
             axis.axis("off")
     return figure
 
@@ -93,13 +101,27 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
         left.scatter(*chosen.T, s=6, color=_colour(int(label)), label=str(label))
     left.legend(title="class", fontsize=7, markerscale=2, loc="upper right")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
-    right.imshow(_examples_on_map(points, decoded), cmap="gray", vmin=0, interpolation="nearest")
+    sound = isinstance(truth, AudioEvaluationSet)
+    canvas = _examples_on_map(points, upright(decoded) if sound else decoded)
+    _show(right, canvas, None, sound)
     right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
     return figure
 
 
-def _colour(label: int) -> str:
-    return f"C{label % 10}"
+def _show(axis: Axes, image: Float32, white: float | None, sound: bool) -> None:
+    """Draws an image with square pixels, or a spectrogram, which has more bins than the picture, as the axis is."""
+    axis.imshow(
+        image,
+        cmap="gray",
+        vmin=0,
+        vmax=white,
+        interpolation="antialiased" if sound else "nearest",
+        aspect="auto" if sound else "equal",
+    )
+
+
+def _colour(label: int) -> tuple[float, ...]:
+    return matplotlib.colormaps["tab20"](label % 20)
 
 
 def _examples_on_map(points: Float32, decoded: Float32) -> Float32:
@@ -116,18 +138,18 @@ def _examples_on_map(points: Float32, decoded: Float32) -> Float32:
     return canvas
 
 
-def latent_traversal(model: MultiSourceVAE, mixtures: Float32) -> Figure:
+def latent_traversal(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     """Draws one source as single dimensions of its latent go from -2.5 to 2.5.
 
     Args:
         model: The model.
-        mixtures: float32 `[n, height, width]`; the source traversed is the strongest one of the first, and the
-            dimensions are those whose posterior means vary most over all.
+        truth: Test mixtures; the source traversed is the strongest one of the first, and the dimensions are those whose
+            posterior means vary most over all.
 
     Returns:
         The figure: a row for each dimension.
     """
-    outputs = model.predict({"mixture": mixtures}, batch_size=500, verbose=0)
+    outputs = model.predict({"mixture": truth.mixtures}, batch_size=500, verbose=0)
     means = outputs["latent_mean"]
     spread = means.reshape(-1, means.shape[-1]).std(axis=0)
     dimensions = np.argsort(-spread)[:_TRAVERSED]
@@ -136,12 +158,15 @@ def latent_traversal(model: MultiSourceVAE, mixtures: Float32) -> Figure:
     for row, dimension in enumerate(dimensions):
         latents[row, :, dimension] = _TRAVERSAL
     decoded = np.asarray(model.decode(latents))
+    sound = isinstance(truth, AudioEvaluationSet)
+    if sound:
+        decoded = upright(decoded)
     figure = Figure(figsize=(0.6 * len(_TRAVERSAL) + 0.9, 0.6 * len(dimensions) + 0.5), dpi=90, layout="constrained")
     axes = figure.subplots(len(dimensions), len(_TRAVERSAL), squeeze=False)
     for row, dimension, images in zip(axes, dimensions, decoded, strict=True):
         row[0].set_ylabel(f"z[{dimension}]", rotation=0, ha="right", va="center", fontsize=8)
         for axis, image in zip(row, images, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=float(decoded.max()), interpolation="nearest")
+            _show(axis, image, float(decoded.max()), sound)
             axis.set(xticks=[], yticks=[])
     for axis, value in zip(axes[0], _TRAVERSAL, strict=True):
         axis.set_title(f"{value:+.1f}", fontsize=8)
