@@ -69,7 +69,7 @@ def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tm
     ).read_bytes()
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, request):
     # Remixing begins with the third epoch, its masked part with the fourth: the kill comes after both.
     remixing = ["remix_weight=1", "remix_start=0.15", "remix_mask_start=0.2", "remix_mask_learning_rate=5e-4"]
     changes = ["model.corrector_units=[8]", "train.remix_silence=0.05", *(f"train.{setting}" for setting in remixing)]
@@ -78,6 +78,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     command = [sys.executable, "-m", "training.fit", *settings, "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
+    for process in (killed, whole):
+        request.addfinalizer(process.kill)
     history = tmp_path / "killed" / "history.csv"
     deadline = time.monotonic() + 240
     while not (history.exists() and history.read_text().count("\n") > 4):
@@ -326,7 +328,7 @@ def test_a_full_disk_is_said_before_training(tmp_path, monkeypatch, capsys):
 
 def test_a_full_disk_deletes_no_run_that_is_resumed(tiny_preset, tiny_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("backup"))
+    shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("backup", "metrics.json"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(DataError, match="no space left"):
