@@ -12,7 +12,7 @@ import pytest
 
 from training import fit
 from training.run import Run
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset, get_preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 
 TINY = [
@@ -73,7 +73,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, request):
     # Remixing begins with the third epoch, its masked part with the fourth: the kill comes after both.
     remixing = ["remix_weight=1", "remix_start=0.15", "remix_mask_start=0.2", "remix_mask_learning_rate=5e-4"]
     changes = ["model.corrector_units=[8]", "train.remix_silence=0.05", *(f"train.{setting}" for setting in remixing)]
-    settings = [*TINY, "--epochs", "12", "--early-stopping", "11"]
+    settings = [*TINY, "--no-jit-compile", "--epochs", "12", "--early-stopping", "11"]
+    settings += ["--set", "train.mixtures_per_epoch=1024"]
     settings += [word for change in changes for word in ("--set", change)]
     command = [sys.executable, "-m", "training.fit", *settings, "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
@@ -138,32 +139,26 @@ def test_a_mask_network_begins_with_a_run_and_goes_on_with_one(tiny_preset, goin
 
 
 def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
-    """And goes on where it was killed: here in the second stage, before its first backup."""
+    """Here the first stage is finished and the second was killed before its first backup."""
     last = ["--preset", "tiny-masked", "--seed", "3", "--quiet"]
     first, second, third = (tiny_stages / f"tiny{stage}-k2-seed3" for stage in ("", "-corrected", "-masked"))
     assert fit.main(["--preset", "tiny", "--seed", "3", "--epochs", "1", "--quiet"]) == 0
     before = (first / "model.keras").read_bytes()
-    assert fit.main(last) == 0
-    assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished after 1 epochs" in capsys.readouterr().out
+    preset = get_preset("tiny-corrected")
+    killed = Preset(preset.model, preset.data, preset.train.replace(seed=3))
+    Run.create(second, killed, "vae", init=first.name)
+    assert fit.main([*last, "--resume"]) == 0
+    output = capsys.readouterr().out
+    assert "tiny-corrected begins with runs/tiny-k2-seed3, which is finished after 1 epochs" in output
+    assert "first a run of tiny-corrected: runs/tiny-corrected-k2-seed3, gone on with" in output
     assert (first / "model.keras").read_bytes() == before
-    assert [Run.load(path).init for path in (first, second, third)] == [None, first.name, second.name]
     assert Run.load(third).stages() == [Run.load(path) for path in (first, second, third)]
-    assert {Run.load(path).preset.train.seed for path in (second, third)} == {3}
+    assert [Run.load(path).preset.train.seed for path in (second, third)] == [3, 3]
     for part in ("encoder", "corrector"):
         for a, b in zip(*(getattr(Run.load(p).model(), part).get_weights() for p in (second, third)), strict=True):
             np.testing.assert_array_equal(a, b)
     assert fit.main(last) == 2
     assert "holds an earlier run" in capsys.readouterr().err
-
-    whole = weights(third)
-    shutil.rmtree(third)
-    shutil.rmtree(second / "backup")
-    (second / "metrics.json").unlink()
-    assert fit.main([*last, "--resume"]) == 0
-    assert "first a run of tiny-corrected: runs/tiny-corrected-k2-seed3, gone on with" in capsys.readouterr().out
-    for a, b in zip(weights(third), whole, strict=True):
-        np.testing.assert_array_equal(a, b)
-
     for path in (first, second):  # a run that has begun needs them no more
         shutil.rmtree(path)
     assert fit.main([*last, "--resume"]) == 0
