@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.quality_variants import VARIANTS
@@ -178,18 +179,31 @@ def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]
 
 
 def curves(runs: Sequence[Run]) -> Figure:
-    """Draws the validation's log likelihood and KL of each run over the mixtures seen."""
-    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    """Draws the validation's log likelihood and KL of each run over the mixtures seen.
+
+    Likelihoods of another scale than the first run's are no measure beside it and left out.
+    """
+    figure = Figure(figsize=(13, 4.5), dpi=110, layout="constrained")
     for axis, quantity in zip(figure.subplots(1, 2), ("val_log_likelihood", "val_kl"), strict=True):
-        for run in runs:
+        for number, run in enumerate(runs):
+            if quantity == "val_log_likelihood" and _scale(run) != _scale(runs[0]):
+                continue
             rows = read_history(run.path / "history.csv")
             step = run.preset.train.steps_per_epoch * run.preset.train.batch_size
-            axis.plot([step * (i + 1) for i in range(len(rows))], [row[quantity] for row in rows], label=run.path.name)
+            seen = [step * (i + 1) for i in range(len(rows))]
+            colour = matplotlib.colormaps["tab20"](number % 20)
+            axis.plot(seen, [row[quantity] for row in rows], label=run.path.name, color=colour)
         axis.set(
             xlabel="mixtures seen", ylabel=f"{quantity.removeprefix('val_').replace('_', ' ')}, nats", xscale="log"
         )
-    figure.axes[0].legend(fontsize="x-small")
+    figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
+
+
+def _scale(run: Run) -> float | None:
+    """The scale of the likelihood; None where it is learned."""
+    study = STUDIES.get(run.path.name.rpartition("-seed")[0])
+    return None if study is not None and study.variant == "LearnedScale" else run.preset.model.likelihood_scale
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
