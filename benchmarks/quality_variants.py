@@ -162,7 +162,7 @@ class TransposedConvolutions(_Variant):
                 transposed(1, 2 * 2 * 24, activation="sigmoid"),
             ]
         )
-        self.decoder = _OfEachSource(self.image_decoder)
+        self.decoder = _OfEachSource(self.image_decoder, name="decoder")
         super().build(input_shape)
 
 

@@ -32,6 +32,7 @@ def test_a_variant_learns_and_is_the_same_when_reloaded(name: str, tmp_path: Pat
     reloaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
     assert type(reloaded) is type(model)
     np.testing.assert_allclose(reloaded(MIXTURES)["sources"], model(MIXTURES)["sources"], atol=1e-6)
+    np.testing.assert_allclose(model.separate(MIXTURES[:1], refine=1).sum(axis=1), MIXTURES[:1], atol=1e-5)
 
 
 def test_kl_terms() -> None:
