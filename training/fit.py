@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from training import stages
 from training.memory import keep_freed_memory
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
@@ -427,12 +428,9 @@ def _command(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(json.dumps(preset.to_dict(), indent=2))
         return
-    from training import backup, stages
-
     output = options.output or stages.default_output(preset_name, preset, options.system)
     init, resume = options.init, options.resume
-    goes_on = preset_name in BEGUN_FROM and options.system == "vae" and init is None
-    if goes_on and not (resume and backup.has_state(output / "backup")):
+    if preset_name in BEGUN_FROM and options.system == "vae" and init is None:
         init, resume = _train_earlier(preset_name, preset, output, options)
     run = train(
         preset,
@@ -455,9 +453,11 @@ def _train_earlier(
     name: str, preset: Preset, output: Path, options: argparse.Namespace
 ) -> tuple[Path | None, str | None]:
     """Trains what a preset goes on from, and returns what its own training takes as `init` and `resume`."""
-    from training import backup, stages
+    from training import backup
     from training.run import Run
 
+    if options.resume and backup.has_state(output / "backup"):
+        return None, options.resume
     if _complete(preset, "vae").model.mask_channels:
         _check_mask_training(preset, begun=True)
     init, earlier = stages.plan(name, preset, output)

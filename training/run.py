@@ -46,10 +46,11 @@ def exclusive(path: Path) -> Iterator[None]:
     """
     folder = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputExistsError(f"{path} is being trained by another process; wait for it to end.") from error
         yield
-    except BlockingIOError as error:
-        raise OutputExistsError(f"{path} is being trained by another process; wait for it to end.") from error
     finally:
         os.close(folder)
 

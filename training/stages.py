@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from training import backup
-from training.run import Run
 from vae_bss_tf.config import BEGUN_FROM, Preset, get_preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
+
+if TYPE_CHECKING:
+    from training.run import Run
 
 
 class Stage(NamedTuple):
@@ -69,6 +70,8 @@ def plan(name: str, preset: Preset, output: Path) -> tuple[Path | None, list[Sta
         CheckpointError: An earlier run cannot be read, or gone on with.
         OutputExistsError: Something else stands where an earlier run goes.
     """
+    from training import backup
+
     if _of_network(preset) != _of_network(get_preset(name)):
         raise ConfigError(
             f"what {name} begins with is trained with the presets' own model and data; with others, begin with a run "
@@ -106,8 +109,11 @@ def _like(preset: Preset, earlier: Preset) -> Preset:
     return dataclasses.replace(earlier, train=changed)
 
 
-def _begun(path: Path, wanted: Preset, later: str) -> Run | None:
+def _begun(path: Path, wanted: Preset, later: str) -> "Run | None":
     """The run of an earlier preset, finished or not; None where there is none."""
+    from training import backup
+    from training.run import Run
+
     if not (path / "config.json").is_file():
         try:
             Run.check_new(path, force=False)

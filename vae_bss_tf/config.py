@@ -553,8 +553,8 @@ PRESETS: dict[str, Preset] = {
         DataConfig("mnist"),
         _CORRECTED_IMAGE_TRAINING.replace(remix_start=0.1, remix_mask_start=0.1, remix_silence=0.05),
     ),
-    # What finished runs of those two go on to: all stays as it is, and a network learns to
-    # sharpen the estimates before they are masked (docs/quality.md).
+    # What finished runs of those two go on to: all stays as it is, and a network learns to sharpen the estimates before
+    # they are masked (docs/quality.md).
     "mnist-masked": Preset(_MASKED_IMAGE_MODEL, DataConfig("mnist"), _MASKED_IMAGE_TRAINING),
     "mnist-masked-k3": Preset(
         _MASKED_IMAGE_MODEL.replace(num_sources=3),

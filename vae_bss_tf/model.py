@@ -332,7 +332,6 @@ class MultiSourceVAE(keras.Model):
         kl = self._kl(y_pred["latent_mean"], y_pred["latent_log_variance"])
         estimates = y_pred["estimates"]
         has_remixed = isinstance(x, dict) and _REMIXED in x
-        remixed_loss = 0.0
         if has_remixed:
             remixed_mixture, remixed, remixed_kl = mixture, estimates, kl
             if self.mask_network is None:
@@ -356,7 +355,6 @@ class MultiSourceVAE(keras.Model):
                 else:
                     fits = remixing.masked_sound_sdr(shared, known, self.audio)
             fit = remixing.best_order(fits)
-            remixed_loss = self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         likelihood = distributions.mixture_likelihood(
             self.config.likelihood, tf.reduce_sum(estimates, axis=1), self.config.likelihood_scale
         )
@@ -364,9 +362,12 @@ class MultiSourceVAE(keras.Model):
         self.metric_trackers["log_likelihood"].update_state(log_likelihood)
         self.metric_trackers["kl"].update_state(kl)
         self.metric_trackers["elbo"].update_state(log_likelihood - self.elbo_kl_weight * kl)
-        loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood) + remixed_loss
         if has_remixed and self.mask_network is not None:  # the rest is of networks that are not trained any more
             loss = -self.remix_weight * tf.reduce_mean(fit)
+        else:
+            loss = tf.reduce_mean(self.kl_weight * kl - log_likelihood)
+            if has_remixed:
+                loss += self.remix_weight * tf.reduce_mean(self.kl_weight * remixed_kl - fit)
         # Gradients are summed over the replicas, so each contributes its share of the mean.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 

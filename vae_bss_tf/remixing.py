@@ -18,10 +18,10 @@ from vae_bss_tf.masking import ratio_mask
 
 MASKED_SCALE = 0.2
 MASKED_SOUND_SCALE = 0.05
+MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
 _LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
 _SILENT_SHARE = 1e-3  # of all sources' energy, which a silent one's distortion is relative to
-MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
 
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
