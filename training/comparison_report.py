@@ -69,12 +69,14 @@ class Comparison:
         num_sources: K.
         truth: The test mixtures.
         results: One for each system, in the order of the table.
+        run: Name of the run folder that is judged alone; None where systems are compared.
     """
 
     dataset: str
     num_sources: int
     truth: EvaluationSet
     results: list[Result]
+    run: str | None = None
 
     @property
     def paired_score(self) -> str:
@@ -180,8 +182,15 @@ def paired_table(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def verdict(comparison: Comparison) -> str:
-    """One line that says which systems the reference is not ahead of, oracles and its own variants apart."""
+def verdict(comparison: Comparison) -> str | None:
+    """One line that says which systems the reference is not ahead of, oracles and its own variants apart.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        The line; None where there is no such system to compare with.
+    """
     title = SYSTEMS[reference(comparison).system].title
     own = SYSTEMS[reference(comparison).system].trained_as
     rivals = [
@@ -189,6 +198,8 @@ def verdict(comparison: Comparison) -> str:
         for row in paired(comparison)
         if SYSTEMS[row["against"]].kind != "oracle" and SYSTEMS[row["against"]].trained_as != own
     ]
+    if not rivals:
+        return None
     ahead = [SYSTEMS[row["against"]].title for row in rivals if row["low"] <= 0]
     if not ahead:
         return f"{title} is ahead of every other system in the table, oracles and its own variants apart."
@@ -215,10 +226,11 @@ def confusion(comparison: Comparison, result: Result) -> list[list[str]] | None:
 
 
 def title(comparison: Comparison) -> str:
-    """Heading of a comparison: data set, M, K, number of mixtures."""
+    """Heading of a comparison: the run judged, data set, M, K, number of mixtures."""
     mixed = ", ".join(map(str, comparison.num_mixed))
     number = len(comparison.truth.mixtures)
-    return f"{comparison.dataset}: {number:,} test mixtures of {mixed} sources, K = {comparison.num_sources}"
+    judged = "" if comparison.run is None else f"{comparison.run}, "
+    return f"{judged}{comparison.dataset}: {number:,} test mixtures of {mixed} sources, K = {comparison.num_sources}"
 
 
 def to_screen(rows: Sequence[Sequence[str]]) -> str:
@@ -247,7 +259,10 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
     ]
     for comparison in comparisons:
         lines += [f"## {title(comparison)}", "", *_markdown_table(table(comparison)), ""]
-        lines += [verdict(comparison), "", *_markdown_table(paired_table(comparison)), ""]
+        if sentence := verdict(comparison):
+            lines += [sentence, ""]
+        if len(comparison.results) > 1:
+            lines += [*_markdown_table(paired_table(comparison)), ""]
         for result in comparison.results:
             counted = confusion(comparison, result)
             if counted is not None and result is reference(comparison):
@@ -265,13 +280,15 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     """One line for each K, system and score: mean, median, interval, number of mixtures."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dataset", "num_sources", "system", "score", "mean", "median", "low", "high", "mixtures", "seed"])
+    columns = "dataset num_sources system score mean median low high mixtures seed run"
+    writer.writerow(columns.split())
     for comparison in comparisons:
         for result in comparison.results:
             key = [comparison.dataset, comparison.num_sources, result.system]
             for name, summary in result.summaries().items():
                 values = [f"{value:.6g}" for value in dataclasses.astuple(summary)]
-                writer.writerow([*key, name, *values, len(comparison.truth.mixtures), result.budget.get("seed", "")])
+                judged = [len(comparison.truth.mixtures), result.budget.get("seed", ""), comparison.run or ""]
+                writer.writerow([*key, name, *values, *judged])
     return text.getvalue()
 
 
@@ -290,6 +307,7 @@ def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> d
         "notes": NOTES,
         "comparisons": [
             {
+                "run": comparison.run,
                 "dataset": comparison.dataset,
                 "num_sources": comparison.num_sources,
                 "num_mixed": comparison.num_mixed,

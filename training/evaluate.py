@@ -1,6 +1,7 @@
 """Judges separators on test mixtures: `python -m training.evaluate --run runs/...`."""
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import shlex
@@ -62,6 +63,9 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
     from training.run import Run
 
     runs = [Run.load(path) for path in options.run]
+    names = [run.path.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        raise ConfigError("two of the runs have the same name, and so would their figures; judge them one at a time.")
     comparisons = []
     for run in runs:
         dataset = options.dataset or run.preset.data.dataset
@@ -72,7 +76,8 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
         systems = [check_choice(f"system of {run.path}", s, [*untrained, *served]) for s in options.systems or default]
         if run.preset.audio is not None:
             systems += [name for name in ("nmf", "nmf-kl", "ibm", "irm") if name not in systems]
-        comparisons.append(_compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run]))
+        judged = _compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run])
+        comparisons.append(dataclasses.replace(judged, run=run.path.resolve().name))
     return comparisons, next((run for run in runs if run.system == "vae"), None)
 
 
@@ -184,13 +189,17 @@ def _write(
 
     for comparison in comparisons:
         print(f"\n{report.title(comparison)}\n{report.to_screen(report.table(comparison))}")
-        print(f"\n{report.to_screen(report.paired_table(comparison))}\n{report.verdict(comparison)}")
+        if len(comparison.results) > 1:
+            print(f"\n{report.to_screen(report.paired_table(comparison))}")
+        if sentence := report.verdict(comparison):
+            print(sentence)
         counted = report.confusion(comparison, report.reference(comparison))
         if counted:
             print(f"\nsources found:\n{report.to_screen(counted)}")
     output.mkdir(parents=True, exist_ok=True)
+    several = len(comparisons) > 1 and comparisons[0].run is not None
     for comparison in comparisons:
-        name = f"{comparison.dataset}-k{comparison.num_sources}"
+        name = comparison.run if several else f"{comparison.dataset}-k{comparison.num_sources}"
         save(pictures.systems_grid(comparison), output / f"separation-{name}.png")
         if any(result.budget for result in comparison.results):
             save(pictures.score_against_time(comparison), output / f"time-{name}.png")

@@ -197,7 +197,8 @@ def score_against_time(comparison: Comparison) -> Figure:
         for axis, seconds in ((left, result.budget["seconds"]), (right, 1000 * result.seconds_per_mixture)):
             axis.plot(seconds, summary.mean, marker=_MARKERS[info.kind], color=f"C{index % 10}", linestyle="none")
             axis.annotate(info.title, (seconds, summary.mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    left.legend(frameon=False, fontsize=8)
+    if left.get_legend_handles_labels()[0]:
+        left.legend(frameon=False, fontsize=8)
     left.set(xscale="log", xlabel="time to fit, s", ylabel="PSNR, sources at half scale (dB)")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):

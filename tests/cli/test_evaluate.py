@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,25 @@ def test_sources_of_mixtures_of_several_counts_are_counted(
     matrix = counted["confusion"]
     assert sum(map(sum, matrix)) == 60
     assert counted["accuracy"] == pytest.approx(sum(matrix[m][m] for m in range(3)) / 60)
+
+
+@pytest.mark.filterwarnings("error:No artists with labels")
+def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(runs / "vae", tmp_path / "again")
+    words = ["--run", str(runs / "vae"), str(tmp_path / "again"), "--systems", "vaem", "--num-mixtures", "20"]
+    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    for name in ("vae", "again"):
+        assert f"{name}, digits: 20 test mixtures" in printed
+        assert (tmp_path / "out" / f"separation-{name}.png").is_file()
+    assert "ahead" not in printed
+    assert "VAEM less" not in printed
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
+    assert [(one["run"], one["verdict"], one["paired"]) for one in values] == [("vae", None, []), ("again", None, [])]
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {"vae", "again"}
+    assert evaluate.main([*words[:2], str(runs / "vae"), "--output", str(tmp_path / "two")]) == 2
+    assert "same name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
