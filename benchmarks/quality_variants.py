@@ -18,7 +18,7 @@ from vae_bss_tf.model import MultiSourceVAE
 _PACKAGE = "vae_bss_tf_studies"
 _FREE_NATS = 5.0
 _CAPACITY = 30.0
-_SHORT_STEPS = 12 * 480  # of the studies of 12 epochs
+_STEPS = 6 * 480  # of the studies of 6 epochs
 _NARROWEST = 4
 _AVERAGED_STEPS = 480
 _AVERAGE_MOMENTUM = 0.99
@@ -75,7 +75,7 @@ class CapacityTarget(_Variant):
     """The KL is held to a target that rises over the training (Burgess et al. 2018)."""
 
     def kl_term(self, kl_of_sources: tf.Tensor) -> tf.Tensor:
-        share = tf.cast(self.sampler.step.value, tf.float32) / _SHORT_STEPS
+        share = tf.cast(self.sampler.step.value, tf.float32) / _STEPS
         target = _CAPACITY * tf.minimum(share, 1.0)
         return self.kl_weight * tf.abs(tf.reduce_sum(kl_of_sources, axis=1) - target)
 
@@ -111,7 +111,7 @@ class WideningLatent(_Variant):
     """A latent of a few dimensions that has all of them after half of the training."""
 
     def _opened(self) -> tf.Tensor:
-        share = tf.minimum(2 * tf.cast(self.sampler.step.value, tf.float32) / _SHORT_STEPS, 1.0)
+        share = tf.minimum(2 * tf.cast(self.sampler.step.value, tf.float32) / _STEPS, 1.0)
         number = _NARROWEST + (self.config.latent_dim - _NARROWEST) * share
         return tf.clip_by_value(number - tf.range(self.config.latent_dim, dtype=tf.float32), 0.0, 1.0)
 

@@ -217,7 +217,7 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
         {
             "command": f"python -m benchmarks.serving{words} --seconds {seconds:g} --rounds {rounds}",
             "server": "python -m export.serve (the development server), a process of its own on the same machine",
-            "model": "network of the preset mnist, untrained: weights do not matter for speed"
+            "model": "network of the preset mnist-dense, untrained: weights do not matter for speed"
             if model is None
             else str(model),
             "clients": "threads of one process; the direct calls are made by as many threads",
@@ -238,7 +238,9 @@ def main() -> int:
         prog="python -m benchmarks.serving",
         description="Requests per second and latency of a served model, over gRPC and REST, against direct calls.",
     )
-    parser.add_argument("--model", type=Path, help="export with a SavedModel (default: the mnist network, untrained)")
+    parser.add_argument(
+        "--model", type=Path, help="export with a SavedModel (default: mnist-dense's network, untrained)"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/serving.json"))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)s)")

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from training.schedules import learning_rate_schedule
 from vae_bss_tf import MultiSourceVAE
-from vae_bss_tf.config import Preset, get_preset
+from vae_bss_tf.config import ConfigError, Preset, get_preset
 from vae_bss_tf.datasets import SourceBank, load_bank
 from vae_bss_tf.datasets.mixtures import training_mixtures
 from vae_bss_tf.errors import run_command
@@ -172,8 +172,13 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
     """Measures everything, prints the table and writes the JSON file."""
     preset = get_preset("mnist-paper")
     bank = load_bank("mnist", "train", data_dir)
+    if rounds < 1:
+        raise ConfigError(f"--rounds is {rounds}; it must be at least 1.")
     if with_torch:
-        import torch
+        try:
+            import torch
+        except ImportError as error:
+            raise ConfigError("PyTorch is not installed: pip install -e '.[bench]', or give --no-torch.") from error
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     flops = flops_per_mixture(preset)

@@ -6,7 +6,6 @@ turns, a few calls at a time: whatever else the machine does falls on all of the
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ import numpy as np
 from export.formats import FORMATS
 from export.processes import Worker
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.errors import CheckpointError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
 from vae_bss_tf.files import write_json
-from vae_bss_tf.runtime import MANIFEST
+from vae_bss_tf.runtime import MANIFEST, read_manifest
 
 _ROUNDS = 20
 _BATCH = 32  # of `run_file.py`
@@ -46,12 +45,15 @@ def measure(
         the median over that length.
 
     Raises:
+        ConfigError: `calls` or `threads` is below 1.
         CheckpointError: `folder` is no export, or `run` has no model.
         ExportError: A file does not run.
     """
+    if calls < 1 or not threads or min(threads) < 1:
+        raise ConfigError("calls and threads must be at least 1.")
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_manifest(folder / MANIFEST)
     rows = [
         {
             "format": name,

@@ -237,9 +237,7 @@ def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
 
 
 def _score_of(preset: Preset) -> str:
-    return (
-        "" if preset.audio is None else "; of spectrograms as the model sees them, of waveforms in the waveform files"
-    )
+    return "" if preset.audio is None else "; PSNR of spectrograms as the model sees them, SI-SDR of waveforms"
 
 
 def _batch_sentence(export: Export) -> str:

@@ -83,7 +83,7 @@ def check_int8(name: str, path: Path, expected: list[tuple[Array, Array]]) -> No
         expected: What `kernels` gives.
 
     Raises:
-        ExportError: A kernel of the model has no counterpart in the file within half a step at each weight.
+        ExportError: A dense kernel of the model has no counterpart in the file within half a step at each weight.
     """
     found = list(_tflite_weights(path) if path.suffix == ".tflite" else _onnx_weights(path))
     for number, pair in enumerate(expected):

@@ -6,6 +6,7 @@ two are kept.
 """
 
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ _KEPT = 2
 
 
 class EpochBackup(keras.callbacks.Callback):
-    """Saves weights and optimizer state after each epoch, and keeps the last two states.
+    """Saves weights and optimizer state after each epoch with a finite loss, and keeps the last two states.
 
     Args:
         folder: Where the states stand, each in its own folder `epoch-NNNNN`.
@@ -36,9 +37,13 @@ class EpochBackup(keras.callbacks.Callback):
         self.seconds = seconds
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        for unfinished in self.folder.glob(".partial-*"):  # of a process that was killed
+            shutil.rmtree(unfinished)
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            return
         self.folder.mkdir(exist_ok=True)
         place = self.folder / f"epoch-{epoch + 1:05d}"
         if place.exists():

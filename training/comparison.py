@@ -60,7 +60,7 @@ SYSTEMS: dict[str, SystemInfo] = {
     "ibm": SystemInfo("IBM", "oracle"),
     "irm": SystemInfo(f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle"),
 }
-IMAGES_ONLY, SOUND_ONLY = ("nmf-oracle",), ("nmf-kl",)
+IMAGES_ONLY, SOUND_ONLY = ("nmf-oracle", "glo"), ("nmf-kl",)
 SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_sar")
 
 NMF_MIXTURES = 5_000
@@ -147,7 +147,7 @@ def run_budget(run: Run) -> dict[str, Any]:
     """What a run was trained with: mixtures seen, seconds, trainable parameters, seed."""
     train = run.preset.train
     return {
-        "mixtures": train.epochs * train.steps_per_epoch * train.batch_size,
+        "mixtures": run.metrics.get("epochs", train.epochs) * train.steps_per_epoch * train.batch_size,
         "seconds": run.metrics["seconds"],
         "parameters": run.metrics["parameters"],
         "seed": train.seed,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from training.memory import keep_freed_memory
 from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig, check_choice
 from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
-from vae_bss_tf.errors import ConfigError, OutputExistsError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(options: argparse.Namespace, command: str) -> None:
     if options.num_mixtures < 1:
         raise ConfigError(f"--num-mixtures is {options.num_mixtures}; it must be at least 1.")
+    if options.test_seed < 0:
+        raise ConfigError(f"--test-seed is {options.test_seed}; it must be 0 or more.")
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
     output = options.output or (
         options.run[0] / "evaluation" if options.run else Path("runs") / f"comparison-{options.dataset}"
     )
+    if output.exists() and not output.is_dir():
+        raise OutputExistsError(f"{output} is a file; choose another --output.")
     if not options.force and any((output / name).exists() for name in _FILES):
         raise OutputExistsError(f"{output} holds an earlier evaluation; replace it by --force or choose --output.")
 
@@ -63,6 +67,9 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
     from training.run import Run
 
     runs = [Run.load(path) for path in options.run]
+    for run in runs:
+        if not run.metrics:
+            raise CheckpointError(f"{run.path} is not finished; finish it with --resume.")
     names = [run.path.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError("two of the runs have the same name, and so would their figures; judge them one at a time.")
@@ -74,7 +81,7 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
         untrained = [name for name, info in comparison.SYSTEMS.items() if info.trained_as is None]
         default = ["mixture/k", *(name for name in served if name != "vaem-refined")]
         systems = [check_choice(f"system of {run.path}", s, [*untrained, *served]) for s in options.systems or default]
-        if run.preset.audio is not None:
+        if run.preset.audio is not None and not options.systems:
             systems += [name for name in ("nmf", "nmf-kl", "ibm", "irm") if name not in systems]
         judged = _compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run])
         comparisons.append(dataclasses.replace(judged, run=run.path.resolve().name))
@@ -240,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         "--systems",
         type=_names,
         metavar="NAME[,NAME...]",
-        help="systems to compare (default: all; with --run, the run's own)",
+        help="systems to compare (default: all; with --run, the run's own and, for sound, NMF and oracle masks)",
     )
     parser.add_argument(
         "--num-sources", type=_counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"

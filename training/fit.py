@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import sys
 import time
@@ -86,6 +87,12 @@ def train(
         OSError: The disk is full or not writable.
     """
     preset = _complete(preset, check_choice("system", system, SYSTEMS))
+    if system == "glo" and preset.audio is not None:
+        raise ConfigError("glo is for images: it is not made for sound; train another --system.")
+    if strategy == "mirrored":
+        from training import strategy as devices
+
+        devices.make_strategy(strategy)  # before reading data makes TensorFlow set its devices up
     banks = preset_data.load_banks(preset, data_dir)
 
     import keras
@@ -218,12 +225,13 @@ def _fit(
             shuffle=False,
         )
     seconds = seconds_before + time.perf_counter() - started
+    rows = callbacks.read_history(history_file)
+    _check_trained(rows)
     if system in BASELINES:
         callbacks.save_model(model, run.path / "model.keras")
-    _check_trained(callbacks.read_history(history_file), run.path)
 
-    figures.save(figures.history(callbacks.read_history(history_file)), run.path / "history.png")
-    _judge(run, banks["test"], progress, seconds, epochs_done, devices.describe(distribution))
+    figures.save(figures.history(rows), run.path / "history.png")
+    _judge(run, banks["test"], progress, seconds, len(rows), epochs_done, devices.describe(distribution))
 
 
 def _complete(preset: Preset, system: str) -> Preset:
@@ -251,6 +259,8 @@ def _source(init: Path, system: str) -> "keras.Model":
     from training.run import Run
 
     run = Run.load(init)
+    if not run.metrics:
+        raise CheckpointError(f"{init} is not finished; finish it with --resume, or begin with another run.")
     if system in BASELINES or run.system in BASELINES:
         raise ConfigError(f"--init is for vae and ae; {init} holds {run.system}, {system} is to be trained.")
     return run.model()
@@ -359,14 +369,16 @@ def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:
         )
 
 
-def _check_trained(rows: list[dict[str, float]], path: Path) -> None:
-    if not rows or not (path / "model.keras").exists():
+def _check_trained(rows: list[dict[str, float]]) -> None:
+    if not rows or not math.isfinite(rows[-1]["loss"]):
         raise DataError(
-            "the training ended at once with a loss that is not finite; lower --learning-rate and use --force."
+            f"the loss is not finite any more in epoch {len(rows)}; lower --learning-rate and train again with --force."
         )
 
 
-def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs_done: int, device: str) -> None:
+def _judge(
+    run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs: int, epochs_done: int, device: str
+) -> None:
     from training import figures
     from training.scores import mean_scores
 
@@ -391,6 +403,7 @@ def _judge(run: "Run", bank: "SourceBank", progress: Any, seconds: float, epochs
         "seed": run.preset.train.seed,
         "device": device,
         "seconds": round(seconds, 1),
+        "epochs": epochs,
         "epochs_before_resume": epochs_done,
         "mixtures_per_second": round(progress.mixtures_per_second),
         "parameters": _num_parameters(model),

@@ -135,7 +135,7 @@ class Run:
         try:
             content = json.loads((path / "config.json").read_text(encoding="utf-8"))
             return cls(path, Preset.from_dict(content), content["system"], content.get("init"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(
                 f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"
             ) from error

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vae_bss_tf.config import check_choice
+from vae_bss_tf.config import ConfigError, check_choice
 
 STRATEGIES = ("auto", "mirrored", "single")
 _LOGICAL_CPUS = 2
@@ -19,14 +19,19 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
         The strategy.
 
     Raises:
-        ConfigError: The name is another.
+        ConfigError: The name is another; or TensorFlow has set up one CPU device already.
     """
     check_choice("strategy", name, STRATEGIES)
     gpus = tf.config.list_physical_devices("GPU")
     if name == "mirrored" and not gpus:
         cpu = tf.config.list_physical_devices("CPU")[0]
         if tf.config.get_logical_device_configuration(cpu) is None:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * _LOGICAL_CPUS)
+            try:
+                tf.config.set_logical_device_configuration(
+                    cpu, [tf.config.LogicalDeviceConfiguration()] * _LOGICAL_CPUS
+                )
+            except RuntimeError as error:
+                raise ConfigError("mirrored is asked for after TensorFlow has begun to compute; ask before.") from error
         devices = [f"CPU:{i}" for i in range(_LOGICAL_CPUS)]
         # The default all-reduce crashes on logical CPU devices when a call runs several steps.
         return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())

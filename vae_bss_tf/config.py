@@ -258,7 +258,7 @@ class TrainConfig(_Config):
         mixed_precision: Keras' dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
         early_stopping: Epochs without a better validation ELBO before training stops, whatever stage it has reached; 0
             never stops.
-        seed: Seed of initialisation, mixtures and latents.
+        seed: Seed of initialisation, mixtures and latents; below 2**31 - 2**24.
     """
 
     epochs: int = 30
@@ -296,6 +296,7 @@ class TrainConfig(_Config):
         for name in ("learning_rate_floor", "kl_weight", "kl_weight_end", "kl_warmup_epochs", "early_stopping",
                      "seed"):  # fmt: skip
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _check(self.seed < 2**31 - 2**24, "seed", self.seed, f"below {2**31 - 2**24}")
         for name in ("remix_weight", "remix_mask_learning_rate"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _check(0 <= self.remix_silence < 1, "remix_silence", self.remix_silence, "in [0, 1)")
@@ -354,7 +355,7 @@ class AudioConfig(_Config):
     Attributes:
         sample_rate: Rate that the model works at, in Hz; recordings are resampled to it.
         n_fft: Length of the Fourier transform and its window, in samples; a multiple of `hop_length`.
-        hop_length: Samples from one frame to the next; at most half of `n_fft`.
+        hop_length: Samples from one frame to the next; at most a quarter of `n_fft`.
         num_frames: Frames of one window; it holds `num_frames * hop_length` samples.
         num_bins: Frequency bins that the model sees, from 0 Hz up; at most `n_fft / 2 + 1`.
         frame_pooling: Neighbouring frames averaged into one for the model; divides `num_frames`.
@@ -384,10 +385,10 @@ class AudioConfig(_Config):
         for name in ("sample_rate", "num_frames", "hop_length"):
             _check(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
         _check(
-            self.n_fft >= 2 * self.hop_length and self.n_fft % self.hop_length == 0 and self.n_fft % 2 == 0,
+            self.n_fft >= 4 * self.hop_length and self.n_fft % self.hop_length == 0 and self.n_fft % 2 == 0,
             "n_fft",
             self.n_fft,
-            f"even, a multiple of hop_length ({self.hop_length}) and at least twice it",
+            f"even, a multiple of hop_length ({self.hop_length}) and at least four times it",
         )
         _check(
             1 <= self.num_bins <= self.num_frequencies,

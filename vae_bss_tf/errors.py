@@ -4,6 +4,7 @@ Commands print the line and leave with exit code 2; the API raises the exception
 """
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -49,7 +50,7 @@ def run_command(command: Callable[[], None]) -> int:
         command: The body; it returns nothing and raises on failure.
 
     Returns:
-        The exit code: 0, 2 for a `VaeBssError` or a full or unwritable disk, 130 when interrupted.
+        The exit code: 0, 2 for a `VaeBssError`, a full or unwritable disk or a wrong path, 130 when interrupted.
     """
     try:
         command()
@@ -75,4 +76,6 @@ def _disk_message(error: OSError) -> str | None:
         return f"no space left on the disk{place}: free some, or write elsewhere, and start again with --resume"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write{place}: choose another folder"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR) and error.filename:
+        return f"{os.strerror(error.errno).lower()}: {error.filename}; choose another path"
     return None

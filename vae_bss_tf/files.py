@@ -69,7 +69,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, in one move.
+    """Writes a value as indented JSON, in one move; the folder is made where it is missing.
 
     Args:
         path: The file.
@@ -79,12 +79,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text as UTF-8, in one move.
+    """Writes text as UTF-8, in one move; the folder is made where it is missing.
 
     Args:
         path: The file.
         text: Its new content.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -294,6 +294,8 @@ class MultiSourceVAE(keras.Model):
             mean, log_variance = self.encode(mixture, training=training)
             latents = self.sampler(mean, log_variance, training=training and self.config.variational)
             estimates = self.decode(latents, training=training)
+            if training and not self.config.variational:
+                self.sampler.advance()
         return {
             "sources": self._masked(estimates, mixture),
             "estimates": estimates,

@@ -129,6 +129,9 @@ def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: py
         (["--dataset", "digits", "--systems", "mixt"], "Did you mean 'mixit'"),
         (["--dataset", "digit"], "Did you mean 'digits'"),
         (["--run", "no-such-run"], "no run folder"),
+        (["--run", "{runs}/vae/config.json"], "no run folder"),
+        (["--run", "{runs}/begun"], "not finished; finish it with --resume"),
+        (["--dataset", "digits", "--test-seed", "-1"], "0 or more"),
         (["--run", "{runs}/vae", "--num-mixed", "3"], "cannot be matched to mixtures of 3"),
         (["--run", "{runs}/vae", "{runs}/images", "--dataset", "digits"], "takes mixtures of shape (28, 28)"),
     ],
@@ -138,6 +141,8 @@ def test_bad_input_is_one_line_and_code_2(
 ) -> None:
     if not (runs / "images").exists():
         Run.create(runs / "images", get_preset("mnist"), "vae")
+        (runs / "images" / "metrics.json").write_text('{"seconds": 1}')
+        Run.create(runs / "begun", get_preset("digits"), "vae")
     words = [word.format(runs=runs) for word in words]
     where = ["--runs-dir", str(runs), "--output", str(tmp_path / "out")]
     assert evaluate.main([*where, "--num-mixtures", "20", *words]) == 2

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from training import fit
 from training.run import Run
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset, get_preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
+from vae_bss_tf.model import MultiSourceVAE
 
 TINY = [
     "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",
@@ -253,6 +256,22 @@ def test_other_counts_and_an_autoencoder_train_too(tiny_preset, tmp_path):
     )
     assert fit.train(preset, output=tmp_path / "counts").metrics["test"]["num_mixed"] == [3]
     assert float(rows(fit.train(preset, output=tmp_path / "ae", system="ae").path)[0]["kl"]) == 0.0
+
+
+def test_a_training_that_diverges_late_is_no_success(tiny_preset, tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Diverging(MultiSourceVAE):
+        def compute_loss(self, *arguments, **words):
+            late = self.sampler.step.value > tiny_preset.train.steps_per_epoch
+            return tf.where(late, float("nan"), super().compute_loss(*arguments, **words))
+
+    with pytest.raises(DataError, match="not finite any more in epoch 2"):
+        fit.train(tiny_preset, output=tmp_path / "run", model_class=Diverging)
+    run = Run.load(tmp_path / "run")
+    assert run.metrics == {}
+    assert [path.name for path in (run.path / "backup").iterdir()] == ["epoch-00001"]
+    with pytest.raises(CheckpointError, match="is not finished"):
+        fit.train(tiny_preset, output=tmp_path / "next", init=run.path)
 
 
 def test_mirrored_training_runs_end_to_end(run_module, tmp_path):

@@ -1,7 +1,10 @@
 """Folders of recordings: decoding, splits, the cache, and every way in which a recording can be bad."""
 
 import itertools
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import librosa
@@ -71,6 +74,29 @@ def test_recordings_to_train_on_are_heard_at_each_pitch_shift(notes: Path) -> No
     for split in ("validation", "test"):
         heard = load_bank("notes", split, notes, audio=AUDIO.replace(pitch_shifts=shifts))
         assert np.array_equal(heard.items, load_bank("notes", split, notes, audio=AUDIO).items)
+
+
+def test_two_that_decode_the_same_do_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path))
+    decoded, begun = [], threading.Event()
+
+    def decode(item: int) -> Iterator[np.ndarray]:
+        begun.set()
+        time.sleep(0.05)
+        decoded.append(item)
+        yield np.full(4, item, np.float32)
+
+    def both() -> tuple[np.ndarray, np.ndarray]:
+        return audio_cache.decoded(range(1, 6), decode, lambda item: 1, "same", 4)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(both)
+        begun.wait()
+        results = [both(), first.result()]
+    assert decoded == [1, 2, 3, 4, 5]
+    for waveforms, owners in results:
+        assert np.array_equal(waveforms, np.repeat(np.arange(1, 6), 4).reshape(5, 4))
+        assert np.array_equal(owners, range(5))
 
 
 def test_resampling_agrees_with_librosa(notes: Path) -> None:

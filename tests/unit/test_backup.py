@@ -32,6 +32,16 @@ def test_the_last_two_states_are_kept(trained):
     assert sorted(p.name for p in trained[1].iterdir()) == ["epoch-00003", "epoch-00004"]
 
 
+def test_no_state_is_kept_of_an_epoch_that_diverged_or_was_cut_off(trained):
+    model, folder = trained
+    (folder / ".partial-1-epoch-00005").mkdir()
+    again = backup.EpochBackup(folder, "hash")
+    again.set_model(model)
+    again.on_train_begin()
+    again.on_epoch_end(4, {"loss": float("nan")})
+    assert sorted(p.name for p in folder.iterdir()) == ["epoch-00003", "epoch-00004"]
+
+
 def test_restored_state_is_the_whole_state(trained, tiny_config):
     model, folder = trained
     other = compiled(tiny_config)

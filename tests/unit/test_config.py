@@ -57,6 +57,8 @@ def test_unknown_names_come_with_the_nearest():
         (TrainConfig, "kl_weight", -1.0),
         (TrainConfig, "kl_decay_start", 0.9),
         (TrainConfig, "mixed_precision", "float8"),
+        (TrainConfig, "seed", 2**31 - 2**24),
+        (AudioConfig, "n_fft", 128),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(kind, field, value):

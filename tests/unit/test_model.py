@@ -71,6 +71,14 @@ def test_autoencoder_has_no_kl_and_no_noise(tiny_config, mixtures):
     np.testing.assert_array_equal(first, second)
 
 
+def test_what_is_remixed_differs_from_step_to_step_without_noise_too(tiny_config, mixtures):
+    model = MultiSourceVAE(tiny_config.replace(variational=False))
+    model(mixtures, training=False)
+    for step in (1, 2):
+        model(mixtures, training=True)
+        assert int(model.sampler.step.value) == step
+
+
 def test_variational_training_samples(tiny_config, mixtures):
     model = MultiSourceVAE(tiny_config)
     first, second = (model({"mixture": mixtures}, training=True)["estimates"].numpy() for _ in range(2))

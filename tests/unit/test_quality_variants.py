@@ -39,7 +39,7 @@ def test_kl_terms() -> None:
     kl = tf.constant([[2.0, 11.0], [7.0, 8.0]])
     np.testing.assert_allclose(_variant("FreeBits").kl_term(kl), [0.5 * (5 + 11), 0.5 * (7 + 8)])
     capacity = _variant("CapacityTarget")
-    capacity.sampler.step.assign(12 * 480 // 2)  # the target stands at half of 30 nats
+    capacity.sampler.step.assign(6 * 480 // 2)  # the target stands at half of 30 nats
     np.testing.assert_allclose(capacity.kl_term(kl), [0.5 * 2, 0.0], atol=1e-6)
 
 
@@ -51,7 +51,7 @@ def test_a_closed_dimension_says_nothing_until_it_opens() -> None:
     mean, log_variance = model.encode(MIXTURES)
     assert not np.any(mean[..., 4:])
     assert not np.any(log_variance[..., 4:])  # the prior's own: no KL
-    model.sampler.step.assign(12 * 480 // 2)
+    model.sampler.step.assign(6 * 480 // 2)
     assert not np.allclose(model.decode(latents), model.decode(changed))
 
 

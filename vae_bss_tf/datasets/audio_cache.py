@@ -1,5 +1,7 @@
 """Recordings decoded once into a memory-mapped array that later runs only open."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -37,7 +39,7 @@ def decoded(
 ) -> tuple[Waveform, npt.NDArray[np.int64]]:
     """Opens the decoded form of recordings, decoding those that are not decoded yet.
 
-    An interrupted decoding goes on where it stopped.
+    An interrupted decoding goes on where it stopped; of several processes one decodes and the others wait.
 
     Args:
         items: What to decode, in order; each once, and those after an interruption only.
@@ -55,7 +57,10 @@ def decoded(
     """
     folder = cache_dir() / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if not (folder / "index.json").exists():
-        _decode_all(items, decode, sum(map(capacity, items)), num_samples, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _held(folder):
+            if not (folder / "index.json").exists():
+                _decode_all(items, decode, sum(map(capacity, items)), num_samples, folder)
     owners = np.asarray(json.loads((folder / "index.json").read_text())["owners"], np.int64)
     return np.load(folder / "waveforms.npy", mmap_mode="r")[: len(owners)], owners
 
@@ -67,7 +72,6 @@ def _decode_all(
     num_samples: int,
     folder: Path,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     array_path, progress_path = folder / "waveforms.npy", folder / "progress.json"
     progress: dict[str, Any] = {"recordings": 0, "owners": []}
     if progress_path.exists() and array_path.exists():
@@ -88,6 +92,17 @@ def _decode_all(
     array.flush()
     _write({"owners": owners}, folder / "index.json")
     progress_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Waits until no other process decodes to a folder, and holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_disk(folder: Path, needed: int) -> None:
