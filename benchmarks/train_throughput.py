@@ -170,10 +170,10 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
 
 def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: bool) -> None:
     """Measures everything, prints the table and writes the JSON file."""
-    preset = get_preset("mnist-paper")
-    bank = load_bank("mnist", "train", data_dir)
     if rounds < 1:
         raise ConfigError(f"--rounds is {rounds}; it must be at least 1.")
+    preset = get_preset("mnist-paper")
+    bank = load_bank("mnist", "train", data_dir)
     if with_torch:
         try:
             import torch

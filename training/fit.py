@@ -226,7 +226,7 @@ def _fit(
         )
     seconds = seconds_before + time.perf_counter() - started
     rows = callbacks.read_history(history_file)
-    _check_trained(rows)
+    _check_trained(run, rows)
     if system in BASELINES:
         callbacks.save_model(model, run.path / "model.keras")
 
@@ -369,8 +369,9 @@ def _check_disk(model: "keras.Model", path: Path, *, new: bool) -> None:
         )
 
 
-def _check_trained(rows: list[dict[str, float]]) -> None:
-    if not rows or not math.isfinite(rows[-1]["loss"]):
+def _check_trained(run: "Run", rows: list[dict[str, float]]) -> None:
+    kept = run.system in BASELINES or (run.path / "model.keras").exists()
+    if not rows or not math.isfinite(rows[-1]["loss"]) or not kept:
         raise DataError(
             f"the loss is not finite any more in epoch {len(rows)}; lower --learning-rate and train again with --force."
         )

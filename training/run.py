@@ -12,10 +12,8 @@ tensorboard/     the same for TensorBoard
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ import keras
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import write_json
+from vae_bss_tf.locks import held
 
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -44,15 +43,12 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         OutputExistsError: Another process holds it.
     """
-    folder = os.open(path, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(path, wait=False))
         except BlockingIOError as error:
             raise OutputExistsError(f"{path} is being trained by another process; wait for it to end.") from error
         yield
-    finally:
-        os.close(folder)
 
 
 @dataclasses.dataclass(frozen=True)

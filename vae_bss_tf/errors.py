@@ -58,7 +58,7 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:
-        message = _disk_message(error)
+        message = _path_message(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -69,7 +69,7 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
 
 
-def _disk_message(error: OSError) -> str | None:
+def _path_message(error: OSError) -> str | None:
     place = f" ({error.filename})" if error.filename else ""
     # HDF5 reports the system's error number only inside its message.
     if error.errno == errno.ENOSPC or f"errno = {errno.ENOSPC}" in str(error):

@@ -12,6 +12,8 @@ from benchmarks import quality, quality_variants
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.model import MultiSourceVAE
 
+TRAINING = quality.preset_of("dense-capacity-6", seed=0).train
+STEPS = TRAINING.epochs * TRAINING.steps_per_epoch
 CONFIG = ModelConfig(latent_dim=6, hidden_units=(16, 16))
 MIXTURES = np.random.default_rng(0).uniform(size=(16, 28, 28)).astype(np.float32)
 
@@ -39,7 +41,7 @@ def test_kl_terms() -> None:
     kl = tf.constant([[2.0, 11.0], [7.0, 8.0]])
     np.testing.assert_allclose(_variant("FreeBits").kl_term(kl), [0.5 * (5 + 11), 0.5 * (7 + 8)])
     capacity = _variant("CapacityTarget")
-    capacity.sampler.step.assign(6 * 480 // 2)  # the target stands at half of 30 nats
+    capacity.sampler.step.assign(STEPS // 2)  # the target stands at half of 30 nats
     np.testing.assert_allclose(capacity.kl_term(kl), [0.5 * 2, 0.0], atol=1e-6)
 
 
@@ -51,7 +53,7 @@ def test_a_closed_dimension_says_nothing_until_it_opens() -> None:
     mean, log_variance = model.encode(MIXTURES)
     assert not np.any(mean[..., 4:])
     assert not np.any(log_variance[..., 4:])  # the prior's own: no KL
-    model.sampler.step.assign(6 * 480 // 2)
+    model.sampler.step.assign(STEPS // 2)
     assert not np.allclose(model.decode(latents), model.decode(changed))
 
 

@@ -1,7 +1,5 @@
 """Recordings decoded once into a memory-mapped array that later runs only open."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.errors import DataError
+from vae_bss_tf.locks import held
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
 _SAVE_EVERY = 50  # recordings
@@ -58,7 +57,7 @@ def decoded(
     folder = cache_dir() / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if not (folder / "index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(folder):
+        with held(folder, wait=True):
             if not (folder / "index.json").exists():
                 _decode_all(items, decode, sum(map(capacity, items)), num_samples, folder)
     owners = np.asarray(json.loads((folder / "index.json").read_text())["owners"], np.int64)
@@ -92,17 +91,6 @@ def _decode_all(
     array.flush()
     _write({"owners": owners}, folder / "index.json")
     progress_path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Waits until no other process decodes to a folder, and holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_disk(folder: Path, needed: int) -> None:
