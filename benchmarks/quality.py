@@ -22,13 +22,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.quality_variants import VARIANTS
-from training import comparison, figures
+from training import figures
 from training.callbacks import read_history
+from training.evaluation import judging as comparison
 from training.fit import train
 from training.memory import keep_freed_memory
 from training.run import Run
 from vae_bss_tf.config import ConfigError, Preset, check_choice, get_preset
-from vae_bss_tf.datasets import preset_data
+from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.model import MultiSourceVAE
@@ -164,9 +165,9 @@ def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]
     kept = run.path / f"quality-{num_mixtures}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    banks = preset_data.load_banks(run.preset, data_dir)
+    banks = pipeline.load_banks(run.preset, data_dir)
     counts = [run.preset.data.max_mixed]
-    truth = preset_data.evaluation_data(run.preset, banks["test"], num_mixtures=num_mixtures, num_mixed=counts)
+    truth = pipeline.evaluation_data(run.preset, banks["test"], num_mixtures=num_mixtures, num_mixed=counts)
     training = comparison.training_examples(run.preset, banks["train"], counts, comparison.THRESHOLD_MIXTURES)
     separators, budget = comparison.run_separators(run), comparison.run_budget(run)
     row: dict[str, Any] = {}

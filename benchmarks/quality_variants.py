@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vae_bss_tf import distributions
-from vae_bss_tf.latent_search import adam
-from vae_bss_tf.layers import DenseBlock, batch_normalization
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.nn.images import DenseBlock, batch_normalization
+from vae_bss_tf.objectives import distributions
+from vae_bss_tf.refinement import adam
 
 _PACKAGE = "vae_bss_tf_studies"
 _FREE_NATS = 5.0

@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from export import saved_model
+from export.writers import saved_model
 from vae_bss_tf import runtime
 from vae_bss_tf.config import get_preset
 from vae_bss_tf.errors import CheckpointError, run_command

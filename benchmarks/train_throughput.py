@@ -29,7 +29,7 @@ from training.schedules import learning_rate_schedule
 from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.config import ConfigError, Preset, get_preset
 from vae_bss_tf.datasets import SourceBank, load_bank
-from vae_bss_tf.datasets.mixtures import training_mixtures
+from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
 

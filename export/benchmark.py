@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from export.formats import FORMATS
-from export.processes import Worker
+from export.gate.workers import Worker
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
 from vae_bss_tf.files import write_json

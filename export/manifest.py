@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import FORMATS
-from export.onnx import OPSET
-from export.parity import Reference
+from export.gate.parity import Reference
+from export.writers.onnx import OPSET
 from training.run import Run
 from vae_bss_tf.config import PRESETS, Preset
 from vae_bss_tf.files import sha256

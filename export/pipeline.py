@@ -6,19 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export import onnx, saved_model, tflite, weights
 from export.formats import Format, get_formats
+from export.gate import int8_weights as weights
+from export.gate.parity import Reference, check, extreme_mixtures, extreme_waveforms
+from export.gate.workers import converters
 from export.manifest import COURSE, Export, card, manifest
-from export.parity import Reference, check, extreme_mixtures, extreme_waveforms
-from export.processes import converters
+from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.callbacks import read_history
 from training.run import Run
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import Preset
-from vae_bss_tf.datasets import SourceBank, preset_data
-from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
-from vae_bss_tf.datasets.mixtures import EvaluationSet
+from vae_bss_tf.datasets import SourceBank, pipeline
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
 from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import replacing_folder, write_json, write_text
 from vae_bss_tf.model import MultiSourceVAE
@@ -68,9 +69,9 @@ def export_run(
         report(f"loading {run_path}")
         write_course(run, staging / COURSE)
         model = float32_model(run)
-        banks = preset_data.load_banks(run.preset, data_dir, ("train", "test"))
+        banks = pipeline.load_banks(run.preset, data_dir, ("train", "test"))
         references = _references(run, model, banks["test"])
-        calibration = preset_data.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
+        calibration = pipeline.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
         report("writing " + ", ".join(f.path for f in wanted))
         _write(model, run.preset, wanted, staging, Path(work), calibration, dynamic_batch)
         reports = {}
@@ -120,7 +121,7 @@ def float32_model(run: Run) -> MultiSourceVAE:
 
 def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool, Reference]:
     """What the model says, and, under True, what it says of waveforms where it is one of audio."""
-    held_out = preset_data.evaluation_data(run.preset, bank, num_mixtures=NUM_HELD_OUT)
+    held_out = pipeline.evaluation_data(run.preset, bank, num_mixtures=NUM_HELD_OUT)
 
     def separate(mixtures: Any) -> dict[str, Any]:
         return model.predict({INPUT: mixtures}, verbose=0)

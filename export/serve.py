@@ -18,7 +18,7 @@ from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
 from vae_bss_tf.runtime import import_library
 
 if TYPE_CHECKING:
-    from export.serve_server import DevelopmentServer
+    from export.devserver.server import DevelopmentServer
 
 _LONGEST = 1_000_000  # seconds; the system's timers end somewhere
 
@@ -42,7 +42,7 @@ def _command(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     print("development server: not for production; there, run TensorFlow Serving on the same folders", flush=True)
-    from export.serve_config import named_models, read_config
+    from export.devserver.config import named_models, read_config
 
     import_library("tensorflow_serving.apis.predict_pb2", "serving")
     content = _content(options.models_config)
@@ -53,7 +53,7 @@ def _command(options: argparse.Namespace) -> None:
     else:
         models = named_models(options.model)
     # After the words have been checked: this imports TensorFlow.
-    from export.serve_server import DevelopmentServer
+    from export.devserver.server import DevelopmentServer
 
     server = DevelopmentServer(
         models,
@@ -91,7 +91,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def _serve_anew(server: "DevelopmentServer", options: argparse.Namespace) -> None:
-    from export.serve_config import read_config
+    from export.devserver.config import read_config
 
     try:
         server.store.serve(read_config(options.models_config, options.models_root))

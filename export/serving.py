@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.serving_files import MODELS, MODELS_CONFIG, read_models_config, read_settings, settings, write_state
-from export.serving_labels import Versions
-from export.warmup import warmup_mixtures, write_warmup
+from export.deployment.files import MODELS, MODELS_CONFIG, read_models_config, read_settings, settings, write_state
+from export.deployment.versions import Versions
+from export.deployment.warmup import warmup_mixtures, write_warmup
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import replacing, replacing_folder, sha256, write_text

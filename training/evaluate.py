@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from training.memory import keep_freed_memory
 from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig, check_choice
-from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
+from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, pipeline
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from training.comparison import Float32, UntrainedSystems
-    from training.comparison_report import Comparison
+    from training.evaluation.judging import Float32, UntrainedSystems
+    from training.evaluation.report import Comparison
     from training.run import Run
-    from vae_bss_tf.datasets.mixtures import EvaluationSet
+    from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
 _FILES = ("comparison.json", "comparison.csv", "comparison.md")
 
@@ -63,7 +63,7 @@ def _command(options: argparse.Namespace, command: str) -> None:
 
 
 def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | None]":
-    from training import comparison
+    from training.evaluation import judging as comparison
     from training.run import Run
 
     runs = [Run.load(path) for path in options.run]
@@ -89,7 +89,7 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
 
 
 def _judge_systems(options: argparse.Namespace) -> "tuple[list[Comparison], Run | None]":
-    from training import comparison
+    from training.evaluation import judging as comparison
 
     check_choice("data set", options.dataset, [*DATASETS, *AUDIO_DATASETS])
     num_mixed = options.num_mixed or PRESETS[options.dataset].data.num_mixed
@@ -132,8 +132,8 @@ def _compare(
     systems: Sequence[str],
     runs: "Sequence[Run]",
 ) -> "Comparison":
-    from training import comparison
-    from training.comparison_report import Comparison
+    from training.evaluation import judging as comparison
+    from training.evaluation.report import Comparison
 
     _check_counts(num_sources, num_mixed)
     preset = runs[0].preset if runs else PRESETS[dataset]
@@ -169,10 +169,10 @@ def _material(
     preset: Preset, num_mixed: tuple[int, ...], data_dir: Path | None, num_mixtures: int, test_seed: int
 ) -> "tuple[EvaluationSet, Float32, UntrainedSystems]":
     """Test mixtures, training mixtures to count by, and the untrained systems: the same for every K."""
-    from training import comparison
+    from training.evaluation import judging as comparison
 
-    banks = preset_data.load_banks(preset, data_dir, ("train", "test"))
-    truth = preset_data.evaluation_data(
+    banks = pipeline.load_banks(preset, data_dir, ("train", "test"))
+    truth = pipeline.evaluation_data(
         preset, banks["test"], num_mixtures=num_mixtures, num_mixed=num_mixed, seed=test_seed
     )
     counting = comparison.training_examples(preset, banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
@@ -190,8 +190,8 @@ def _write(
     started: float,
     test_seed: int,
 ) -> None:
-    from training import comparison_report as report
-    from training import figures_evaluation as pictures
+    from training.evaluation import figures as pictures
+    from training.evaluation import report as report
     from training.figures import save
 
     for comparison in comparisons:

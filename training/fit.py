@@ -27,7 +27,7 @@ from vae_bss_tf.config import (
     check_choice,
     get_preset,
 )
-from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, preset_data
+from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, pipeline
 from vae_bss_tf.errors import CheckpointError, DataError, run_command
 from vae_bss_tf.files import write_json
 
@@ -93,7 +93,7 @@ def train(
         from training import strategy as devices
 
         devices.make_strategy(strategy)  # before reading data makes TensorFlow set its devices up
-    banks = preset_data.load_banks(preset, data_dir)
+    banks = pipeline.load_banks(preset, data_dir)
 
     import keras
 
@@ -167,7 +167,7 @@ def _fit(
     callbacks.truncate_history(history_file, epochs_done)
     past = [row[callbacks.MONITOR] for row in callbacks.read_history(history_file) if callbacks.MONITOR in row]
 
-    validation = preset_data.evaluation_data(
+    validation = pipeline.evaluation_data(
         preset, banks["validation"], num_mixtures=config.validation_mixtures, seed=config.seed
     )
     validation_batch = min(config.batch_size, config.validation_mixtures)
@@ -215,7 +215,7 @@ def _fit(
         # A corrector has no gradient before remixed sources are judged masked.
         warnings.filterwarnings("ignore", r"Gradients do not exist for variables \['[^']*corrector/")
         model.fit(
-            preset_data.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
+            pipeline.training_data(preset, banks["train"], start_step=epochs_done * config.steps_per_epoch),
             epochs=config.epochs,
             initial_epoch=epochs_done,
             steps_per_epoch=config.steps_per_epoch,
@@ -385,7 +385,7 @@ def _judge(
 
     model = run.model()
     num_mixed = [run.preset.data.max_mixed]
-    truth = preset_data.evaluation_data(run.preset, bank, num_mixtures=_SCORED, num_mixed=num_mixed)
+    truth = pipeline.evaluation_data(run.preset, bank, num_mixtures=_SCORED, num_mixed=num_mixed)
     if run.system in BASELINES:
         sources = model.separate(truth.mixtures, run.preset.model.num_sources)
         scored = {run.system: sources}

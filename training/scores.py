@@ -5,8 +5,8 @@ import numpy.typing as npt
 
 from vae_bss_tf import metrics
 from vae_bss_tf.baselines import oracle
-from vae_bss_tf.datasets.audio_mixtures import AudioEvaluationSet
-from vae_bss_tf.datasets.mixtures import EvaluationSet
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
 
 _UNMASKED = ("vae", "ae")
 _ORACLES = {"ibm": oracle.ideal_binary_mask, "irm": oracle.ideal_ratio_mask}

@@ -16,10 +16,10 @@ _EXPORTS = {
     "get_preset": "vae_bss_tf.config",
     "SourceBank": "vae_bss_tf.datasets",
     "load_bank": "vae_bss_tf.datasets",
-    "evaluation_mixtures": "vae_bss_tf.datasets.mixtures",
-    "training_mixtures": "vae_bss_tf.datasets.mixtures",
+    "evaluation_mixtures": "vae_bss_tf.datasets.image_mixtures",
+    "training_mixtures": "vae_bss_tf.datasets.image_mixtures",
     "ratio_mask": "vae_bss_tf.masking",
-    "Separator": "vae_bss_tf.separator",
+    "Separator": "vae_bss_tf.audio.separator",
     "VaeBssError": "vae_bss_tf.errors",
 }
 

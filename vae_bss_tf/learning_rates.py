@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.layers import PACKAGE
+from vae_bss_tf.nn.images import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -8,14 +8,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 import vae_bss_tf.learning_rates  # noqa: F401  (registers what a compiled model's file may hold)
-from vae_bss_tf import distributions, remixing
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import AudioConfig, ModelConfig, TrainConfig, get_preset
-from vae_bss_tf.conv_layers import SpectrogramDecoder, SpectrogramEncoder
-from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.latent_search import search
-from vae_bss_tf.layers import (
+from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.nn.corrector import LatentCorrector
+from vae_bss_tf.nn.images import (
     PACKAGE,
     GaussianSampler,
     MultiSourceEncoder,
@@ -23,8 +21,10 @@ from vae_bss_tf.layers import (
     SourceMask,
     replica_noise,
 )
-from vae_bss_tf.mask_network import MaskNetwork
-from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.nn.mask_network import MaskNetwork
+from vae_bss_tf.nn.spectrograms import SpectrogramDecoder, SpectrogramEncoder
+from vae_bss_tf.objectives import distributions, remixing
+from vae_bss_tf.refinement import search
 
 REFINEMENT_LEARNING_RATE = 0.05
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vae_bss_tf import audio_files
+from vae_bss_tf.audio import recordings as audio_files
+from vae_bss_tf.audio.separator import FORMATS, SeparatedFile, Separator
 from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import replacing
-from vae_bss_tf.remote.options import ServerOptions
-from vae_bss_tf.separator import FORMATS, SeparatedFile, Separator
+from vae_bss_tf.runtime.remote.options import ServerOptions
 
 _PICTURED_SECONDS = 30
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s of sound, {remaining} left"

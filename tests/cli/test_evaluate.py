@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from training import comparison, evaluate
+from training import evaluate
+from training.evaluation import judging as comparison
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.config import Preset, get_preset
-from vae_bss_tf.datasets import preset_data
+from vae_bss_tf.datasets import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, caps
 
 def test_every_k_is_judged_on_the_same_mixtures(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    load = preset_data.load_banks
-    monkeypatch.setattr(preset_data, "load_banks", lambda *words: loaded.append(words) or load(*words))
+    load = pipeline.load_banks
+    monkeypatch.setattr(pipeline, "load_banks", lambda *words: loaded.append(words) or load(*words))
     words = ["--dataset", "digits", "--systems", "mixture/k,nmf", "--num-sources", "2,3", "--num-mixtures", "30"]
     assert evaluate.main([*words, "--output", str(tmp_path / "both")]) == 0
     assert len(loaded) == 1

@@ -10,10 +10,11 @@ import soundfile
 from training import evaluate
 from training.fit import train
 from training.run import Run
+from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
-from vae_bss_tf.datasets import audio_cache, preset_data
+from vae_bss_tf.datasets import decoded as audio_cache
+from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.separator import Separator
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
 PRESET = Preset(
@@ -49,8 +50,8 @@ def test_a_folder_of_recordings_becomes_a_separator(
     assert Run.load(run.path).preset == PRESET
     assert (run.path / "separation.png").is_file()
 
-    bank = preset_data.load_banks(PRESET, notes, ["test"])["test"]
-    truth = preset_data.evaluation_data(PRESET, bank, num_mixtures=20)
+    bank = pipeline.load_banks(PRESET, notes, ["test"])["test"]
+    truth = pipeline.evaluation_data(PRESET, bank, num_mixtures=20)
     waveforms = truth.masked_waveforms(run.model().separate(truth.mixtures))
     assert np.abs(waveforms.sum(axis=1) - truth.waveforms).max() < 1e-5
     assert run.metrics["test"]["vaem"]["si_sdr"] == pytest.approx(
@@ -86,6 +87,6 @@ def matched_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:
 
 def test_data_and_preset_must_be_of_one_kind(notes: Path) -> None:
     with pytest.raises(ConfigError, match="holds images"):
-        preset_data.load_banks(Preset(PRESET.model, DataConfig("digits"), PRESET.train, AUDIO), None)
+        pipeline.load_banks(Preset(PRESET.model, DataConfig("digits"), PRESET.train, AUDIO), None)
     with pytest.raises(ConfigError, match="holds audio"):
-        preset_data.load_banks(Preset(PRESET.model, PRESET.data, PRESET.train), notes)
+        pipeline.load_banks(Preset(PRESET.model, PRESET.data, PRESET.train), notes)

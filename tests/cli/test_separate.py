@@ -61,7 +61,7 @@ def test_files_and_folders_end_to_end(run: Path, tmp_path: Path, capsys: pytest.
 def test_a_silent_source_is_left_out_with_a_line_that_says_so(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vae_bss_tf import separator
+    from vae_bss_tf.audio import separator
 
     monkeypatch.setattr(separator, "SILENT_SOURCE_DB", 100.0)
     one = record(tmp_path / "one.wav")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from export import saved_model
 from export.__main__ import main
-from export.serve_config import ServedModel
-from export.serve_server import DevelopmentServer
+from export.devserver.config import ServedModel
+from export.devserver.server import DevelopmentServer
+from export.writers import saved_model
 from training.run import Run
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
+from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.model import MultiSourceVAE
 
 

@@ -11,9 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from export import benchmark
 from export.__main__ import main
-from export.onnx import ALLOWED_OPERATIONS, operations
+from export.writers.onnx import ALLOWED_OPERATIONS, operations
 from training.run import Run
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.model import MultiSourceVAE

@@ -12,12 +12,13 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from export import pipeline, saved_model, tflite
+from export import pipeline
 from export.__main__ import main
 from export.formats import FORMATS, get_formats
 from export.manifest import training_command
-from export.onnx import OPSET
 from export.pipeline import export_run
+from export.writers import saved_model, tflite
+from export.writers.onnx import OPSET
 from training import fit
 from training.run import Run
 from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig

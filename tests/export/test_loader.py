@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import saved_model
-from vae_bss_tf import spectrogram
+from export.writers import saved_model
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import OUTPUTS

@@ -10,10 +10,12 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
-from export import parity, saved_model, weights
 from export.formats import FORMATS, ExportError, get_formats
+from export.gate import int8_weights as weights
+from export.gate import parity
+from export.writers import saved_model
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures
+from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures
 from vae_bss_tf.model import MultiSourceVAE
 
 

@@ -16,9 +16,10 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from export import saved_model
-from export.serve_config import ServedModel
-from export.serve_server import DevelopmentServer
+from export.devserver.config import ServedModel
+from export.devserver.server import DevelopmentServer
+from export.writers import saved_model
+from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.errors import (
     CheckpointError,
     ConfigError,
@@ -27,13 +28,12 @@ from vae_bss_tf.errors import (
     ServerError,
     ServerUnavailableError,
 )
-from vae_bss_tf.remote import ServerOptions
-from vae_bss_tf.remote.address import Address
-from vae_bss_tf.remote.model import RemoteModel
-from vae_bss_tf.remote.signatures import Signature, Tensor
-from vae_bss_tf.remote.tensors import fill_proto, read_proto
 from vae_bss_tf.runtime import OUTPUTS, load
-from vae_bss_tf.separator import Separator
+from vae_bss_tf.runtime.remote import ServerOptions
+from vae_bss_tf.runtime.remote.address import Address
+from vae_bss_tf.runtime.remote.model import RemoteModel
+from vae_bss_tf.runtime.remote.signatures import Signature, Tensor
+from vae_bss_tf.runtime.remote.tensors import fill_proto, read_proto
 
 PROTOCOLS = ("rest", "grpc")
 HURRIED = ServerOptions(deadline=30, retries=2, backoff=0.01)
@@ -277,8 +277,8 @@ class TestRetries:
             taken.append(seconds)
             clock[0] += seconds
 
-        monkeypatch.setattr("vae_bss_tf.remote.model.time.monotonic", lambda: clock[0])
-        monkeypatch.setattr("vae_bss_tf.remote.model.time.sleep", sleep)
+        monkeypatch.setattr("vae_bss_tf.runtime.remote.model.time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("vae_bss_tf.runtime.remote.model.time.sleep", sleep)
         return taken
 
     def ask(self, transport, **options):
@@ -662,6 +662,6 @@ class TestManifest:
     @pytest.mark.parametrize("text", ["", "[]", '{"preset": {}}', '{"preset": {}, "config_hash": ""}'])
     def test_settings_that_are_not_ours(self, text, urls, monkeypatch):
         answers = itertools.repeat({"settings": np.array([text], object)})
-        monkeypatch.setattr("vae_bss_tf.remote.rest.RestTransport.predict", lambda *_: next(answers))
+        monkeypatch.setattr("vae_bss_tf.runtime.remote.rest.RestTransport.predict", lambda *_: next(answers))
         with pytest.raises(CheckpointError, match="settings that"):
             load(urls["rest"])

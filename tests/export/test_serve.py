@@ -25,11 +25,12 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import serve, serve_rest
-from export.serve_config import ServedModel, named_models, read_config
-from export.serve_models import RequestError
-from export.serve_server import DevelopmentServer
-from export.warmup import WARMUP_FILE
+from export import serve
+from export.deployment.warmup import WARMUP_FILE
+from export.devserver import rest as serve_rest
+from export.devserver.config import ServedModel, named_models, read_config
+from export.devserver.server import DevelopmentServer
+from export.devserver.store import RequestError
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.runtime import load
 

@@ -16,13 +16,13 @@ import psutil
 import pytest
 import soundfile
 
-from export import saved_model
+from export.writers import saved_model
 from vae_bss_tf import separate
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.errors import ServerError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.remote import ServerOptions
 from vae_bss_tf.runtime import load
+from vae_bss_tf.runtime.remote import ServerOptions
 
 REQUESTS = 10_000
 AUDIO = AudioConfig(sample_rate=4_000.0, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4)
@@ -231,8 +231,8 @@ class TestSeparateCommand:
         model, preset = audio_model
         saved_model.write(model, folder / "tones/1", preset=preset)
         saved_model.write(model, folder / "silent/1")
-        from export.serve_config import named_models
-        from export.serve_server import DevelopmentServer
+        from export.devserver.config import named_models
+        from export.devserver.server import DevelopmentServer
 
         words = [f"tones={folder}/tones", f"silent={folder}/silent", f"digits={versions}"]
         with DevelopmentServer(named_models(words)) as server:
@@ -255,7 +255,7 @@ class TestSeparateCommand:
         words = [str(recording), "--model", url, "--output", str(tmp_path / "stems"), "--quiet", "--deadline", "30"]
         assert separate.main(words) == 0
         assert f"model: {url}, 2 sources" in capsys.readouterr().out
-        from vae_bss_tf.separator import Separator
+        from vae_bss_tf.audio.separator import Separator
 
         samples, rate = soundfile.read(recording)
         expected = Separator(audio_model[0], AUDIO).separate(samples, rate)

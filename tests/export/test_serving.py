@@ -17,13 +17,14 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import saved_model, serve
-from export.serve_config import read_config
-from export.serve_server import DevelopmentServer
+from export import serve
+from export.deployment.files import settings
+from export.deployment.versions import Versions
+from export.deployment.warmup import BATCH_SIZES, WARMUP_FILE
+from export.devserver.config import read_config
+from export.devserver.server import DevelopmentServer
 from export.serving import main
-from export.serving_files import settings
-from export.serving_labels import Versions
-from export.warmup import BATCH_SIZES, WARMUP_FILE
+from export.writers import saved_model
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import sha256

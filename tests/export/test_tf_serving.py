@@ -21,10 +21,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.warmup import BATCH_SIZES
+from export.deployment.warmup import BATCH_SIZES
 from vae_bss_tf.errors import DataError, ServerError
-from vae_bss_tf.remote import ServerOptions
 from vae_bss_tf.runtime import INPUT, MANIFEST, OUTPUTS, SIGNATURE, load
+from vae_bss_tf.runtime.remote import ServerOptions
 
 
 class Endpoint:

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import saved_model
-from export.warmup import BATCH_SIZES, WARMUP_FILE, warmup_mixtures, write_warmup
-from vae_bss_tf import spectrogram
+from export.deployment.warmup import BATCH_SIZES, WARMUP_FILE, warmup_mixtures, write_warmup
+from export.writers import saved_model
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures
+from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures
 from vae_bss_tf.errors import DataError
 from vae_bss_tf.model import MultiSourceVAE
 

@@ -16,7 +16,8 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import audio_mixtures, load_bank
+from vae_bss_tf.datasets import load_bank
+from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.runtime import load
 

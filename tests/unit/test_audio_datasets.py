@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_bss_tf import audio_files
+from vae_bss_tf.audio import recordings as audio_files
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import audio, audio_cache, load_bank
+from vae_bss_tf.datasets import decoded as audio_cache
+from vae_bss_tf.datasets import load_bank
+from vae_bss_tf.datasets import recordings as audio
 from vae_bss_tf.errors import DataError
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32)

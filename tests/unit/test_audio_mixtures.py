@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import audio_mixtures
+from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import ConfigError
 

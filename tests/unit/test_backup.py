@@ -7,7 +7,7 @@ import pytest
 from training import backup
 from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import training_mixtures
+from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import CheckpointError
 
 

@@ -14,7 +14,7 @@ from vae_bss_tf.baselines.mixit import MixIT, assignments, hidden_width, keep_st
 from vae_bss_tf.baselines.nmf import ImageNMF
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
+from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.model import MultiSourceVAE
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vae_bss_tf.config import ModelConfig
-from vae_bss_tf.conv_layers import FrameConvolutionBlock, SpectrogramDecoder
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.nn.spectrograms import FrameConvolutionBlock, SpectrogramDecoder
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(8, 1), (8, 2), (7, 2), (7, 3), (1, 2)])

@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 
 from training import fit
-from vae_bss_tf import MultiSourceVAE, layers
+from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig, get_preset
-from vae_bss_tf.corrector import LatentCorrector
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.learning_rates import CosineRestart
+from vae_bss_tf.nn import images as layers
+from vae_bss_tf.nn.corrector import LatentCorrector
 
 CONFIG = ModelConfig((8, 8), latent_dim=4, hidden_units=(24, 16), corrector_convolutions=(4,), corrector_units=(12,))
 SOUND = CONFIG.replace(network="conv", hidden_units=(8, 12, 10), corrector_convolutions=(6, 5))

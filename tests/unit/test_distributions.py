@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_bss_tf import distributions
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.objectives import distributions
 
 MEAN = np.array([[[0.0, 0.3, -1.2], [2.0, -3.0, 0.01]]], np.float32)
 LOG_VARIANCE = np.array([[[0.0, -2.0, 1.0], [-4.0, 0.5, -9.0]]], np.float32)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vae_bss_tf.remote.json_numbers import list_of_objects, nested_lists
+from vae_bss_tf.runtime.remote.json_numbers import list_of_objects, nested_lists
 
 
 @pytest.fixture

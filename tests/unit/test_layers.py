@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_bss_tf.conv_layers import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
-from vae_bss_tf.layers import (
+from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.nn.images import (
     DenseBlock,
     GaussianSampler,
     ImageConvolutionBlock,
@@ -12,7 +12,7 @@ from vae_bss_tf.layers import (
     SourceDecoder,
     SourceMask,
 )
-from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.nn.spectrograms import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
 
 BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
 

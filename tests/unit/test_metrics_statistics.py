@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.comparison_statistics import compare, summarise
+from training.evaluation.statistics import compare, summarise
 
 
 def test_interval_of_the_mean_is_the_normal_one_for_many_values() -> None:

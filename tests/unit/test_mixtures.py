@@ -5,9 +5,9 @@ import pytest
 
 from training.scores import mean_scores
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig
-from vae_bss_tf.datasets import load_bank, preset_data
+from vae_bss_tf.datasets import load_bank, pipeline
 from vae_bss_tf.datasets.bank import SourceBank
-from vae_bss_tf.datasets.mixtures import evaluation_mixtures, training_mixtures
+from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
 
 
@@ -92,8 +92,7 @@ def test_a_preset_keeps_its_level_whatever_counts_are_drawn():
     preset = Preset(ModelConfig(num_sources=3), DataConfig("digits", (1, 2, 3)), TrainConfig())
     bank = load_bank("digits", "test")
     gains = [
-        preset_data.evaluation_data(preset, bank, num_mixtures=4, num_mixed=counts).gain
-        for counts in (None, (2,), (4,))
+        pipeline.evaluation_data(preset, bank, num_mixtures=4, num_mixed=counts).gain for counts in (None, (2,), (4,))
     ]
     assert gains == [1 / 3, 1 / 3, 1 / 4]
 

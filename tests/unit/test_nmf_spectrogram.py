@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vae_bss_tf import metrics, spectrogram
+from vae_bss_tf import metrics
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.baselines.nmf_spectrogram import DIVERGENCES, SpectrogramNMF
 from vae_bss_tf.config import AudioConfig
 

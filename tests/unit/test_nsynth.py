@@ -8,7 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import audio_cache, load_bank
+from vae_bss_tf.datasets import decoded as audio_cache
+from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.errors import DataError
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32)

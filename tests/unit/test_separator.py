@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_bss_tf import separator
+from vae_bss_tf.audio import separator
+from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
-from vae_bss_tf.separator import Separator
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=256, hop_length=64, num_frames=32, num_bins=128)
 

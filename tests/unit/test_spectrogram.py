@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError
 
@@ -129,7 +129,7 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, object]) -> No
 CONVERT = """
 import json, sys
 import keras, numpy as np, tensorflow as tf, tf2onnx
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig
 
 config = AudioConfig.from_dict(json.loads(sys.argv[1]))

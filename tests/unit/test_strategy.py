@@ -13,7 +13,7 @@ from training.callbacks import Remixing
 from training.strategy import make_strategy, can_jit_compile
 from vae_bss_tf import MultiSourceVAE, ModelConfig
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.mixtures import training_mixtures
+from vae_bss_tf.datasets.image_mixtures import training_mixtures
 
 config = ModelConfig(
     input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,),

@@ -10,9 +10,9 @@ import tensorflow as tf
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.latent_search import adam, search
-from vae_bss_tf.layers import PACKAGE, SourceDecoder
 from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.nn.images import PACKAGE, SourceDecoder
+from vae_bss_tf.refinement import adam, search
 
 LATENT_LEARNING_RATE = 0.1
 LATENT_PENALTY = 0.5

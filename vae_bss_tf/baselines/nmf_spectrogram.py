@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf import spectrogram
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import AudioConfig, check_choice
 

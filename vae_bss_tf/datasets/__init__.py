@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vae_bss_tf.config import AudioConfig, check_choice
-from vae_bss_tf.datasets import audio as audio_folder
 from vae_bss_tf.datasets import digits, idx, nsynth, tones
+from vae_bss_tf.datasets import recordings as audio_folder
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 
 __all__ = ["AUDIO_DATASETS", "DATASETS", "SPLITS", "SourceBank", "load_bank"]

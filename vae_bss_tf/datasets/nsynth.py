@@ -9,8 +9,8 @@ import numpy.typing as npt
 import soxr
 
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import audio as audio_folder
-from vae_bss_tf.datasets import audio_cache
+from vae_bss_tf.datasets import decoded as audio_cache
+from vae_bss_tf.datasets import recordings as audio_folder
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import DataError
 

@@ -1,0 +1,1 @@
+"""The folder that an operator copies to a model server."""

@@ -1,0 +1,1 @@
+"""A development server that speaks TensorFlow Serving's REST and gRPC."""

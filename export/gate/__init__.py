@@ -1,0 +1,1 @@
+"""The gate: every exported file, loaded in a process of its own, must equal the model."""

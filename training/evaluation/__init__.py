@@ -1,0 +1,1 @@
+"""Judging separators: systems on the same mixtures, statistics, reports and figures."""

@@ -1,0 +1,368 @@
+"""A comparison as a table on the screen, Markdown, CSV and JSON, beside the paper's own rows."""
+
+import csv
+import dataclasses
+import io
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from training.evaluation.judging import SCORES, SYSTEMS, Result
+from training.evaluation.statistics import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, Summary, compare
+from vae_bss_tf import metrics
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
+
+# Tables 2 and 3 of the paper, by data set and K. Its notes are those of MUMS.
+PAPER: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
+    ("mnist", 2): {
+        "nmf": (17.22, 0.50),
+        "ae": (15.96, 0.43),
+        "glo": (24.63, 0.86),
+        "mixit": (25.69, 0.88),
+        "vaem": (26.69, 0.93),
+    },
+    ("mnist", 3): {"nmf": (18.27, 0.44), "ae": (16.30, 0.43), "mixit": (25.41, 0.69), "vaem": (27.68, 0.94)},
+    ("notes", 2): {
+        "nmf": (5.40, 16.93, 7.96),
+        "mixit": (6.64, 17.59, 8.26),
+        "vae": (14.33, 29.92, 14.87),
+        "vaem": (17.10, 29.55, 18.20),
+        "ibm": (23.97, 48.89, 24.06),
+        "irm": (22.66, 34.39, 23.23),
+    },
+}
+_PAPER_SCORES = {"mnist": ("psnr", "ssim"), "notes": ("si_sdr", "sir", "sar")}
+_PAPER_HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
+PAIRED_SCORE = "psnr_halved"
+_SILENT_FLOOR = f"{metrics.FLOOR_DB:g}"
+_HEADINGS = {
+    "psnr": "PSNR full",
+    "psnr_halved": "PSNR halved",
+    "ssim": "SSIM full",
+    "ssim_halved": "SSIM halved",
+    "si_sdr": "SI-SDR",
+    "si_sir": "SI-SIR",
+    "si_sar": "SI-SAR",
+}
+NOTES = (
+    "PSNR and the ratios in dB. 'full': sources at full scale, peak 1; 'halved': sources at half scale, as they stand "
+    "in the paper's mixtures, peak 1. The paper does not name its scale; the halved one fits its numbers. Means over "
+    "mixtures; ± is half "
+    f"the 95 % bootstrap interval ({BOOTSTRAP_RESAMPLES} resamples of mixtures, seed {BOOTSTRAP_SEED}). Outputs are "
+    "masked over all K, then matched by least squared error (the choice of the best outputs knows the truth, for every "
+    f"system alike). A silent estimate has the SI floor {_SILENT_FLOOR} dB. 'dropped': share of the energy in outputs "
+    "matched to no source. 'count': share of mixtures whose number of sources was found. For sound, PSNR and SSIM are "
+    "those of the spectrograms that the model sees, and SI-SDR, SI-SIR and SI-SAR those of the waveforms."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All systems at one K on one set of mixtures.
+
+    Attributes:
+        dataset: Name of the data set.
+        num_sources: K.
+        truth: The test mixtures.
+        results: One for each system, in the order of the table.
+        run: Name of the run folder that is judged alone; None where systems are compared.
+    """
+
+    dataset: str
+    num_sources: int
+    truth: EvaluationSet
+    results: list[Result]
+    run: str | None = None
+
+    @property
+    def paired_score(self) -> str:
+        """The score that systems are compared by on the same mixtures."""
+        return "si_sdr" if isinstance(self.truth, AudioEvaluationSet) else PAIRED_SCORE
+
+    @property
+    def num_mixed(self) -> list[int]:
+        """The counts M of sources in the mixtures."""
+        return [int(count) for count in np.unique(self.truth.counts)]
+
+
+def table(comparison: Comparison) -> list[list[str]]:
+    """The comparison as rows of text.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        A heading, then a row for each system.
+    """
+    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
+    heading = ["system", *_HEADINGS.values(), "dropped", "count", "ms/mixture", "fitted on", "in s", "parameters"]
+    rows = [heading + ([_PAPER_HEADINGS[comparison.dataset]] if paper else [])]
+    for result in comparison.results:
+        accuracy = result.count_accuracy(comparison.truth.counts)
+        budget = result.budget
+        row = [
+            SYSTEMS[result.system].title,
+            *(_score(name, summary) for name, summary in result.summaries().items()),
+            f"{result.dropped_energy.mean():.3f}",
+            "" if accuracy is None else f"{accuracy:.3f}",
+            f"{1000 * result.seconds_per_mixture:.3g}",
+            f"{budget['mixtures']:,}" if budget else "",
+            f"{budget['seconds']:.0f}" if budget else "",
+            f"{budget['parameters']:,}" if budget else "",
+        ]
+        if paper:
+            row.append(" / ".join(f"{value:.2f}" for value in paper.get(result.system, ())))
+        rows.append(row)
+    return rows
+
+
+def _score(name: str, summary: Summary) -> str:
+    half = (summary.high - summary.low) / 2
+    return f"{summary.mean:.3f} ± {half:.3f}" if name.startswith("ssim") else f"{summary.mean:.2f} ± {half:.2f}"
+
+
+def reference(comparison: Comparison) -> Result:
+    """The result that the others are compared with: VAEM, or the last trained one where there is no VAEM."""
+    trained = [r for r in comparison.results if SYSTEMS[r.system].kind == "trained"] or comparison.results
+    return next((r for r in trained if r.system == "vaem"), trained[-1])
+
+
+def paired(comparison: Comparison) -> list[dict[str, Any]]:
+    """The reference system less each other one, on the same mixtures, and the ratio of their times.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        A dictionary for each other system: "system", "against", "score", the fields of `PairedComparison`, and
+        "time_ratio", the other's time for a mixture over the reference's.
+    """
+    first = reference(comparison)
+    return [
+        {
+            "system": first.system,
+            "against": other.system,
+            "score": comparison.paired_score,
+            **dataclasses.asdict(compare(first.scores[comparison.paired_score], other.scores[comparison.paired_score])),
+            "time_ratio": other.seconds_per_mixture / first.seconds_per_mixture,
+        }
+        for other in comparison.results
+        if other is not first
+    ]
+
+
+def paired_table(comparison: Comparison) -> list[list[str]]:
+    """`paired` as rows of text, with a heading."""
+    title = SYSTEMS[reference(comparison).system].title
+    rows = [
+        [
+            f"{title} less",
+            f"{_HEADINGS[comparison.paired_score]}, dB",
+            "95 % interval",
+            "ahead on",
+            "Wilcoxon p",
+            f"time / {title}'s",
+        ]
+    ]
+    for row in paired(comparison):
+        rows.append(
+            [
+                SYSTEMS[row["against"]].title,
+                f"{row['difference']:+.2f}",
+                f"{row['low']:+.2f} to {row['high']:+.2f}",
+                f"{100 * row['wins']:.0f} %",
+                f"{row['p_value']:.1g}",
+                f"{row['time_ratio']:.3g}",
+            ]
+        )
+    return rows
+
+
+def verdict(comparison: Comparison) -> str | None:
+    """One line that says which systems the reference is not ahead of, oracles and its own variants apart.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        The line; None where there is no such system to compare with.
+    """
+    title = SYSTEMS[reference(comparison).system].title
+    own = SYSTEMS[reference(comparison).system].trained_as
+    rivals = [
+        row
+        for row in paired(comparison)
+        if SYSTEMS[row["against"]].kind != "oracle" and SYSTEMS[row["against"]].trained_as != own
+    ]
+    if not rivals:
+        return None
+    ahead = [SYSTEMS[row["against"]].title for row in rivals if row["low"] <= 0]
+    if not ahead:
+        return f"{title} is ahead of every other system in the table, oracles and its own variants apart."
+    return f"{title} is NOT ahead of: {', '.join(ahead)}."
+
+
+def confusion(comparison: Comparison, result: Result) -> list[list[str]] | None:
+    """Confusion matrix of the number of sources as rows of text, for mixtures of several counts.
+
+    Args:
+        comparison: The comparison.
+        result: One of its results.
+
+    Returns:
+        A heading and a row for each count M; None where no sources were counted.
+    """
+    if result.found_counts is None:
+        return None
+    matrix = metrics.count_confusion(comparison.truth.counts, result.found_counts, comparison.num_sources)
+    rows = [["sources", *(f"found {k}" for k in range(comparison.num_sources + 1)), "right"]]
+    for count in comparison.num_mixed:
+        rows.append([str(count), *map(str, matrix[count]), f"{matrix[count, count] / matrix[count].sum():.3f}"])
+    return rows
+
+
+def title(comparison: Comparison) -> str:
+    """Heading of a comparison: the run judged, data set, M, K, number of mixtures."""
+    mixed = ", ".join(map(str, comparison.num_mixed))
+    number = len(comparison.truth.mixtures)
+    judged = "" if comparison.run is None else f"{comparison.run}, "
+    return f"{judged}{comparison.dataset}: {number:,} test mixtures of {mixed} sources, K = {comparison.num_sources}"
+
+
+def to_screen(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns of equal width."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) -> str:
+    """All comparisons as one Markdown document.
+
+    Args:
+        comparisons: The comparisons.
+        description: As `describe` gives it.
+
+    Returns:
+        The text.
+    """
+    lines = ["# Comparison", "", f"Command: `{description['command']}`", ""]
+    lines += [
+        f"{description['date']}, {description['machine']}. {description['seconds']:.0f} s in all, of which "
+        f"{description['cpu_seconds']:.0f} s of processor time over all cores.",
+        "",
+        NOTES,
+        "",
+    ]
+    for comparison in comparisons:
+        lines += [f"## {title(comparison)}", "", *_markdown_table(table(comparison)), ""]
+        if sentence := verdict(comparison):
+            lines += [sentence, ""]
+        if len(comparison.results) > 1:
+            lines += [*_markdown_table(paired_table(comparison)), ""]
+        for result in comparison.results:
+            counted = confusion(comparison, result)
+            if counted is not None and result is reference(comparison):
+                lines += [f"Sources found by {SYSTEMS[result.system].title} (threshold {result.threshold:.1f} dB):", ""]
+                lines += [*_markdown_table(counted), ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def to_csv(comparisons: Sequence[Comparison]) -> str:
+    """One line for each K, system and score: mean, median, interval, number of mixtures."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = "dataset num_sources system score mean median low high mixtures seed run"
+    writer.writerow(columns.split())
+    for comparison in comparisons:
+        for result in comparison.results:
+            key = [comparison.dataset, comparison.num_sources, result.system]
+            for name, summary in result.summaries().items():
+                values = [f"{value:.6g}" for value in dataclasses.astuple(summary)]
+                judged = [len(comparison.truth.mixtures), result.budget.get("seed", ""), comparison.run or ""]
+                writer.writerow([*key, name, *values, *judged])
+    return text.getvalue()
+
+
+def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> dict[str, Any]:
+    """All comparisons as values that JSON can hold.
+
+    Args:
+        comparisons: The comparisons.
+        description: As `describe` gives it.
+
+    Returns:
+        The description and, for each comparison, its results, paired comparisons and verdict.
+    """
+    return {
+        **description,
+        "notes": NOTES,
+        "comparisons": [
+            {
+                "run": comparison.run,
+                "dataset": comparison.dataset,
+                "num_sources": comparison.num_sources,
+                "num_mixed": comparison.num_mixed,
+                "mixtures": len(comparison.truth.mixtures),
+                "results": [_result_values(comparison, result) for result in comparison.results],
+                "paired": paired(comparison),
+                "verdict": verdict(comparison),
+            }
+            for comparison in comparisons
+        ],
+    }
+
+
+def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
+    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}).get(result.system)
+    counted = None
+    if result.found_counts is not None:
+        matrix = metrics.count_confusion(comparison.truth.counts, result.found_counts, comparison.num_sources)
+        counted = {
+            "threshold_db": result.threshold,
+            "accuracy": result.count_accuracy(comparison.truth.counts),
+            "confusion": matrix.tolist(),
+        }
+    summaries = result.summaries()
+    return {
+        "system": result.system,
+        "kind": SYSTEMS[result.system].kind,
+        "scores": {name: dataclasses.asdict(summaries[name]) for name in SCORES},
+        "dropped_energy": float(result.dropped_energy.mean()),
+        "count": counted,
+        "seconds_per_mixture": result.seconds_per_mixture,
+        "budget": result.budget,
+        "paper": None if paper is None else dict(zip(_PAPER_SCORES[comparison.dataset], paper, strict=True)),
+    }
+
+
+def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_seed: int) -> dict[str, Any]:
+    """What stands at the head of a report.
+
+    Args:
+        command: The command that made it.
+        date: When, ISO 8601.
+        seconds: How long it took.
+        cpu_seconds: Processor time that it took, over all cores.
+        test_seed: Seed of the test mixtures.
+
+    Returns:
+        The values, with the machine in words.
+    """
+    machine = f"{os.cpu_count()} x {platform.machine()} CPU, {platform.system()}, Python {platform.python_version()}"
+    return {
+        "command": command,
+        "date": date,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "machine": machine,
+        "test_seed": test_seed,
+    }

@@ -1,0 +1,1 @@
+"""Sound: spectrograms, recordings on disk, and separation of recordings of any length."""

@@ -1,0 +1,374 @@
+"""Waveforms and recordings of any length in, one waveform or file for each source out."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import soundfile
+
+from vae_bss_tf.audio import recordings as audio_files
+from vae_bss_tf.audio import spectrogram
+from vae_bss_tf.audio.recordings import Recording
+from vae_bss_tf.config import AudioConfig, check_choice
+from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
+from vae_bss_tf.files import replacing
+from vae_bss_tf.runtime.remote.options import ServerOptions
+
+Array = npt.NDArray[np.float32]
+
+MAX_CHANNELS = 2
+SILENCE = 1e-5  # of full scale: -100 dB
+SILENT_SOURCE_DB = -40.0
+FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aif": "AIFF"}
+MAX_WAV_BYTES = 4_000_000_000
+_WINDOWS_A_CALL = 32
+_SHARE_SAMPLES = 512  # at the model's rate: how often the sources' shares of the rest are taken
+
+
+class SeparationModel(Protocol):
+    """What a separator needs of a model: a run, or any exported form as `runtime.load` gives it."""
+
+    def separate(self, mixtures: npt.ArrayLike) -> Array:
+        """Separates spectrograms, float32 `[n, frames, bins]`, into `[n, num_sources, frames, bins]`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedFile:
+    """What came of one recording.
+
+    Attributes:
+        sources: The files written, by number of the source, from 1; silent ones are missing if left out.
+        remix: The remix's file, if gains were given.
+        levels: Level of each source against the mixture's, dB.
+        clipped: Samples that exceeded full scale in a format that cannot hold them.
+    """
+
+    sources: dict[int, Path]
+    remix: Path | None
+    levels: tuple[float, ...]
+    clipped: int
+
+
+class Separator:
+    """Separates recordings of any length, rate and one or two channels.
+
+    The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by
+    half. Each window's sources are matched to those of the window before by their inner products on the overlap,
+    and cross-faded. The masks come from the mean of the channels and act on each of them, so a source keeps its
+    place between left and right. What the model cannot hear, above half its rate, is shared among the sources in
+    proportion to their energy at the time: the sources sum to the recording.
+
+    Args:
+        model: The model.
+        audio: The audio settings that it was trained with.
+    """
+
+    def __init__(self, model: SeparationModel, audio: AudioConfig) -> None:
+        self.model = model
+        self.audio = audio
+        frames, bins = audio.feature_shape
+        self.num_sources = self.model.separate(np.zeros((1, frames, bins), np.float32)).shape[1]
+
+    @classmethod
+    def load(cls, path: Path | str, server: ServerOptions | None = None) -> "Separator":
+        """Loads a separator.
+
+        Args:
+            path: A run folder, a SavedModel, a `.tflite` or an `.onnx` of a model of audio, or a URL of one on a
+                server, as `runtime.load` takes it.
+            server: Deadline, retries and the like, for a URL; None takes the defaults.
+
+        Returns:
+            The separator.
+
+        Raises:
+            CheckpointError: There is no model, or it is damaged.
+            ConfigError: It is no model of audio.
+            ServerError: The server cannot be reached, or has no such model.
+        """
+        from vae_bss_tf import runtime
+
+        model = runtime.load(path, server=server)
+        preset = model.metadata.preset
+        if preset is None and runtime.is_url(path):
+            raise ConfigError(f"{path} does not say its settings; give the manifest.json of its export (--manifest).")
+        if preset is None or preset.audio is None:
+            raise ConfigError(f"{path} is no model of audio; give one trained on tones, notes or mixtures.")
+        return cls(model, preset.audio)
+
+    def separate(self, waveform: npt.ArrayLike, sample_rate: float) -> Array:
+        """Separates a waveform.
+
+        Args:
+            waveform: `[samples]` or `[channels, samples]`, finite, in [-1, 1], one or two channels, at least 0.1 s.
+            sample_rate: Its rate, Hz.
+
+        Returns:
+            float32 `[num_sources, samples]` or `[num_sources, channels, samples]`, at the same rate, of sum
+            `waveform`.
+
+        Raises:
+            DataError: The waveform is silent, too short, not finite, or has more than two channels.
+        """
+        array = np.asarray(waveform, np.float32)
+        if array.ndim not in (1, 2):
+            raise DataError(f"the waveform has shape {array.shape}; it must be [samples] or [channels, samples].")
+        if not np.isfinite(array).all():
+            raise DataError("the waveform holds NaN or infinite samples; remove them first.")
+        channels = np.atleast_2d(array)
+        _check_channels("the waveform", len(channels))
+        if channels.shape[1] < audio_files.MIN_SECONDS * sample_rate:
+            raise DataError(f"the waveform holds {channels.shape[1]} samples; at least 0.1 s are needed.")
+        block = int(audio_files.BLOCK_SECONDS * sample_rate)
+        blocks = (channels.T[i : i + block] for i in range(0, channels.shape[1], block))
+        sources = np.concatenate(list(self.stream(blocks, sample_rate, len(channels), "the waveform")))
+        sources = sources.transpose(1, 2, 0)
+        return sources if array.ndim == 2 else sources[:, 0]
+
+    def separate_file(
+        self,
+        path: Path,
+        output: Path,
+        *,
+        file_format: str | None = None,
+        gains_db: Sequence[float] | None = None,
+        skip_silent: bool = False,
+        force: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> SeparatedFile:
+        """Separates a recording from disk to disk, in memory that does not grow with its length.
+
+        Writes `{name}_source{k}.{format}` for k = 1 ... K, with the recording's rate, channels and length, and
+        `{name}_remix.{format}` where gains are given. Nothing is written when it fails.
+
+        Args:
+            path: The recording.
+            output: Folder to write to; made if missing.
+            file_format: A key of `FORMATS`; None takes the recording's own. Samples are coded as the recording's
+                where the format allows it.
+            gains_db: A gain for each source in the remix, dB; -inf leaves a source out.
+            skip_silent: Whether sources more than 40 dB below the mixture are left out.
+            force: Whether existing files are replaced.
+            progress: Called with the seconds of the recording done since the last call.
+
+        Returns:
+            The files and the sources' levels.
+
+        Raises:
+            DataError: The recording is missing, damaged, silent, too short, no audio, holds NaN, or has more than
+                two channels.
+            ConfigError: The format is unknown, or there are not as many gains as sources.
+            OutputExistsError: A file to write exists.
+        """
+        recording = audio_files.describe(path)
+        _check_channels(str(path), recording.num_channels)
+        if gains_db is not None and len(gains_db) != self.num_sources:
+            raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
+        suffix = check_choice("format", file_format or _suffix(recording), FORMATS)
+        places = [output / f"{path.stem}_source{k + 1}.{suffix}" for k in range(self.num_sources)]
+        remix = None if gains_db is None else output / f"{path.stem}_remix.{suffix}"
+        every_place = places if remix is None else [*places, remix]
+        existing = [place for place in every_place if place.exists()]
+        if existing and not force:
+            raise OutputExistsError(f"{existing[0]} exists; replace it by --force, or choose another --output.")
+        output.mkdir(parents=True, exist_ok=True)
+        factors = np.asarray([10 ** (gain / 20) for gain in gains_db or ()], np.float32)
+        clipped, energy, mixture_energy = 0, np.zeros(self.num_sources), 0.0
+        with contextlib.ExitStack() as stack:
+            partial = [stack.enter_context(replacing(place)) for place in every_place]
+            files = [stack.enter_context(_create(part, recording, suffix)) for part in partial]
+            limited = files[0].subtype not in ("FLOAT", "DOUBLE")
+            blocks = audio_files.blocks(recording)
+            for block in self.stream(blocks, recording.sample_rate, recording.num_channels, str(path)):
+                energy += np.square(block).sum(axis=(0, 2))
+                mixture_energy += float(np.square(block.sum(axis=1)).sum())
+                parts = list(block.transpose(1, 0, 2))
+                if remix is not None:
+                    parts.append(np.einsum("k,nkc->nc", factors, block))
+                for file, part in zip(files, parts, strict=True):
+                    clipped += int((np.abs(part) > 1).sum()) if limited else 0
+                    file.write(part)
+                if progress is not None:
+                    progress(len(block) / recording.sample_rate)
+        levels = 10 * np.log10(np.maximum(energy, 1e-30) / mixture_energy)
+        silent = set(np.flatnonzero(levels < SILENT_SOURCE_DB)) if skip_silent else set()
+        for k in silent:
+            places[k].unlink()
+        return SeparatedFile(
+            sources={k + 1: place for k, place in enumerate(places) if k not in silent},
+            remix=remix,
+            levels=tuple(float(level) for level in levels),
+            clipped=clipped,
+        )
+
+    def stream(self, blocks: Iterator[Array], sample_rate: float, num_channels: int, name: str) -> Iterator[Array]:
+        """Separates a stream of blocks as they come.
+
+        Args:
+            blocks: float32 `[samples, num_channels]`, of any lengths.
+            sample_rate: Their rate, Hz.
+            num_channels: Their channels, one or two.
+            name: What the stream is, for messages.
+
+        Yields:
+            float32 `[samples, num_sources, num_channels]`, of sum the input; in all as many samples.
+
+        Raises:
+            DataError: Every sample is zero; or as `blocks`.
+        """
+        pending: collections.deque[Array] = collections.deque()
+        rate, columns = self.audio.sample_rate, self.num_sources * num_channels
+
+        def remembered() -> Iterator[Array]:
+            silent = True
+            for block in blocks:
+                silent = silent and np.abs(block).max(initial=0) < SILENCE
+                pending.append(block)
+                yield block
+            if silent:
+                raise DataError(f"{name} is silent; there is nothing to separate.")
+
+        shares = _Shares(self.num_sources, rate)
+        low = audio_files.resampled(remembered(), sample_rate, rate, num_channels)
+        separated = (block.reshape(-1, columns) for block in shares.observed(self._overlap_add(low, num_channels)))
+        high = audio_files.resampled(separated, rate, sample_rate, columns)
+        position = 0
+        # The last block stands for the samples that resampling there and back has rounded away.
+        for block in itertools.chain(high, [np.zeros((math.ceil(2 * sample_rate / rate), columns), np.float32)]):
+            mixture = _take(pending, len(block), num_channels)
+            if not len(mixture):
+                continue
+            sources = block[: len(mixture)].reshape(-1, self.num_sources, num_channels)
+            rest = mixture - sources.sum(axis=1)
+            share = shares.at(position, len(mixture), sample_rate)
+            yield sources + share[:, :, np.newaxis] * rest[:, np.newaxis]
+            position += len(mixture)
+
+    def _overlap_add(self, blocks: Iterator[Array], num_channels: int) -> Iterator[Array]:
+        """Turns blocks at the model's rate, `[samples, channels]`, into `[samples, num_sources, channels]`."""
+        hop = self.audio.num_samples // 2
+        fade = np.sin(0.5 * np.pi * (np.arange(hop, dtype=np.float32) + 0.5) / hop)[:, None, None] ** 2
+        tail: Array | None = None
+        for windows, remaining in _windows(blocks, self.audio.num_samples, num_channels):
+            for sources in self._separate_windows(windows):
+                head = sources[:hop]
+                if tail is not None:
+                    order = _match(tail, head)
+                    sources, head = sources[:, order], head[:, order]
+                    head = (1 - fade) * tail + fade * head
+                yield head[:remaining]
+                remaining -= len(head)
+                tail = sources[hop : 2 * hop]
+        if tail is not None and remaining > 0:
+            yield tail[:remaining]
+
+    def _separate_windows(self, windows: Array) -> Array:
+        """Separates `[n, channels, num_samples]` into `[n, num_samples, num_sources, channels]`."""
+        audio = self.audio
+        spectra = [spectrogram.stft(windows[:, c], audio) for c in range(windows.shape[1])]
+        real, imaginary = (sum(parts) / len(spectra) for parts in zip(*spectra, strict=True))
+        masks = spectrogram.source_masks(self.model.separate(spectrogram.features(real, imaginary, audio)), audio)
+        channels = [spectrogram.apply_masks(*spectrum, masks, audio) for spectrum in spectra]
+        return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
+
+
+class _Shares:
+    """The sources' shares of the energy as time goes on, from their waveforms at the model's rate."""
+
+    def __init__(self, num_sources: int, sample_rate: float) -> None:
+        self._sample_rate = sample_rate
+        self._last = np.full(num_sources, 1 / num_sources)
+        self._position = 0
+        self._times: list[float] = []
+        self._shares: list[npt.NDArray[np.float64]] = []
+
+    def observed(self, blocks: Iterator[Array]) -> Iterator[Array]:
+        """Passes on blocks `[samples, num_sources, channels]` and takes note of their energy."""
+        for block in blocks:
+            for start in range(0, len(block), _SHARE_SAMPLES):
+                piece = block[start : start + _SHARE_SAMPLES]
+                energy = np.square(piece, dtype=np.float64).sum(axis=(0, 2))
+                if energy.sum() > SILENCE**2 * len(piece):
+                    self._last = energy / energy.sum()
+                self._position += len(piece)
+                self._times.append(self._position / self._sample_rate)
+                self._shares.append(self._last)
+            yield block
+
+    def at(self, first: int, count: int, sample_rate: float) -> Array:
+        """Shares at `count` > 0 samples from the sample `first` on, float32 `[count, num_sources]`, of sum 1."""
+        times = (first + np.arange(count)) / sample_rate
+        while len(self._times) > 2 and self._times[1] <= times[0]:
+            del self._times[0], self._shares[0]
+        known = np.stack(self._shares, axis=1)
+        return np.stack([np.interp(times, self._times, share) for share in known], axis=1).astype(np.float32)
+
+
+def _windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterator[tuple[Array, int]]:
+    """Cuts a stream into batches of windows that overlap by half.
+
+    Yields windows `[n, channels, length]`, the last filled with zeros, and the number of samples of the stream from
+    the first one's start on, as far as the batch reaches.
+    """
+    hop = length // 2
+    rest = np.zeros((0, num_channels), np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        while len(rest) > (_WINDOWS_A_CALL + 1) * hop + 1:
+            yield _cut(rest, _WINDOWS_A_CALL, length), _WINDOWS_A_CALL * hop
+            rest = rest[_WINDOWS_A_CALL * hop :]
+    count = max(1, math.ceil(len(rest) / hop) - 1)
+    filled = np.pad(rest, ((0, (count - 1) * hop + length - len(rest)), (0, 0)))
+    yield _cut(filled, count, length), len(rest)
+
+
+def _cut(samples: Array, count: int, length: int) -> Array:
+    hop = length // 2
+    return np.stack([samples[i * hop : i * hop + length].T for i in range(count)])
+
+
+def _match(tail: Array, head: Array) -> npt.NDArray[np.int64]:
+    """Finds which source of `head` goes on with each of `tail`, both `[samples, num_sources, channels]`."""
+    products = np.einsum("nkc,njc->kj", tail, head)
+    return scipy.optimize.linear_sum_assignment(products, maximize=True)[1]
+
+
+def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:
+    """Takes up to `count` samples from the front of a queue of blocks `[samples, num_channels]`."""
+    parts = [np.zeros((0, num_channels), np.float32)]
+    while pending and count > 0:
+        block = pending.popleft()
+        if len(block) > count:
+            pending.appendleft(block[count:])
+            block = block[:count]
+        parts.append(block)
+        count -= len(block)
+    return np.concatenate(parts)
+
+
+def _check_channels(name: str, num_channels: int) -> None:
+    if not 1 <= num_channels <= MAX_CHANNELS:
+        raise DataError(f"{name} has {num_channels} channels; one or two are separated: mix it down first.")
+
+
+def _suffix(recording: Recording) -> str:
+    return next((suffix for suffix, name in FORMATS.items() if name == recording.format), "wav")
+
+
+def _create(path: Path, recording: Recording, suffix: str) -> soundfile.SoundFile:
+    container = FORMATS[suffix]
+    if container == "WAV" and 4 * recording.num_samples * recording.num_channels > MAX_WAV_BYTES:
+        container = "RF64"
+    subtype = recording.subtype if soundfile.check_format(container, recording.subtype) else None
+    return soundfile.SoundFile(
+        path, "w", recording.sample_rate, recording.num_channels, subtype=subtype, format=container
+    )

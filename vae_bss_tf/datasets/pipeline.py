@@ -1,0 +1,105 @@
+"""The data that a preset asks for, images and audio alike: its banks, its training batches, its fixed mixtures."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vae_bss_tf.config import Preset
+from vae_bss_tf.datasets import AUDIO_DATASETS, SPLITS, load_bank
+from vae_bss_tf.datasets import image_mixtures as mixtures
+from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
+from vae_bss_tf.datasets.bank import SourceBank
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.errors import ConfigError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SPLITS) -> dict[str, SourceBank]:
+    """Loads the sources of a preset's data set.
+
+    Args:
+        preset: The settings.
+        data_dir: Folder of the data set's files, as `load_bank` takes it.
+        splits: Which splits.
+
+    Returns:
+        A bank for each split.
+
+    Raises:
+        ConfigError: The data set does not fit the model's input, or is audio and the preset is not, or the reverse.
+        DataError: As `load_bank`.
+    """
+    dataset, audio = preset.data.dataset, preset.audio
+    if (dataset in AUDIO_DATASETS) != (audio is not None):
+        kind = "audio" if dataset in AUDIO_DATASETS else "images"
+        raise ConfigError(f"{dataset} holds {kind} and the preset is not made for them; choose the one that fits.")
+    banks = {split: load_bank(dataset, split, data_dir, audio=audio) for split in splits}
+    expected = preset.model.input_shape if audio is None else (audio.num_samples,)
+    for bank in banks.values():
+        if bank.shape != expected:
+            raise ConfigError(
+                f"{dataset} has sources of shape {bank.shape}, the model takes mixtures of shape {expected}; choose "
+                "the preset or run that fits the data set."
+            )
+    return banks
+
+
+def training_data(preset: Preset, bank: SourceBank, *, start_step: int = 0) -> "tf.data.Dataset":
+    """Endless batches of fresh mixtures, as the preset's model takes them.
+
+    Args:
+        preset: The settings.
+        bank: The sources of the training split.
+        start_step: Index of the first batch.
+
+    Returns:
+        A `tf.data.Dataset` of `{"mixture": float32 [batch_size, *input_shape]}` in [0, 1].
+    """
+    if preset.audio is None:
+        return mixtures.training_mixtures(
+            bank,
+            num_mixed=preset.data.num_mixed,
+            batch_size=preset.train.batch_size,
+            seed=preset.train.seed,
+            start_step=start_step,
+        )
+    return audio_mixtures.training_mixtures(
+        bank,
+        preset.audio,
+        num_mixed=preset.data.num_mixed,
+        batch_size=preset.train.batch_size,
+        seed=preset.train.seed,
+        start_step=start_step,
+    )
+
+
+def evaluation_data(
+    preset: Preset, bank: SourceBank, *, num_mixtures: int, num_mixed: Sequence[int] | None = None, seed: int = 0
+) -> EvaluationSet:
+    """A fixed set of mixtures with their sources, as the preset's model takes them.
+
+    Sources of images have the level that they have in the preset's training, 1 / max_mixed, whatever counts are drawn
+    here, or a lower one where more are drawn. Spectrograms are scaled to a largest value of 1 anyway.
+
+    Args:
+        preset: The settings.
+        bank: The sources.
+        num_mixtures: How many; at least 1.
+        num_mixed: The counts M; None takes the preset's.
+        seed: Seed of the draw.
+
+    Returns:
+        The mixtures; an `AudioEvaluationSet` for audio.
+
+    Raises:
+        ConfigError: The bank is too small.
+    """
+    counts = preset.data.num_mixed if num_mixed is None else num_mixed
+    if preset.audio is None:
+        gain = 1 / max(preset.data.max_mixed, *counts)
+        return mixtures.evaluation_mixtures(bank, num_mixed=counts, num_mixtures=num_mixtures, seed=seed, gain=gain)
+    return audio_mixtures.evaluation_mixtures(
+        bank, preset.audio, num_mixed=counts, num_mixtures=num_mixtures, seed=seed
+    )

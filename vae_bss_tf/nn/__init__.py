@@ -1,0 +1,1 @@
+"""The networks: blocks, encoders and decoders, the mask network, sampling."""

@@ -1,0 +1,219 @@
+"""Encoder and decoder for spectrograms, small because they share what they learn over time.
+
+They take the places of `layers.MultiSourceEncoder` and `layers.SourceDecoder`: the same calls, the same shapes.
+"""
+
+from typing import Any
+
+import keras
+
+from vae_bss_tf.nn.images import PACKAGE, DenseBlock, PullBack, batch_normalization, fan_in_dense, linearize_blocks
+
+_KERNEL_SIZE = 3
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FrameConvolutionBlock(keras.layers.Layer):
+    """Convolution over the frames, batch normalisation, ReLU; the bins, or features, are its channels.
+
+    It is computed as a matrix product of each frame stacked with its neighbours: XLA compiles a convolution inside
+    a loop of steps to something a hundred times slower.
+
+    Call arguments:
+        inputs: float `[batch, frames, features]`.
+        training: Whether to normalise by the batch's own moments.
+
+    Returns:
+        float `[batch, ceil(frames / stride), units]`, >= 0.
+
+    Args:
+        units: Size of the output's last axis; at least 1.
+        stride: Frames from one output to the next; at least 1.
+    """
+
+    def __init__(self, units: int, stride: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.stride = stride
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        stacked = _KERNEL_SIZE * int(input_shape[-1] or 0)
+        self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
+        self.dense.build((None, None, stacked))
+        self.normalization = batch_normalization(self.dtype_policy)
+        self.normalization.build((None, None, self.units))
+
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        last = (inputs.shape[1] - 1) // self.stride
+        before = _KERNEL_SIZE // 2
+        after = max(last * self.stride + _KERNEL_SIZE - before - inputs.shape[1], 0)
+        padded = keras.ops.pad(inputs, [[0, 0], [before, after], [0, 0]])
+        neighbours = [padded[:, i : i + last * self.stride + 1 : self.stride] for i in range(_KERNEL_SIZE)]
+        stacked = keras.ops.concatenate(neighbours, axis=2)
+        return keras.ops.relu(self.normalization(self.dense(stacked), training=training))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape[0], -(-int(input_shape[1] or 0) // self.stride), self.units
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SpectrogramEncoder(keras.layers.Layer):
+    """Convolutions over time, each but the first halving the frames, then a dense block and the K posteriors.
+
+    Call arguments:
+        mixture: float32 `[batch, frames, bins]`.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        The latents' mean and log variance, each float32 `[batch, num_sources, latent_dim]`.
+
+    Args:
+        num_sources: K; at least 1.
+        latent_dim: Dimensions of one source's latent; at least 1.
+        hidden_units: Units of each convolution and, last, of the dense block.
+    """
+
+    def __init__(self, num_sources: int, latent_dim: int, hidden_units: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_sources = num_sources
+        self.latent_dim = latent_dim
+        self.hidden_units = tuple(hidden_units)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = tuple(input_shape)
+        self.convolutions = [
+            FrameConvolutionBlock(units, 1 if i == 0 else 2, dtype=self.dtype_policy, name=f"convolution_{i}")
+            for i, units in enumerate(self.hidden_units[:-1])
+        ]
+        for block in self.convolutions:
+            block.build(shape)
+            shape = block.compute_output_shape(shape)
+        width = int(shape[1] or 0) * int(shape[2] or 0)
+        self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
+        self.dense = DenseBlock(self.hidden_units[-1], dtype=self.dtype_policy, name="dense")
+        self.dense.build((None, width))
+        moments = 2 * self.num_sources * self.latent_dim
+        self.head = fan_in_dense(self.hidden_units[-1], moments, dtype="float32", name="head")
+        self.head.build((None, self.hidden_units[-1]))
+
+    def call(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        hidden = mixture
+        for block in self.convolutions:
+            hidden = block(hidden, training=training)
+        hidden = self.dense(self.flatten(hidden), training=training)
+        moments = keras.ops.reshape(self.head(hidden), (-1, 2, self.num_sources, self.latent_dim))
+        return moments[:, 0], moments[:, 1]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], ...]:
+        shape = (input_shape[0], self.num_sources, self.latent_dim)
+        return shape, shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_sources": self.num_sources,
+            "latent_dim": self.latent_dim,
+            "hidden_units": self.hidden_units,
+        }
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SpectrogramDecoder(keras.layers.Layer):
+    """The one decoder that all sources share: a few spectra, each with its course over time.
+
+    From a latent, dense blocks lead to `rank` spectra and their courses over time. The sum of their products and of
+    one more spectrum, constant in time, are the logits of the magnitudes. With a rank of 1 a note fits this form and
+    two notes that start at different times do not, which keeps a latent from taking the whole mixture.
+
+    Call arguments:
+        latents: float32 `[batch, num_sources, latent_dim]`.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        Source estimates, float32 `[batch, num_sources, *source_shape]`, in (0, 1).
+
+    Args:
+        source_shape: Frames and bins of one source.
+        hidden_units: Units of each hidden block, from the latent to the source.
+        rank: Number of spectra that change over time; at least 1.
+    """
+
+    def __init__(
+        self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], rank: int = 1, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_shape = tuple(source_shape)
+        self.hidden_units = tuple(hidden_units)
+        self.rank = rank
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        frames, bins = self.source_shape
+        width = int(input_shape[-1] or 0)
+        self.blocks = [
+            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+        ]
+        for block in self.blocks:
+            block.build((None, width))
+            width = block.units
+        self.courses = fan_in_dense(width, frames * self.rank, dtype="float32", name="courses")
+        self.spectra = fan_in_dense(width, (self.rank + 1) * bins, dtype="float32", name="spectra")
+        self.courses.build((None, width))
+        self.spectra.build((None, width))
+
+    def call(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        num_sources, latent_dim = latents.shape[1:]
+        hidden = keras.ops.reshape(latents, (-1, latent_dim))
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        magnitudes = self._magnitudes(*self._factors(hidden))
+        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
+
+    def linearize(self, latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
+        """Source estimates, as `call` gives them without training, and the way back from them.
+
+        Args:
+            latents: float32 `[batch, num_sources, latent_dim]`.
+
+        Returns:
+            As `layers.SourceDecoder.linearize`.
+        """
+        hidden, pull_back_hidden = linearize_blocks(self.blocks, latents)
+        courses, spectra = self._factors(hidden)
+        magnitudes = self._magnitudes(courses, spectra)
+
+        def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
+            of_logits = keras.ops.reshape(cotangent, (-1, *self.source_shape)) * magnitudes * (1 - magnitudes)
+            of_courses = keras.ops.matmul(of_logits, keras.ops.transpose(spectra[:, 1:], (0, 2, 1)))
+            of_changing = keras.ops.matmul(keras.ops.transpose(courses, (0, 2, 1)), of_logits)
+            of_constant = keras.ops.sum(of_logits, axis=1, keepdims=True)
+            of_spectra = keras.ops.concatenate([of_constant, of_changing], axis=1)
+            gradient: keras.KerasTensor = 0.0
+            for layer, factor in ((self.courses, of_courses), (self.spectra, of_spectra)):
+                flat = keras.ops.reshape(factor, (-1, layer.units))
+                gradient += keras.ops.matmul(flat, keras.ops.transpose(layer.kernel))
+            return pull_back_hidden(gradient)
+
+        return keras.ops.reshape(magnitudes, (-1, latents.shape[1], *self.source_shape)), pull_back
+
+    def _factors(self, hidden: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        frames, bins = self.source_shape
+        courses = keras.ops.reshape(self.courses(hidden), (-1, frames, self.rank))
+        return courses, keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
+
+    @staticmethod
+    def _magnitudes(courses: keras.KerasTensor, spectra: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.sigmoid(keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1])
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[1], *self.source_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "source_shape": self.source_shape,
+            "hidden_units": self.hidden_units,
+            "rank": self.rank,
+        }

@@ -1,0 +1,1 @@
+"""What a training step minimises: objectives and the distributions they are made of."""
