@@ -28,11 +28,13 @@ from training.evaluation import judging as comparison
 from training.fit import train
 from training.memory import keep_freed_memory
 from training.run import Run
-from vae_bss_tf.config import ConfigError, Preset, check_choice, get_preset
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.presets import get_preset
 
 _CONVOLUTIONS = {"model.convolutions": (24, 48), "model.encoder_units": (400, 300)}
 _SHORT = {"train.epochs": 12}

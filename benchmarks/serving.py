@@ -26,10 +26,10 @@ import tensorflow as tf
 
 from export.writers import saved_model
 from vae_bss_tf import runtime
-from vae_bss_tf.config import get_preset
 from vae_bss_tf.errors import CheckpointError, run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.presets import get_preset
 
 CLIENTS = (1, 4, 16)
 BATCHES = (1, 8, 32, 128)

@@ -27,11 +27,12 @@ import tensorflow as tf
 
 from training.schedules import learning_rate_schedule
 from vae_bss_tf import MultiSourceVAE
-from vae_bss_tf.config import ConfigError, Preset, get_preset
+from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
 from vae_bss_tf.datasets.image_mixtures import training_mixtures
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
+from vae_bss_tf.presets import get_preset
 
 BATCHES = (32, 128, 512)
 Measure = Callable[[], float]

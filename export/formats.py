@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vae_bss_tf.config import check_choice
+from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, VaeBssError
 
 

@@ -14,8 +14,9 @@ from export.formats import FORMATS
 from export.gate.parity import Reference
 from export.writers.onnx import OPSET
 from training.run import Run
-from vae_bss_tf.config import PRESETS, Preset
+from vae_bss_tf.config import Preset
 from vae_bss_tf.files import sha256
+from vae_bss_tf.presets import PRESETS
 from vae_bss_tf.runtime import INPUT, SETTINGS, SIGNATURE
 
 COURSE = "training.png"

@@ -9,7 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-from vae_bss_tf.config import BEGUN_FROM, PRESETS, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.phases import Phase, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,34 +32,28 @@ def tiny_config() -> ModelConfig:
 @pytest.fixture(scope="session")
 def tiny_preset() -> Preset:
     """A training of a second, not compiled by XLA, which would take longer: two sources of scikit-learn's digits."""
+    phase = Phase(
+        batch_size=32, steps_per_execution=4, jit_compile=False, kl_schedule="decay", kl_warmup_epochs=1.0
+    )  # fmt: skip
     return Preset(
         ModelConfig(input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12)),
         DataConfig("digits"),
-        TrainConfig(
-            epochs=3, mixtures_per_epoch=256, batch_size=32, steps_per_execution=4, validation_mixtures=64,
-            kl_warmup_epochs=1.0, jit_compile=False,
-        ),
-    )  # fmt: skip
+        Recipe(epochs=3, mixtures_per_epoch=256, validation_mixtures=64, phases=(phase,)),
+    )
 
 
 @pytest.fixture(scope="session")
-def going_on(tiny_preset: Preset) -> TrainConfig:
-    """A training of an epoch that goes on from a finished run, by masked remixing."""
-    return tiny_preset.train.replace(epochs=1, remix_weight=1.0, remix_start=0.0, remix_mask_start=0.0)
-
-
-@pytest.fixture
-def tiny_stages(tiny_preset: Preset, going_on: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Presets of which each goes on from a run of the one before; the folder, not there yet, where they go."""
-    monkeypatch.chdir(tmp_path)
-    corrected = tiny_preset.model.replace(corrector_units=(6,))
-    masked = corrected.replace(mask_channels=(3,))
-    monkeypatch.setitem(PRESETS, "tiny", tiny_preset)
-    monkeypatch.setitem(PRESETS, "tiny-corrected", Preset(corrected, tiny_preset.data, going_on))
-    monkeypatch.setitem(PRESETS, "tiny-masked", Preset(masked, tiny_preset.data, going_on))
-    monkeypatch.setitem(BEGUN_FROM, "tiny-corrected", "tiny")
-    monkeypatch.setitem(BEGUN_FROM, "tiny-masked", "tiny-corrected")
-    return tmp_path / "runs"
+def tiny_recipe(tiny_preset: Preset) -> Preset:
+    """A recipe of every kind of phase, in four epochs: the ELBO, remixing, and two rounds of a mask network."""
+    first = tiny_preset.recipe.phases[0]
+    remix = first.replace(name="remix", objective="remixed_elbo", remix_masked=True, remix_silence=0.05)
+    masks = first.replace(
+        name="masks", objective="masked_remix", trains=("mask_network",), rounds=2, share=2, steps_per_execution=1
+    )
+    return tiny_preset.replace(
+        model=tiny_preset.model.replace(mask_channels=(3, 4)),
+        recipe=tiny_preset.recipe.replace(epochs=4, phases=(first.replace(keep="best"), remix, masks)),
+    )
 
 
 @pytest.fixture(scope="session")

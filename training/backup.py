@@ -1,8 +1,12 @@
-"""The state of a training after each epoch, from which a killed one goes on as if nothing had happened.
+"""The state of a training: an interrupted one resumes from it as if nothing had happened.
 
 Keras' `BackupAndRestore` writes in place: a kill while it writes leaves a damaged state. Here each state is a folder
-that appears complete or not at all, carries the hash of its content and of the settings it belongs to, and the last
-two are kept.
+that appears complete or not at all and carries the hash of its content and of the settings it belongs to. There are
+three kinds:
+
+phase-NNN        the model as a phase of the plan begins with it, which a resumed round's teacher is made of
+epoch-NNNNN      weights and optimizer after an epoch of that phase; the last two are kept
+best-NNNNN       the model of the best validation score of that phase, where the phase keeps the best one
 """
 
 import json
@@ -10,117 +14,201 @@ import math
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
+from training.recipe import PlannedPhase
 from vae_bss_tf.errors import CheckpointError
-from vae_bss_tf.files import replacing, sha256, write_json
+from vae_bss_tf.files import replacing_folder, sha256, write_json
 
 LATEST = "latest"
 _KEPT = 2
+_WEIGHTS = "state.weights.h5"
+
+
+class Progress(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+        phase: Index of the phase in the plan.
+        epochs: Epochs done over the whole training.
+        seconds: How long they took.
+        state: Folder to restore the learner from; None where the phase has only begun.
+    """
+
+    phase: int
+    epochs: int
+    seconds: float
+    state: Path | None
+
+
+class Backup:
+    """The states of one training.
+
+    Args:
+        folder: Where they are.
+        config_hash: Hash of the settings they belong to.
+
+    Example:
+        >>> Backup(Path("runs/none/backup"), "0" * 16).progress() is None
+        True
+    """
+
+    def __init__(self, folder: Path, config_hash: str) -> None:
+        self.folder = folder
+        self.config_hash = config_hash
+
+    def begin_phase(self, index: int, epochs: int, seconds: float, model: keras.Model) -> None:
+        """Saves the model that a phase begins with, and removes the states of the phase before.
+
+        Args:
+            index: Index of the phase in the plan.
+            epochs: Epochs done before it.
+            seconds: How long they took.
+            model: The model.
+        """
+        self._save(f"phase-{index:03d}", model, {"phase": index, "epoch": epochs, "seconds": seconds})
+        for old in (*self._states("epoch"), *self._states("best"), *self._states("phase")[:-1]):
+            shutil.rmtree(old)
+
+    def end_epoch(self, phase: int, epochs: int, seconds: float, learner: keras.Model) -> None:
+        """Saves the learner after an epoch, its optimizer included, and removes all but the last two such states.
+
+        Args:
+            phase: Index of the phase in the plan.
+            epochs: Epochs done over the whole training.
+            seconds: How long they took.
+            learner: What is trained, compiled.
+        """
+        self._save(f"epoch-{epochs:05d}", learner, {"phase": phase, "epoch": epochs, "seconds": seconds})
+        for old in self._states("epoch")[:-_KEPT]:
+            shutil.rmtree(old)
+
+    def keep_best(self, phase: int, epochs: int, model: keras.Model) -> None:
+        """Saves the model of the best validation score so far, and removes the one before.
+
+        Args:
+            phase: Index of the phase in the plan.
+            epochs: Epochs done over the whole training.
+            model: The model.
+        """
+        self._save(f"best-{epochs:05d}", model, {"phase": phase, "epoch": epochs, "seconds": 0.0})
+        for old in self._states("best")[:-1]:
+            shutil.rmtree(old)
+
+    def progress(self, name: str = LATEST) -> Progress | None:
+        """Says where a training resumes.
+
+        Args:
+            name: Folder name of a state of the current phase, or "latest".
+
+        Returns:
+            How far it has come; None where nothing was saved yet.
+
+        Raises:
+            CheckpointError: The state is missing, damaged, or belongs to other settings.
+        """
+        begun = self._states("phase")
+        if not begun:
+            if name != LATEST:
+                raise CheckpointError(f"{self.folder} has no state {name}; start again with --force.")
+            return None
+        start = self._read(begun[-1])
+        states = [state for state in self._states("epoch") if state.name > f"epoch-{start['epoch']:05d}"]
+        state = self.folder / name
+        if name == LATEST:
+            state = states[-1] if states else begun[-1]
+        try:
+            found = self._read(state)
+            if found["phase"] != start["phase"]:
+                raise CheckpointError(f"backup {state} belongs to an earlier phase")
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {self._offer(state, [begun[-1], *states])}.") from error
+        for later in (*states, *self._states("best")):
+            if later.name.partition("-")[2] > f"{found['epoch']:05d}":
+                shutil.rmtree(later)
+        return Progress(
+            int(found["phase"]),
+            int(found["epoch"]),
+            float(found["seconds"]),
+            state if state.name.startswith("epoch-") else None,
+        )
+
+    def load_begin(self, model: keras.Model) -> None:
+        """Gives a model the weights that the current phase begins with."""
+        model.load_weights(self._states("phase")[-1] / _WEIGHTS)
+
+    def load_best(self, model: keras.Model) -> None:
+        """Gives a model the weights of the best validation score of the current phase, where any are saved."""
+        best = self._states("best")
+        if best:
+            self._read(best[-1])
+            model.load_weights(best[-1] / _WEIGHTS)
+
+    def load_epoch(self, learner: keras.Model, state: Path) -> None:
+        """Gives a compiled learner the weights and the optimizer of a state."""
+        learner.optimizer.build(learner.trainable_variables)
+        learner.load_weights(state / _WEIGHTS)
+
+    def _save(self, name: str, model: keras.Model, description: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        with replacing_folder(self.folder / name) as partial:
+            model.save_weights(partial / _WEIGHTS)
+            digest = sha256(partial / _WEIGHTS)
+            write_json(partial / "state.json", {**description, "config_hash": self.config_hash, "sha256": digest})
+
+    def _states(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*"))
+
+    def _read(self, state: Path) -> dict[str, Any]:
+        """The description of an intact state of these settings."""
+        try:
+            description = json.loads((state / "state.json").read_text(encoding="utf-8"))
+            intact = description["sha256"] == sha256(state / _WEIGHTS)
+            own = description["config_hash"] == self.config_hash
+            found = {name: description[name] for name in ("phase", "epoch", "seconds")}
+        except FileNotFoundError as error:
+            raise CheckpointError(f"backup {state} lacks {Path(error.filename).name}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"backup {state} has an unreadable state.json") from error
+        if not intact:
+            raise CheckpointError(f"backup {state} is damaged (its SHA-256 differs)")
+        if not own:
+            raise CheckpointError(f"backup {state} belongs to a training with other settings")
+        return found
+
+    def _offer(self, bad: Path, others: list[Path]) -> str:
+        for other in reversed(others):
+            if other == bad:
+                continue
+            try:
+                self._read(other)
+            except CheckpointError:
+                continue
+            return f"an older good one is there: --resume {other.name}"
+        return "start again with --force"
 
 
 class EpochBackup(keras.callbacks.Callback):
-    """Saves weights and optimizer state after each epoch with a finite loss, and keeps the last two states.
+    """Saves the state after each epoch with a finite loss.
 
     Args:
-        folder: Where the states stand, each in its own folder `epoch-NNNNN`.
-        config_hash: Hash of the settings they belong to.
+        backup: The states of the training.
+        planned: What is trained.
         seconds: How long the training took before this `fit`.
     """
 
-    def __init__(self, folder: Path, config_hash: str, seconds: float = 0.0) -> None:
+    def __init__(self, backup: Backup, planned: PlannedPhase, seconds: float) -> None:
         super().__init__()
-        self.folder = folder
-        self.config_hash = config_hash
+        self.backup = backup
+        self.planned = planned
         self.seconds = seconds
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        for unfinished in self.folder.glob(".partial-*"):  # of a process that was killed
-            shutil.rmtree(unfinished)
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
-            return
-        self.folder.mkdir(exist_ok=True)
-        place = self.folder / f"epoch-{epoch + 1:05d}"
-        if place.exists():
-            shutil.rmtree(place)
-        with replacing(place) as partial:
-            partial.mkdir()
-            weights = partial / "state.weights.h5"
-            self.model.save_weights(weights)
-            write_json(
-                partial / "state.json",
-                {
-                    "epoch": epoch + 1,
-                    "seconds": self.seconds + time.perf_counter() - self.began,
-                    "config_hash": self.config_hash,
-                    "sha256": sha256(weights),
-                },
-            )
-        for old in _states(self.folder)[:-_KEPT]:
-            shutil.rmtree(old)
-
-
-def restore(model: keras.Model, folder: Path, config_hash: str, name: str = LATEST) -> tuple[int, float]:
-    """Loads a state into a compiled model.
-
-    Args:
-        model: The model, built and compiled with the settings of the state.
-        folder: Where the states stand.
-        config_hash: Hash of the settings of this training.
-        name: A state's folder name, or "latest".
-
-    Returns:
-        The number of epochs done and the seconds that they took; zeros where no state was written before the
-        training ended.
-
-    Raises:
-        CheckpointError: The state is missing, damaged, or belongs to other settings.
-    """
-    states = _states(folder)
-    if name == LATEST and not states:
-        return 0, 0.0
-    state = states[-1] if name == LATEST else folder / name
-    problem = _problem(state, config_hash)
-    if problem is not None:
-        good = [other.name for other in states if other != state and _problem(other, config_hash) is None]
-        offer = f"an older good one is there: --resume {good[-1]}" if good else "start again with --force"
-        raise CheckpointError(f"backup {state} {problem}; {offer}.")
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights(state / "state.weights.h5")
-    for later in states:
-        if later.name > state.name:
-            shutil.rmtree(later)
-    description = json.loads((state / "state.json").read_text(encoding="utf-8"))
-    return int(description["epoch"]), float(description.get("seconds", 0.0))
-
-
-def has_state(folder: Path) -> bool:
-    """Whether there is a state to go on from.
-
-    Args:
-        folder: Where the states stand.
-    """
-    return bool(_states(folder))
-
-
-def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*"))
-
-
-def _problem(state: Path, config_hash: str) -> str | None:
-    try:
-        description = json.loads((state / "state.json").read_text(encoding="utf-8"))
-        intact = description["sha256"] == sha256(state / "state.weights.h5")
-        own = description["config_hash"] == config_hash
-    except FileNotFoundError as error:
-        return f"lacks {Path(error.filename).name}"
-    except (ValueError, KeyError, TypeError):
-        return "has an unreadable state.json"
-    if not intact:
-        return "is damaged (its SHA-256 differs)"
-    return None if own else "belongs to a training with other settings"
+        if math.isfinite((logs or {}).get("loss", 0.0)):
+            seconds = self.seconds + time.perf_counter() - self.began
+            self.backup.end_epoch(self.planned.index, epoch + 1, seconds, self.model)

@@ -1,8 +1,8 @@
-"""Callbacks of a training: the KL weight, the best model, pictures, progress, and their state after a resume."""
+"""Callbacks of a training: the best model, early stopping, pictures and progress."""
 
-import csv
+import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,104 +13,54 @@ import tensorflow as tf
 import tqdm
 
 from training import figures
-from training.schedules import KLWeightSchedule
-from vae_bss_tf.files import replacing, write_text
-
-MONITOR = "val_elbo"
+from training.backup import Backup
+from training.recipe import PlannedPhase
 
 
-class KLWeightCallback(keras.callbacks.Callback):
-    """Sets the model's KL weight from a schedule before each compiled call.
+class BestModel(keras.callbacks.Callback):
+    """Keeps the model of the best validation score of a phase, and gives it back when the phase ends.
 
     Args:
-        schedule: The weight as a function of the steps done.
+        backup: The states of the training.
+        planned: What is trained.
+        monitor: Name of the validation score, the higher the better.
+        past: Its value in each epoch of the phase before a resume.
     """
 
-    def __init__(self, schedule: KLWeightSchedule) -> None:
+    def __init__(self, backup: Backup, planned: PlannedPhase, monitor: str, past: Sequence[float]) -> None:
         super().__init__()
-        self.schedule = schedule
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        steps_done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-        self.model.kl_weight.assign(self.schedule(steps_done))
-
-
-class Remixing(keras.callbacks.Callback):
-    """Has the model remix from an epoch on, and judge what it remixes masked from another; its step is compiled again.
-
-    Args:
-        epoch: The first epoch, from 0, with remixing.
-        mask_epoch: The first epoch, from 0, with masked sources too.
-    """
-
-    def __init__(self, epoch: int, mask_epoch: int) -> None:
-        super().__init__()
-        self.epoch = epoch
-        self.mask_epoch = mask_epoch
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.model.remixing != (epoch >= self.epoch):
-            self.model.remixing = epoch >= self.epoch
-        if self.model.remix_masked != (epoch >= self.mask_epoch):
-            self.model.remix_masked = epoch >= self.mask_epoch
-
-
-class BestModel(keras.callbacks.ModelCheckpoint):
-    """Keeps the model of the best validation ELBO; a file appears whole or not at all.
-
-    Judging masked sources makes separation better and the ELBO a little worse: from there on it does not tell which
-    model is the better one, and the last is kept.
-
-    Args:
-        path: Where the model stands, ending in ".keras".
-        past: Validation ELBO of each epoch before a resume; empty without one.
-        mask_epoch: As `Remixing` takes it.
-    """
-
-    def __init__(self, path: Path, past: list[float], mask_epoch: int) -> None:
-        self.path = path
-        self.partial = path.with_name(f".partial-{path.name}")
-        self.mask_epoch = mask_epoch
-        best = max(past, default=None)
-        super().__init__(self.partial, monitor=MONITOR, mode="max", save_best_only=True, initial_value_threshold=best)
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_begin(epoch, logs)
-        if epoch >= self.mask_epoch:
-            self.best = -np.inf
+        self.backup = backup
+        self.planned = planned
+        self.monitor = monitor
+        self.best = max(past, default=-math.inf)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not np.isfinite((logs or {}).get("loss", 0.0)):
-            return
-        super().on_epoch_end(epoch, logs)
-        if self.partial.exists():
-            self.partial.replace(self.path)
+        score = (logs or {}).get(self.monitor, -math.inf)
+        if score > self.best:
+            self.best = score
+            self.backup.keep_best(self.planned.index, epoch + 1, self.model.separator)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.backup.load_best(self.model.separator)
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras' early stopping on the validation ELBO, which counts the epochs before a resume too.
+    """Keras' early stopping on a validation score, which counts the epochs before a resume too.
 
     Args:
-        patience: Epochs without a better ELBO before training stops; at least 1. The count begins anew, with the ELBO,
-            where masked sources begin to be judged.
-        past: Validation ELBO of each epoch before a resume; empty without one.
-        mask_epoch: As `Remixing` takes it.
+        patience: Epochs without a better score before the phase ends; at least 1.
+        monitor: Name of the validation score, the higher the better.
+        past: Its value in each epoch of the phase before a resume.
     """
 
-    def __init__(self, patience: int, past: list[float], mask_epoch: int) -> None:
-        super().__init__(monitor=MONITOR, mode="max", patience=patience)
+    def __init__(self, patience: int, monitor: str, past: Sequence[float]) -> None:
+        super().__init__(monitor=monitor, mode="max", patience=patience)
         self.past = past
-        self.mask_epoch = mask_epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        for epoch, elbo in enumerate(self.past):
-            self.on_epoch_end(epoch, {MONITOR: elbo})
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch == self.mask_epoch:
-            self.best, self.wait = -np.inf, 0
-        super().on_epoch_end(epoch, logs)
+        for epoch, score in enumerate(self.past):
+            self.on_epoch_end(epoch, {self.monitor: score})
 
 
 class SeparationPictures(keras.callbacks.Callback):
@@ -119,138 +69,119 @@ class SeparationPictures(keras.callbacks.Callback):
     Args:
         folder: TensorBoard's folder.
         mixtures: float32 `[num_mixtures, *shape]`.
-        separate: Gives the sources of mixtures, `[num_mixtures, num_sources, *shape]`.
+        draw: Draws mixtures and their sources, `[num_mixtures, num_sources, *shape]`.
+        separate: Gives the sources of mixtures.
         epochs: Epochs of the whole training.
-        spectrograms: Whether the mixtures are `[frames, bins]`, as `figures.separation` takes it.
     """
 
     def __init__(
         self,
         folder: Path,
         mixtures: npt.NDArray[np.float32],
+        draw: Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], Any],
         separate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
         epochs: int,
-        *,
-        spectrograms: bool = False,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.mixtures = mixtures
+        self.draw = draw
         self.separate = separate
         self.every = max(1, epochs // 10)
-        self.spectrograms = spectrograms
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        figure = figures.separation(self.mixtures, self.separate(self.mixtures), spectrograms=self.spectrograms)
-        with self.writer.as_default(step=epoch + 1):
+        figure = self.draw(self.mixtures, self.separate(self.mixtures))
+        writer = tf.summary.create_file_writer(str(self.folder))
+        with writer.as_default(step=epoch + 1):
             tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.writer.close()
+        writer.close()
 
 
 class Progress(keras.callbacks.Callback):
-    """A progress bar over the whole training, with mixtures per second and the time left.
+    """One progress bar over all phases: phase, epoch, mixtures per second and the time left.
+
+    It is passed to the `fit` of each phase in turn.
 
     Args:
-        batch_size: Mixtures a step.
-        total: Mixtures of the whole training.
-        done: Mixtures before the resume.
+        plan: The phases of the training.
+        epochs_done: Epochs before a resume.
         quiet: Whether to print one plain line an epoch instead.
-        compiled_at: The epochs, from 0, that begin with another compilation of the step.
     """
 
-    def __init__(self, batch_size: int, total: int, done: int, quiet: bool, compiled_at: Collection[int] = ()) -> None:
+    def __init__(self, plan: Sequence[PlannedPhase], epochs_done: int, quiet: bool) -> None:
         super().__init__()
-        self.compiled_at = compiled_at
-        self.batch_size = batch_size
-        self.total = total
-        self.done = done
+        self.plan = plan
         self.quiet = quiet
-        self.seconds = 0.0
-        self.compile_seconds = 0.0
-        self.mixtures = 0
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.bar = tqdm.tqdm(
-            total=self.total, initial=self.done, unit=" mixtures", unit_scale=True, disable=self.quiet, smoothing=0.05
+        self.epochs = sum(planned.epochs for planned in plan)
+        self.rates: dict[str, float] = {}
+        self.seconds, self.mixtures = 0.0, 0
+        done = sum(
+            min(max(epochs_done - p.first_epoch, 0), p.epochs) * p.steps_per_epoch * p.phase.batch_size for p in plan
         )
+        self.bar = tqdm.tqdm(
+            total=sum(planned.num_mixtures for planned in plan),
+            initial=done,
+            disable=quiet,
+            bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
+        )
+
+    def begin(self, planned: PlannedPhase) -> None:
+        """Says which phase the next `fit` is of."""
+        self.planned = planned
+        self.phase_seconds, self.phase_mixtures = 0.0, 0
         self.compiling = True
+        self.bar.set_description(planned.title)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.compiling = self.compiling or epoch in self.compiled_at
         self.steps_seen = 0
         self.called = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
-        mixtures = (batch + 1 - self.steps_seen) * self.batch_size
+        mixtures = (batch + 1 - self.steps_seen) * self.planned.phase.batch_size
         self.steps_seen = batch + 1
-        if self.compiling:
-            self.compile_seconds += now - self.called
+        if self.compiling:  # the first call of a phase compiles
             self.compiling = False
         else:
+            self.phase_seconds += now - self.called
+            self.phase_mixtures += mixtures
             self.seconds += now - self.called
             self.mixtures += mixtures
+            self.rates[self.planned.phase.name] = self.phase_mixtures / max(self.phase_seconds, 1e-9)
         self.called = now
         self.bar.update(mixtures)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        values = {name: f"{value:.1f}" for name, value in (logs or {}).items() if name in ("val_elbo", "val_kl")}
+        if math.isnan((logs or {}).get("loss", 0.0)):
+            return
+        scores = {name: value for name, value in (logs or {}).items() if name in ("loss", "val_elbo", "val_score")}
+        shown = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+        rate = self.rates.get(self.planned.phase.name, 0.0)
+        left = self._seconds_left(epoch + 1)
+        told = f"epoch {epoch + 1}/{self.epochs}  {shown}  {rate:,.0f} mixtures/s"
         if self.quiet:
-            shown = "  ".join(f"{name} {value}" for name, value in values.items())
-            print(f"epoch {epoch + 1}  {shown}  {self.mixtures_per_second:,.0f} mixtures/s", flush=True)
+            print(f"{self.planned.title}  {told}", flush=True)
         else:
-            self.bar.set_postfix({"epoch": epoch + 1, **values})
+            self.bar.set_postfix_str(told if left is None else f"{told}  {math.ceil(left / 60)} min left")
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def _seconds_left(self, epochs_done: int) -> float | None:
+        rate = self.rates.get(self.planned.phase.name)
+        if not rate:
+            return None
+        left = 0.0
+        for planned in self.plan:
+            epochs = planned.first_epoch + planned.epochs - max(epochs_done, planned.first_epoch)
+            mixtures = max(epochs, 0) * planned.steps_per_epoch * planned.phase.batch_size
+            left += mixtures / self.rates.get(planned.phase.name, rate)
+        return left
+
+    def close(self) -> None:
+        """Ends the bar."""
         self.bar.close()
 
     @property
     def mixtures_per_second(self) -> float:
         """Mixtures per second in all calls but those that compile; 0 before the first."""
         return self.mixtures / self.seconds if self.seconds else 0.0
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Reads `history.csv`.
-
-    Args:
-        path: The file; need not exist.
-
-    Returns:
-        A dictionary for each epoch, without what Keras had no value for.
-    """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: float(value) for name, value in row.items() if value != "NA"} for row in rows]
-
-
-def truncate_history(path: Path, epochs: int) -> None:
-    """Cuts `history.csv` back to the epochs that a resumed training keeps.
-
-    Args:
-        path: The file; need not exist.
-        epochs: Number of epochs kept.
-    """
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(path, "".join(lines[: epochs + 1]) if epochs else "")
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model in one move.
-
-    Args:
-        model: The model.
-        path: Where it shall stand, ending in ".keras".
-    """
-    with replacing(path) as partial:
-        model.save(partial)

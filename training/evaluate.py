@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, pipeline
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import PRESETS
 
 if TYPE_CHECKING:
     from training.evaluation.judging import Float32, UntrainedSystems

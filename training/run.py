@@ -1,12 +1,12 @@
 """A run folder: everything about one training, readable without the command that made it.
 
 config.json      settings, seed, system, versions of the libraries
-model.keras      the last model, or, before remixed sources are judged masked, that of the best validation ELBO
-metrics.json     time, speed and scores
-history.csv      loss, ELBO, likelihood and KL of each epoch
+model.keras      the model as the last finished phase left it
+metrics.json     time, speed and scores; only a finished training has it
+history.csv      loss, ELBO, likelihood, KL and score of each epoch, over all phases
 separation.png   separated held-out mixtures
 history.png      the curves of history.csv
-backup/          the state to resume from
+backup/          the states to resume from (see `training.backup`)
 tensorboard/     the same for TensorBoard
 """
 
@@ -59,7 +59,7 @@ class Run:
         path: The folder.
         preset: The resolved settings.
         system: What was trained, such as "vae".
-        init: Name of the run that it began from, if it did from one.
+        init: Name of the run whose weights it began with, if it did with one's.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class Run:
             path: The folder.
             preset: The resolved settings.
             system: What is to be trained.
-            init: Name of the run that it begins from; None for none.
+            init: Name of the run whose weights it begins with; None for none.
             force: Whether an earlier run there is deleted first. A folder that is no run is never deleted.
 
         Returns:
@@ -110,8 +110,8 @@ class Run:
             raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
         if not force:
             raise OutputExistsError(
-                f"{path} holds an earlier run; go on with it by --resume, replace it by --force, "
-                "or choose another --output."
+                f"{path} holds an earlier run; resume it by --resume, replace it by --force, or choose another "
+                "--output."
             )
 
     @classmethod
@@ -140,19 +140,6 @@ class Run:
                 f"{path / 'config.json'} cannot be read ({error}); it is damaged or of another version."
             ) from error
 
-    def stages(self) -> list["Run"]:
-        """The runs that it began from, as far as they stand beside it, the first one first, and itself."""
-        found = [self]
-        while (init := found[0].init) is not None:
-            try:
-                earlier = Run.load(self.path.parent / init)
-            except CheckpointError:
-                break
-            if any(earlier.path.resolve() == run.path.resolve() for run in found):
-                break
-            found.insert(0, earlier)
-        return found
-
     @property
     def metrics(self) -> dict[str, Any]:
         """Contents of `metrics.json`; empty before the training has ended. A damaged one is a `CheckpointError`."""
@@ -178,15 +165,13 @@ class Run:
 
         path = self.path / "model.keras"
         if not path.is_file():
-            raise CheckpointError(
-                f"{self.path} has no model.keras; end its training by the same command with --resume."
-            )
+            finish = "is missing; train again into another --output" if self.metrics else "is not there yet; finish"
+            raise CheckpointError(f"{path} {finish} the training by the same command with --resume.")
         try:
             return keras.models.load_model(path, compile=False)
         except Exception as error:  # h5py, zipfile and Keras each raise their own
-            raise CheckpointError(
-                f"{path} cannot be read ({type(error).__name__}); it is damaged or of another version: train again."
-            ) from error
+            told = error if isinstance(error, ConfigError) else type(error).__name__
+            raise CheckpointError(f"{path} cannot be read ({told}); it is damaged or of another version.") from error
 
     def _description(self) -> dict[str, Any]:
         return {

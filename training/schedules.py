@@ -1,81 +1,109 @@
-"""Courses of the KL weight and of the learning rate over a training."""
+"""How the KL weight and the learning rate change over a phase."""
+
+from typing import Any
 
 import keras
+import tensorflow as tf
 
-from vae_bss_tf.config import TrainConfig
-from vae_bss_tf.learning_rates import CosineRestart, FlooredExponentialDecay
+from vae_bss_tf.nn.blocks import PACKAGE
+from vae_bss_tf.objectives.base import Schedule
+from vae_bss_tf.phases import Phase
 
 _COSINE_WARMUP_STEPS = 200
 
 
-class KLWeightSchedule:
-    """The KL weight (beta) of each step.
+def kl_weight_schedule(phase: Phase, steps_per_epoch: int, num_steps: int) -> Schedule:
+    """Builds the KL weight (beta) as a function of the step.
 
     "constant": `kl_weight` throughout. "linear": from zero to `kl_weight` over `kl_warmup_epochs`, then constant
-    (the paper's). "cyclical": `kl_cycles` times from zero to `kl_weight` over half a cycle, constant over the other
-    half (Fu et al., NAACL 2019). "decay": up as "linear", then linearly to `kl_weight_end` between the shares
-    `kl_decay_start` and `kl_decay_end` of the training.
+    (the paper's). "decay": up as "linear", then linearly to `kl_weight_end` between the shares `kl_decay_start` and
+    `kl_decay_end` of the phase.
 
     Args:
-        config: The training's settings.
+        phase: The phase's settings.
+        steps_per_epoch: Steps an epoch; at least 1.
+        num_steps: Steps of the whole phase; at least 1.
+
+    Returns:
+        From the step in the phase, int32 scalar from 0, to beta, float32 scalar >= 0.
     """
+    warmup = 0.0 if phase.kl_schedule == "constant" else phase.kl_warmup_epochs * steps_per_epoch
+    start, end = (share * num_steps for share in (phase.kl_decay_start, phase.kl_decay_end))
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.total_steps = config.epochs * config.steps_per_epoch
+    def weight(step: tf.Tensor) -> tf.Tensor:
+        done = tf.cast(step, tf.float32)
+        risen = phase.kl_weight * (tf.minimum(1.0, (done + 1) / warmup) if warmup else 1.0)
+        if phase.kl_schedule != "decay":
+            return tf.convert_to_tensor(risen, tf.float32)
+        decayed = tf.clip_by_value((done - start) / max(end - start, 1e-6), 0.0, 1.0)
+        return risen + (phase.kl_weight_end - risen) * decayed
 
-    def __call__(self, step: int) -> float:
-        """Returns the weight of a step.
-
-        Args:
-            step: Number of steps done before, from 0.
-
-        Returns:
-            Beta, >= 0.
-        """
-        config = self.config
-        if config.kl_schedule == "constant":
-            return config.kl_weight
-        if config.kl_schedule == "cyclical":
-            phase = step * config.kl_cycles / self.total_steps % 1.0
-            return config.kl_weight * min(1.0, 2 * phase)
-        warmup_steps = config.kl_warmup_epochs * config.steps_per_epoch
-        risen = config.kl_weight * (min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0)
-        if config.kl_schedule == "linear":
-            return risen
-        start, end = (share * self.total_steps for share in (config.kl_decay_start, config.kl_decay_end))
-        if step < start:
-            return risen
-        decayed = min(1.0, (step - start) / (end - start)) if end > start else 1.0
-        return risen + (config.kl_weight_end - risen) * decayed
+    return weight
 
 
-def learning_rate_schedule(config: TrainConfig) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Builds the learning rate that a training's settings name.
+def learning_rate_schedule(
+    phase: Phase, steps_per_epoch: int, num_steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Builds the learning rate that a phase's settings name.
 
-    "cosine" rises linearly over the first 200 steps (a tenth of the training where that is shorter) and then falls
-    to zero as a half cosine (Loshchilov and Hutter, ICLR 2017). With `remix_mask_learning_rate` it starts anew from
-    that rate, or from `learning_rate` if that is less, where remixed sources begin to be judged masked.
+    "cosine" rises linearly over the first 200 steps (a tenth of the phase where that is shorter) and then falls to
+    `learning_rate_floor` as a half cosine (Loshchilov and Hutter, ICLR 2017).
 
     Args:
-        config: The training's settings.
+        phase: The phase's settings.
+        steps_per_epoch: Steps an epoch; at least 1.
+        num_steps: Steps of the whole phase; at least 1.
 
     Returns:
         What a Keras optimizer takes.
     """
-    if config.learning_rate_schedule == "constant":
-        return config.learning_rate
-    if config.learning_rate_schedule == "exponential":
+    if phase.learning_rate_schedule == "constant":
+        return phase.learning_rate
+    if phase.learning_rate_schedule == "exponential":
         return FlooredExponentialDecay(
-            config.learning_rate, config.learning_rate_decay, config.steps_per_epoch, config.learning_rate_floor
+            phase.learning_rate, phase.learning_rate_decay, steps_per_epoch, phase.learning_rate_floor
         )
-    total_steps = config.epochs * config.steps_per_epoch
-    warmup_steps = min(_COSINE_WARMUP_STEPS, total_steps // 10)
-    decay = keras.optimizers.schedules.CosineDecay(
-        0.0, total_steps - warmup_steps, warmup_target=config.learning_rate, warmup_steps=warmup_steps
+    warmup_steps = min(_COSINE_WARMUP_STEPS, num_steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(num_steps - warmup_steps, 1),
+        alpha=min(phase.learning_rate_floor / phase.learning_rate, 1.0),
+        warmup_target=phase.learning_rate,
+        warmup_steps=warmup_steps,
     )
-    start = config.remix_mask_epoch * config.steps_per_epoch
-    if config.remix_mask_learning_rate and start < total_steps:
-        restarted = min(config.remix_mask_learning_rate, config.learning_rate)
-        return CosineRestart(decay, restarted, start, total_steps - start)
-    return decay
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Multiplies the learning rate by a factor after each epoch while above a floor (the paper's schedule).
+
+    Args:
+        learning_rate: The rate of the first epoch; > 0.
+        factor: In (0, 1].
+        steps_per_epoch: Steps an epoch; at least 1.
+        floor: Least rate; >= 0.
+
+    Example:
+        >>> float(FlooredExponentialDecay(2e-4, 0.5, 10, 1e-5)(10))
+        9.999999747378752e-05
+    """
+
+    def __init__(self, learning_rate: float, factor: float, steps_per_epoch: int, floor: float) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.factor = factor
+        self.steps_per_epoch = steps_per_epoch
+        self.floor = floor
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the rate of a step, counted from 0."""
+        epoch = keras.ops.cast(keras.ops.floor_divide(step, self.steps_per_epoch), "float32")
+        return keras.ops.maximum(self.learning_rate * keras.ops.power(self.factor, epoch), self.floor)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "factor": self.factor,
+            "steps_per_epoch": self.steps_per_epoch,
+            "floor": self.floor,
+        }

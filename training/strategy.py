@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from vae_bss_tf.config import ConfigError, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.errors import ConfigError
 
 STRATEGIES = ("auto", "mirrored", "single")
 _LOGICAL_CPUS = 2

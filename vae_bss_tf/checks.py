@@ -1,9 +1,84 @@
 """Checks of what a user hands in, with no TensorFlow."""
 
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.errors import DataError
+from vae_bss_tf.errors import ConfigError, DataError
+
+LARGEST, LARGEST_WHOLE = 1e30, 2**31
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """Returns `value` when it is one of `choices`.
+
+    Args:
+        name: What the value is, for the message.
+        value: The value received.
+        choices: The values allowed.
+
+    Returns:
+        `value`.
+
+    Raises:
+        ConfigError: `value` is not allowed; the message names the nearest choice and all of them.
+    """
+    choices = tuple(choices)
+    if value in choices:
+        return value
+    nearest = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigError(f"unknown {name} {value!r}.{hint} Choose one of: {', '.join(choices)}.")
+
+
+def check(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raises unless a condition holds.
+
+    Args:
+        condition: What must hold.
+        name: The setting.
+        value: The value received.
+        allowed: The values allowed, in words that follow "it must be".
+
+    Raises:
+        ConfigError: The condition does not hold; the message names setting, value and allowed values.
+    """
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
+
+
+def check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuses a value of another kind than a setting's default, which is what JSON and `--set` may bring.
+
+    Args:
+        name: The setting.
+        value: The value received.
+        default: The setting's default: a tuple, a number, text, a truth value, or None for an optional number.
+
+    Raises:
+        ConfigError: The value is of another kind, or a number beyond the range of float32.
+    """
+    if isinstance(default, tuple) and all(isinstance(item, str) for item in default) and default:
+        fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        allowed = 'names in brackets, such as ["encoder", "decoder"]'
+    elif isinstance(default, tuple):
+        kinds = (int,) if all(type(item) is int for item in default) else (int, float)
+        fits = isinstance(value, tuple) and all(type(item) in kinds for item in value)
+        allowed = f"{'whole ' if kinds == (int,) else ''}numbers in brackets, such as [1, 2]"
+    elif isinstance(default, (bool, str)):
+        fits, allowed = type(value) is type(default), "true or false" if isinstance(default, bool) else "text"
+    elif isinstance(default, int):
+        fits, allowed = type(value) is int, "a whole number"
+    else:
+        fits, allowed = type(value) in (int, float) or (value is None and default is None), "a number"
+    check(fits, name, value, allowed)
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) in (int, float):
+            limit = LARGEST_WHOLE if type(number) is int else LARGEST
+            check(abs(number) <= limit, name, number, f"between {-limit:.0e} and {limit:.0e}")
 
 
 def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from training import fit
 from training.run import Run
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset, get_preset
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.presets import get_preset
 
 TINY = [
     "--quiet", "--batch-size", "32", "--set", "train.mixtures_per_epoch=2048", "--set", "train.steps_per_execution=8",

@@ -11,10 +11,11 @@ from training import evaluate
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.audio.separator import Separator
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import decoded as audio_cache
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.phases import Phase, Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
 PRESET = Preset(

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from vae_bss_tf import separate
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
+from vae_bss_tf.phases import Phase, Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4)
 

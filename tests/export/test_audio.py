@@ -14,9 +14,10 @@ from export.__main__ import main
 from export.writers.onnx import ALLOWED_OPERATIONS, operations
 from training.run import Run
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.phases import Phase, Recipe
 from vae_bss_tf.runtime import load
 
 AUDIO = AudioConfig(

@@ -21,9 +21,11 @@ from export.writers import saved_model, tflite
 from export.writers.onnx import OPSET
 from training import fit
 from training.run import Run
-from vae_bss_tf.config import PRESETS, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import PRESETS
 from vae_bss_tf.runtime import OUTPUTS
 
 IMAGE_FORMATS = [f.name for f in get_formats(None, audio=False)]

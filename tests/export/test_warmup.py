@@ -10,11 +10,12 @@ from tensorflow_serving.apis import prediction_log_pb2
 from export.deployment.warmup import BATCH_SIZES, WARMUP_FILE, warmup_mixtures, write_warmup
 from export.writers import saved_model
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures
 from vae_bss_tf.errors import DataError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.phases import Phase, Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000.0, n_fft=128, hop_length=32, num_frames=8, num_bins=16, power=0.5)
 

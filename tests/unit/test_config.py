@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from vae_bss_tf.config import PRESETS, AudioConfig, ModelConfig, Preset, TrainConfig, get_preset
+from vae_bss_tf.config import AudioConfig, ModelConfig, Preset
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import PRESETS, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

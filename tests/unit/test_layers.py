@@ -8,8 +8,8 @@ from vae_bss_tf.nn.images import (
     DenseBlock,
     GaussianSampler,
     ImageConvolutionBlock,
-    MultiSourceEncoder,
-    SourceDecoder,
+    ImageDecoder,
+    ImageEncoder,
     SourceMask,
 )
 from vae_bss_tf.nn.spectrograms import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
@@ -18,10 +18,10 @@ BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
 
 LAYERS = [
     (DenseBlock(9), [(BATCH, 11)]),
-    (MultiSourceEncoder(SOURCES, LATENT, (12, 10)), [(BATCH, *SHAPE)]),
+    (ImageEncoder(SOURCES, LATENT, (12, 10)), [(BATCH, *SHAPE)]),
     (ImageConvolutionBlock(4), [(BATCH, *SHAPE, 2)]),
-    (MultiSourceEncoder(SOURCES, LATENT, (10,), convolutions=(3, 5), name="convolutional"), [(BATCH, *SHAPE)]),
-    (SourceDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
+    (ImageEncoder(SOURCES, LATENT, (10,), convolutions=(3, 5), name="convolutional"), [(BATCH, *SHAPE)]),
+    (ImageDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
     (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
     (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
@@ -87,7 +87,7 @@ def test_a_convolutions_kernel_and_bias_start_so_too():
 
 
 def test_one_decoder_serves_all_sources():
-    decoder = SourceDecoder(SHAPE, (10,))
+    decoder = ImageDecoder(SHAPE, (10,))
     latents = arrays([(2, SOURCES, LATENT)])[0]
     together = decoder(latents).numpy()
     for k in range(SOURCES):

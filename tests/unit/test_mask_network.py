@@ -10,11 +10,13 @@ import tensorflow as tf
 
 from training import fit
 from vae_bss_tf import MultiSourceVAE
-from vae_bss_tf.config import AudioConfig, ModelConfig, TrainConfig, get_preset
+from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.mask_network import MaskNetwork
 from vae_bss_tf.objectives import remixing
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import get_preset
 
 CONFIG = ModelConfig((8, 8), latent_dim=4, hidden_units=(24, 16), mask_channels=(3, 4), corrector_units=(12,))
 AUDIO = AudioConfig(sample_rate=4_000.0, n_fft=16, hop_length=4, num_frames=32, num_bins=8, frame_pooling=4, power=0.5)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from training.scores import mean_scores
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import load_bank, pipeline
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.phases import Phase, Recipe
 
 
 @pytest.fixture(scope="module")

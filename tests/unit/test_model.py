@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from vae_bss_tf import MultiSourceVAE
-from vae_bss_tf.config import get_preset
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.presets import get_preset
 from vae_bss_tf.refinement import search
 
 

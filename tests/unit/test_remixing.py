@@ -12,9 +12,12 @@ import tensorflow as tf
 from training.callbacks import BestModel, EarlyStopping, Remixing
 from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import ConfigError, ModelConfig, Preset, TrainConfig, get_preset
+from vae_bss_tf.config import ModelConfig, Preset
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.objectives import distributions, remixing
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import get_preset
 
 CONFIG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(24, 16))
 

@@ -16,7 +16,8 @@ from training.scores import as_judged
 from vae_bss_tf import metrics
 from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.baselines import oracle
-from vae_bss_tf.config import Preset, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet

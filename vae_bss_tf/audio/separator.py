@@ -17,7 +17,8 @@ import soundfile
 from vae_bss_tf.audio import recordings as audio_files
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.audio.recordings import Recording
-from vae_bss_tf.config import AudioConfig, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
 from vae_bss_tf.files import replacing
 from vae_bss_tf.runtime.remote.options import ServerOptions

@@ -18,7 +18,6 @@ import scipy.fft
 from vae_bss_tf.config import AudioConfig
 
 Array = Any  # a NumPy array or a tensor, as `ops` says
-LOG_COMPRESSION_GAIN = 1_000.0
 SILENCE = 1e-8
 
 
@@ -119,7 +118,7 @@ def largest_magnitude(real: Array, imaginary: Array, config: AudioConfig, ops: t
 
 
 def compress(magnitude: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
-    """Compresses magnitudes in [0, 1]: to the power p, or log(1 + 1000 m) / log(1001).
+    """Compresses magnitudes in [0, 1]: to the power `config.power`.
 
     Args:
         magnitude: float32, any shape, in [0, 1].
@@ -129,9 +128,7 @@ def compress(magnitude: Array, config: AudioConfig, ops: types.ModuleType = np) 
     Returns:
         float32 of the same shape, in [0, 1].
     """
-    if config.compression == "power":
-        return ops.power(magnitude, config.power)
-    return ops.log1p(magnitude * LOG_COMPRESSION_GAIN) / np.float32(np.log1p(LOG_COMPRESSION_GAIN))
+    return ops.power(magnitude, config.power)
 
 
 def expand(compressed: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:
@@ -145,9 +142,7 @@ def expand(compressed: Array, config: AudioConfig, ops: types.ModuleType = np) -
     Returns:
         float32 of the same shape: magnitudes in [0, 1].
     """
-    if config.compression == "power":
-        return ops.power(compressed, 1 / config.power)
-    return ops.expm1(compressed * np.float32(np.log1p(LOG_COMPRESSION_GAIN))) / LOG_COMPRESSION_GAIN
+    return ops.power(compressed, 1 / config.power)
 
 
 def source_masks(sources: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:

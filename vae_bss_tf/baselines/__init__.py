@@ -6,7 +6,8 @@ need the true sources and take them in place of the number.
 
 from typing import TYPE_CHECKING
 
-from vae_bss_tf.config import ModelConfig, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import ModelConfig
 
 if TYPE_CHECKING:
     import keras

@@ -11,7 +11,8 @@ from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
-from vae_bss_tf.nn.images import PACKAGE, SourceDecoder
+from vae_bss_tf.nn.blocks import PACKAGE
+from vae_bss_tf.nn.images import ImageDecoder
 from vae_bss_tf.refinement import adam, search
 
 LATENT_LEARNING_RATE = 0.1
@@ -42,7 +43,7 @@ class GLO(keras.Model):
         self.config = config
         self.pool_size = pool_size
         self.seed = seed
-        self.decoder = SourceDecoder(config.input_shape, config.hidden_units[::-1], name="decoder")
+        self.decoder = ImageDecoder(config.input_shape, config.hidden_units[::-1], name="decoder")
         self.build((None, *config.input_shape))
 
     def build(self, input_shape: Any = None) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.nn.images import PACKAGE, DenseBlock, fan_in_dense
+from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, fan_in_dense
 
 SNR_MAX_DB = 30.0
 _SILENCE = 1e-8

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.checks import check_mixtures
-from vae_bss_tf.config import AudioConfig, check_choice
+from vae_bss_tf.checks import check_choice, check_mixtures
+from vae_bss_tf.config import AudioConfig
 
 Float32 = npt.NDArray[np.float32]
 

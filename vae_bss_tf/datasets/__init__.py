@@ -1,26 +1,38 @@
-"""Data sets of sources. Each gives a `SourceBank` for a split; `mixtures` draws from it."""
+"""Data sets of sources. Each gives a `SourceBank` for a split; `pipeline` draws mixtures from it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from vae_bss_tf.config import AudioConfig, check_choice
-from vae_bss_tf.datasets import digits, idx, nsynth, tones
-from vae_bss_tf.datasets import recordings as audio_folder
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets import digits, idx, nsynth, recordings, tones
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 
-__all__ = ["AUDIO_DATASETS", "DATASETS", "SPLITS", "SourceBank", "load_bank"]
+__all__ = ["DATASETS", "SPLITS", "Dataset", "SourceBank", "load_bank"]
 
-DATASETS: dict[str, Callable[[str, Path | None], SourceBank]] = {
-    "digits": digits.load,
-    "mnist": lambda split, data_dir: idx.load("mnist", split, data_dir),
-    "fashion-mnist": lambda split, data_dir: idx.load("fashion-mnist", split, data_dir),
-}
 
-AUDIO_DATASETS: dict[str, Callable[[str, Path | None, AudioConfig], SourceBank]] = {
-    "tones": tones.load,
-    "notes": audio_folder.load_notes,
-    "nsynth": nsynth.load,
-    "mixtures": audio_folder.load_mixtures,
+class Dataset(NamedTuple):
+    """A data set that the package knows.
+
+    Attributes:
+        kind: "images" or "sound", the kind of its domain.
+        load: From the split, the folder and, of sound, the settings of its waveforms to the bank.
+    """
+
+    kind: str
+    load: Callable[..., SourceBank]
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset("images", digits.load),
+    "mnist": Dataset("images", partial(idx.load, "mnist")),
+    "fashion-mnist": Dataset("images", partial(idx.load, "fashion-mnist")),
+    "tones": Dataset("sound", tones.load),
+    "notes": Dataset("sound", recordings.load_notes),
+    "nsynth": Dataset("sound", nsynth.load),
+    "mixtures": Dataset("sound", recordings.load_mixtures),
 }
 
 
@@ -30,7 +42,7 @@ def load_bank(
     """Loads the sources of one split.
 
     Args:
-        dataset: Name of a data set, a key of `DATASETS` or `AUDIO_DATASETS`.
+        dataset: Name of a data set, a key of `DATASETS`.
         split: "train", "validation" or "test". No source stands in two of them.
         data_dir: Folder of the data set's files. None takes what ships with a package ("digits"), is
             synthesised ("tones"), or fetches the data set through tensorflow-datasets; "nsynth" must have been
@@ -45,8 +57,8 @@ def load_bank(
         DataError: Files are missing or damaged, or the data set cannot be fetched.
     """
     check_choice("split", split, SPLITS)
-    check_choice("data set", dataset, [*DATASETS, *AUDIO_DATASETS])
+    found = DATASETS[check_choice("data set", dataset, DATASETS)]
     folder = None if data_dir is None else Path(data_dir)
-    if dataset in AUDIO_DATASETS:
-        return AUDIO_DATASETS[dataset](split, folder, audio or AudioConfig())
-    return DATASETS[dataset](split, folder)
+    if found.kind == "sound":
+        return found.load(split, folder, audio or AudioConfig())
+    return found.load(split, folder)

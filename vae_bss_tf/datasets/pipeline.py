@@ -1,15 +1,14 @@
-"""The data that a preset asks for, images and audio alike: its banks, its training batches, its fixed mixtures."""
+"""The data that a preset asks for: its banks, its training batches, its fixed mixtures."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_bss_tf.config import Preset
-from vae_bss_tf.datasets import AUDIO_DATASETS, SPLITS, load_bank
-from vae_bss_tf.datasets import image_mixtures as mixtures
-from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
+from vae_bss_tf.datasets import DATASETS, SPLITS, load_bank
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +30,12 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
         ConfigError: The data set does not fit the model's input, or is audio and the preset is not, or the reverse.
         DataError: As `load_bank`.
     """
-    dataset, audio = preset.data.dataset, preset.audio
-    if (dataset in AUDIO_DATASETS) != (audio is not None):
-        kind = "audio" if dataset in AUDIO_DATASETS else "images"
-        raise ConfigError(f"{dataset} holds {kind} and the preset is not made for them; choose the one that fits.")
-    banks = {split: load_bank(dataset, split, data_dir, audio=audio) for split in splits}
-    expected = preset.model.input_shape if audio is None else (audio.num_samples,)
+    dataset, domain = preset.data.dataset, domain_of(preset.audio)
+    kind = DATASETS[dataset].kind
+    if kind != domain.kind:
+        raise ConfigError(f"{dataset} holds {kind} and the preset is for {domain.kind}; choose the one that fits.")
+    banks = {split: load_bank(dataset, split, data_dir, audio=preset.audio) for split in splits}
+    expected = domain.bank_shape(preset.model.input_shape)
     for bank in banks.values():
         if bank.shape != expected:
             raise ConfigError(
@@ -46,31 +45,25 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
     return banks
 
 
-def training_data(preset: Preset, bank: SourceBank, *, start_step: int = 0) -> "tf.data.Dataset":
-    """Endless batches of fresh mixtures, as the preset's model takes them.
+def training_data(
+    preset: Preset, bank: SourceBank, *, batch_size: int, start_step: int = 0
+) -> "tf.data.Dataset":
+    """Endless batches of mixtures, as the preset's model takes them.
 
     Args:
         preset: The settings.
         bank: The sources of the training split.
+        batch_size: Mixtures a batch.
         start_step: Index of the first batch.
 
     Returns:
         A `tf.data.Dataset` of `{"mixture": float32 [batch_size, *input_shape]}` in [0, 1].
     """
-    if preset.audio is None:
-        return mixtures.training_mixtures(
-            bank,
-            num_mixed=preset.data.num_mixed,
-            batch_size=preset.train.batch_size,
-            seed=preset.train.seed,
-            start_step=start_step,
-        )
-    return audio_mixtures.training_mixtures(
+    return domain_of(preset.audio).training_mixtures(
         bank,
-        preset.audio,
         num_mixed=preset.data.num_mixed,
-        batch_size=preset.train.batch_size,
-        seed=preset.train.seed,
+        batch_size=batch_size,
+        seed=preset.recipe.seed,
         start_step=start_step,
     )
 
@@ -97,9 +90,10 @@ def evaluation_data(
         ConfigError: The bank is too small.
     """
     counts = preset.data.num_mixed if num_mixed is None else num_mixed
-    if preset.audio is None:
-        gain = 1 / max(preset.data.max_mixed, *counts)
-        return mixtures.evaluation_mixtures(bank, num_mixed=counts, num_mixtures=num_mixtures, seed=seed, gain=gain)
-    return audio_mixtures.evaluation_mixtures(
-        bank, preset.audio, num_mixed=counts, num_mixtures=num_mixtures, seed=seed
+    return domain_of(preset.audio).evaluation_mixtures(
+        bank,
+        num_mixed=counts,
+        num_mixtures=num_mixtures,
+        seed=seed,
+        gain=1 / max(preset.data.max_mixed, *counts),
     )

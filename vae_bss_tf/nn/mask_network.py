@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.nn.images import PACKAGE
+from vae_bss_tf.nn.blocks import PACKAGE
 
 _VIEWS = 3
 _KERNEL_SIZE = 3

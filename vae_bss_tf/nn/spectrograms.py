@@ -1,62 +1,13 @@
 """Encoder and decoder for spectrograms, small because they share what they learn over time.
 
-They take the places of `layers.MultiSourceEncoder` and `layers.SourceDecoder`: the same calls, the same shapes.
+They take the places of `images.ImageEncoder` and `images.ImageDecoder`: the same calls, the same shapes.
 """
 
 from typing import Any
 
 import keras
 
-from vae_bss_tf.nn.images import PACKAGE, DenseBlock, PullBack, batch_normalization, fan_in_dense, linearize_blocks
-
-_KERNEL_SIZE = 3
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class FrameConvolutionBlock(keras.layers.Layer):
-    """Convolution over the frames, batch normalisation, ReLU; the bins, or features, are its channels.
-
-    It is computed as a matrix product of each frame stacked with its neighbours: XLA compiles a convolution inside
-    a loop of steps to something a hundred times slower.
-
-    Call arguments:
-        inputs: float `[batch, frames, features]`.
-        training: Whether to normalise by the batch's own moments.
-
-    Returns:
-        float `[batch, ceil(frames / stride), units]`, >= 0.
-
-    Args:
-        units: Size of the output's last axis; at least 1.
-        stride: Frames from one output to the next; at least 1.
-    """
-
-    def __init__(self, units: int, stride: int = 1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units = units
-        self.stride = stride
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        stacked = _KERNEL_SIZE * int(input_shape[-1] or 0)
-        self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
-        self.dense.build((None, None, stacked))
-        self.normalization = batch_normalization(self.dtype_policy)
-        self.normalization.build((None, None, self.units))
-
-    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        last = (inputs.shape[1] - 1) // self.stride
-        before = _KERNEL_SIZE // 2
-        after = max(last * self.stride + _KERNEL_SIZE - before - inputs.shape[1], 0)
-        padded = keras.ops.pad(inputs, [[0, 0], [before, after], [0, 0]])
-        neighbours = [padded[:, i : i + last * self.stride + 1 : self.stride] for i in range(_KERNEL_SIZE)]
-        stacked = keras.ops.concatenate(neighbours, axis=2)
-        return keras.ops.relu(self.normalization(self.dense(stacked), training=training))
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape[0], -(-int(input_shape[1] or 0) // self.stride), self.units
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "stride": self.stride}
+from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, FrameConvolutionBlock, fan_in_dense
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -170,33 +121,6 @@ class SpectrogramDecoder(keras.layers.Layer):
             hidden = block(hidden, training=training)
         magnitudes = self._magnitudes(*self._factors(hidden))
         return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
-
-    def linearize(self, latents: keras.KerasTensor) -> tuple[keras.KerasTensor, PullBack]:
-        """Source estimates, as `call` gives them without training, and the way back from them.
-
-        Args:
-            latents: float32 `[batch, num_sources, latent_dim]`.
-
-        Returns:
-            As `layers.SourceDecoder.linearize`.
-        """
-        hidden, pull_back_hidden = linearize_blocks(self.blocks, latents)
-        courses, spectra = self._factors(hidden)
-        magnitudes = self._magnitudes(courses, spectra)
-
-        def pull_back(cotangent: keras.KerasTensor) -> keras.KerasTensor:
-            of_logits = keras.ops.reshape(cotangent, (-1, *self.source_shape)) * magnitudes * (1 - magnitudes)
-            of_courses = keras.ops.matmul(of_logits, keras.ops.transpose(spectra[:, 1:], (0, 2, 1)))
-            of_changing = keras.ops.matmul(keras.ops.transpose(courses, (0, 2, 1)), of_logits)
-            of_constant = keras.ops.sum(of_logits, axis=1, keepdims=True)
-            of_spectra = keras.ops.concatenate([of_constant, of_changing], axis=1)
-            gradient: keras.KerasTensor = 0.0
-            for layer, factor in ((self.courses, of_courses), (self.spectra, of_spectra)):
-                flat = keras.ops.reshape(factor, (-1, layer.units))
-                gradient += keras.ops.matmul(flat, keras.ops.transpose(layer.kernel))
-            return pull_back_hidden(gradient)
-
-        return keras.ops.reshape(magnitudes, (-1, latents.shape[1], *self.source_shape)), pull_back
 
     def _factors(self, hidden: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         frames, bins = self.source_shape

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vae_bss_tf.config import LAPLACE_SCALE, LIKELIHOODS, PRIORS, check_choice
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import LAPLACE_SCALE, LIKELIHOODS, PRIORS
 
 tfd = tfp.distributions
 

@@ -2,27 +2,50 @@
 
 Two mixtures are separated, exchange some of their sources, and are separated again: the estimates should be the
 sources that went in. It is RemixIT's way to learn separation from mixtures alone (Tzinis, Adi, Ithapu, Xu, Smaragdis,
-Kumar 2022), here beside the ELBO and with the model itself as its teacher.
+Kumar 2022). How sources add up, and how masked ones are scored, is the domain's to say (`vae_bss_tf.domains`).
 """
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import keras
 import tensorflow as tf
 
-from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.nn.sampling import replica_noise
 from vae_bss_tf.objectives import distributions
 
-MASKED_SCALE = 0.2
-MASKED_SOUND_SCALE = 0.05
+if TYPE_CHECKING:
+    from vae_bss_tf.domains.base import Domain, RemixedMixtures
+
 MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gradient
 
-_LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
-_SILENT_SHARE = 1e-3  # of all sources' energy, which a silent one's distortion is relative to
+
+def remixed(
+    domain: "Domain", sources: tf.Tensor, mixture: tf.Tensor, seed: tf.Tensor, silence: float
+) -> "RemixedMixtures":
+    """Makes new mixtures of separated sources.
+
+    Args:
+        domain: What the mixtures are.
+        sources: float32 `[batch, num_sources, *input_shape]`, separated; `batch` even.
+        mixture: float32 `[batch, *input_shape]`, what they were separated from.
+        seed: int32 `[2]`, seed of what is exchanged.
+        silence: As `silence_faint` takes it.
+
+    Returns:
+        The mixtures and their sources, through which no gradient flows.
+
+    Raises:
+        ConfigError: The batch cannot be paired.
+    """
+    if (mixture.shape[0] or 0) % 2:
+        raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
+    sources = domain.exchangeable(tf.stop_gradient(sources), mixture)
+    if silence:
+        sources = silence_faint(sources, silence)
+    scores = replica_noise(tf.shape(mixture)[0], (sources.shape[1],), seed)
+    return domain.remix(exchange(sources, scores), seed)
 
 
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -65,92 +88,6 @@ def silence_faint(sources: tf.Tensor, share: float) -> tf.Tensor:
     return tf.where(kept, sources, 0.0)
 
 
-def mix_images(sources: tf.Tensor) -> tf.Tensor:
-    """Mixes sources of images.
-
-    Args:
-        sources: float32 `[batch, num_sources, height, width]`, in [0, 1].
-
-    Returns:
-        Their sum, clipped to [0, 1]: float32 `[batch, height, width]`.
-    """
-    return tf.clip_by_value(tf.reduce_sum(sources, axis=1), 0.0, 1.0)
-
-
-def source_magnitudes(sources: tf.Tensor, mixture: tf.Tensor, audio: AudioConfig) -> tf.Tensor:
-    """Magnitudes of sources of sound as the mask on the mixture's STFT gives them.
-
-    Args:
-        sources: float32 `[batch, num_sources, frames, bins]`, compressed, in [0, 1].
-        mixture: float32 `[batch, frames, bins]`, compressed, in [0, 1].
-        audio: The spectrogram's settings.
-
-    Returns:
-        float32 `[batch, num_sources, frames, bins]`; their sum is the mixture's magnitude.
-    """
-    magnitudes = spectrogram.expand(sources, audio, keras.ops)
-    return ratio_mask(magnitudes, spectrogram.expand(mixture, audio, keras.ops))
-
-
-class SoundMixtures(NamedTuple):
-    """Mixtures of known sources of sound, on a scale on which each mixture's largest magnitude is 1.
-
-    The last three say all that is needed of the STFTs, of which a frame here pools several: the mean squared error of
-    the mixture's, X, times a mask M, against a source's, S, is `M^2 power - 2 M correlation + |S|^2`.
-
-    Attributes:
-        mixture: float32 `[batch, frames, bins]`, pooled and compressed, as a model sees it.
-        sources: float32 `[batch, num_sources, frames, bins]`, pooled and compressed, at most 1.
-        power: float32 `[batch, frames, bins]`, the mean of |X|^2 over the pooled frames.
-        correlations: float32 `[batch, num_sources, frames, bins]`, the mean of Re(X S*) over them.
-        energies: float32 `[batch, num_sources]`, |S|^2 summed over frames and bins.
-    """
-
-    mixture: tf.Tensor
-    sources: tf.Tensor
-    power: tf.Tensor
-    correlations: tf.Tensor
-    energies: tf.Tensor
-
-
-def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> SoundMixtures:
-    """Mixes sources of sound: their STFTs add, each bin at a random phase that drifts with time.
-
-    The phases of independent sources are independent. From frame to frame they drift apart by a difference of
-    frequency, whose standard deviation is a bin: what partials that share a bin differ by. So they beat, and pooled
-    frames interfere as deep as those of real mixtures (docs/quality.md).
-
-    Args:
-        magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0, of pooled frames.
-        noise: float32 `[batch, num_sources - 1, bins, 2]`, standard normal: of the phases (times 2 pi and modulo 2 pi
-            it is uniform to 1e-8) and of the differences of frequency, in bins.
-        audio: The spectrogram's settings.
-
-    Returns:
-        The mixtures.
-    """
-    frames = tf.range(magnitudes.shape[2] * audio.frame_pooling, dtype=tf.float32)
-    frames = tf.reshape(frames, [-1, audio.frame_pooling, 1])
-    phases, drifts = tf.unstack(2 * math.pi * noise[:, :, tf.newaxis, tf.newaxis], axis=-1)
-    phases += frames * drifts * audio.hop_length / audio.n_fft
-    phases = tf.pad(phases, [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])  # the first source's is 0
-    real = magnitudes[:, :, :, tf.newaxis] * tf.cos(phases)
-    imaginary = magnitudes[:, :, :, tf.newaxis] * tf.sin(phases)
-    mixed_real, mixed_imaginary = (tf.reduce_sum(part, axis=1, keepdims=True) for part in (real, imaginary))
-    power = tf.square(mixed_real) + tf.square(mixed_imaginary)
-    mixture = tf.reduce_mean(tf.sqrt(power), axis=(1, 3))
-    scale = tf.maximum(tf.reduce_max(mixture, axis=(1, 2), keepdims=True), spectrogram.SILENCE)
-    correlations = tf.reduce_mean(mixed_real * real + mixed_imaginary * imaginary, axis=3)
-    sources = magnitudes / scale[:, tf.newaxis]
-    return SoundMixtures(
-        mixture=spectrogram.compress(mixture / scale, audio, keras.ops),
-        sources=spectrogram.compress(tf.minimum(sources, 1.0), audio, keras.ops),
-        power=tf.reduce_mean(power, axis=(1, 3)) / tf.square(scale),
-        correlations=correlations / tf.square(scale[:, tf.newaxis]),
-        energies=tf.reduce_sum(tf.square(sources), axis=(2, 3)),
-    )
-
-
 def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
     """Log likelihood of each of the known sources under each of a model's estimates.
 
@@ -168,82 +105,6 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
         for estimate in tf.unstack(estimates, axis=1)
     ]
     return tf.stack(of_estimates, axis=1)
-
-
-def masked_log_likelihood(estimates: tf.Tensor, mixture: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """Log likelihood of each of the known sources under each of a model's masked estimates (VAEM).
-
-    They are what is used in the end. The distribution is a Normal of standard deviation `MASKED_SCALE`, whose logarithm
-    is the squared error that PSNR and SI-SDR judge by.
-
-    Args:
-        estimates: float32 `[batch, num_sources, height, width]`, > 0, such as a model's plus `MASK_FLOOR`.
-        mixture: float32 `[batch, height, width]`, what the estimates are of.
-        sources: float32 `[batch, num_sources, height, width]`.
-
-    Returns:
-        As `log_likelihood`.
-    """
-    masked = ratio_mask(estimates, mixture)
-    return log_likelihood("normal", MASKED_SCALE, masked, sources)
-
-
-def masked_sound_log_likelihood(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
-    """Log likelihood of each of the known sources of sound under each of a model's masked estimates (VAEM).
-
-    The distribution is a complex Normal around them, of standard deviation `MASKED_SOUND_SCALE` in real and imaginary
-    part, where a mixture's largest magnitude is 1.
-
-    Args:
-        estimates: As `masked_sound_errors` takes them.
-        mixed: What the estimates are of.
-        audio: The spectrogram's settings.
-
-    Returns:
-        As `log_likelihood`, up to a constant, and the mean over the frames that are pooled in one.
-    """
-    return -masked_sound_errors(estimates, mixed, audio) / (2 * MASKED_SOUND_SCALE**2)
-
-
-def masked_sound_sdr(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
-    """Signal-to-distortion ratio of each of a model's masked estimates against each of the known sources of sound.
-
-    Each mixture counts alike, however well it is separated; by a likelihood of one scale the worst ones count most.
-
-    Args:
-        estimates: As `masked_sound_errors` takes them.
-        mixed: What the estimates are of.
-        audio: The spectrogram's settings.
-
-    Returns:
-        float32 `[batch, num_sources (estimates), num_sources (sources)]`, dB, at most 30.
-    """
-    silent = _SILENT_SHARE * tf.reduce_sum(mixed.energies, axis=1, keepdims=True) + spectrogram.SILENCE
-    relative = masked_sound_errors(estimates, mixed, audio) / tf.maximum(mixed.energies, silent)[:, tf.newaxis]
-    return -10 / math.log(10) * tf.math.log(tf.maximum(relative, 0.0) + _LEAST_DISTORTION)
-
-
-def masked_sound_errors(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
-    """Squared error of each of a model's masked estimates (VAEM) against each of the known sources of sound.
-
-    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT. So, but for
-    overlapping frames, it is the squared error of waveforms, which SI-SDR judges by.
-
-    Args:
-        estimates: float32 `[batch, num_sources, frames, bins]`, compressed, > 0, such as a model's plus `MASK_FLOOR`;
-            to the power of an exponent that its mask has.
-        mixed: What the estimates are of.
-        audio: The spectrogram's settings.
-
-    Returns:
-        float32 `[batch, num_sources (estimates), num_sources (sources)]`, summed over frames and bins, the mean over
-        the frames that are pooled in one; >= 0 but for rounding.
-    """
-    magnitudes = spectrogram.expand(estimates, audio, keras.ops)
-    masks = ratio_mask(magnitudes, tf.ones_like(mixed.power))
-    of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
-    of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
-    return of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
 
 
 def best_order(log_likelihoods: tf.Tensor) -> tf.Tensor:

@@ -1,10 +1,15 @@
 """Made by the code before the redesign: saved runs of every kind, and the losses of every objective step by step."""
-import os, sys, json, shutil
+import json
+import os
+import shutil
+import sys
+
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from pathlib import Path
 import numpy as np, keras, tensorflow as tf
-from vae_bss_tf.config import ModelConfig, AudioConfig
+from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.model import MultiSourceVAE
+
 out = Path(sys.argv[1]); shutil.rmtree(out, ignore_errors=True); (out / "objectives").mkdir(parents=True)
 IMG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,))
 AUD = AudioConfig(sample_rate=4000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.7)
@@ -59,6 +64,8 @@ for name, (config, audio, remixing, masked, silence) in cases.items():
 (out / "objectives" / "losses.json").write_text(json.dumps(losses) + "\n")
 # runs
 from training.fit import main
+
+
 def fit(name, *args):
     rc = main([*args, "--output", str(out / "runs" / name), "--quiet"]); assert rc == 0, (name, rc)
 tiny = ["--epochs", "4", "--set", "train.mixtures_per_epoch=256", "--set", "train.steps_per_execution=2", "--set", "train.jit_compile=false", "--set", "train.validation_mixtures=16"]
@@ -76,6 +83,7 @@ fit("sound", *snd); fit("sound-mixit", *snd, "--system", "mixit")
 fit("sound-masked", *snd, *mask, "--set", "model.mask_exponent=2.0", "--init", str(out / "runs" / "sound"))
 from training.run import Run
 from vae_bss_tf.datasets import preset_data
+
 for path in sorted((out / "runs").iterdir()):
     run = Run.load(path); model = run.model()
     truth = preset_data.evaluation_data(run.preset, preset_data.load_banks(run.preset, None, ("test",))["test"], num_mixtures=3)

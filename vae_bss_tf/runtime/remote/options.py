@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from vae_bss_tf.config import check_choice
+from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError
 
 REST_FORMS = ("row", "column")

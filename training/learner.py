@@ -1,0 +1,92 @@
+"""A model and an objective, as one Keras model that `fit` trains."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.objectives import Objective
+
+
+class Learner(keras.Model):
+    """Trains parts of a separator by an objective; neither knows of the other.
+
+    `fit` takes a data set of `{"mixture": float32 [batch, *input_shape]}` and nothing else: no source can reach the
+    model. Parts that are not trained stay as they are, the moments of their batch normalisation included.
+
+    Args:
+        separator: The model.
+        objective: What a step minimises.
+        parts: The parts of the model that are trained: of "encoder", "decoder" and "mask_network".
+
+    Example:
+        >>> from vae_bss_tf.objectives import Elbo
+        >>> learner = Learner(MultiSourceVAE.from_preset("digits"), Elbo(), ("encoder", "decoder"))
+        >>> learner.compile(keras.optimizers.Adam(1e-3))
+        >>> history = learner.fit({"mixture": tf.random.uniform([32, 8, 8])}, verbose=0)
+    """
+
+    def __init__(self, separator: MultiSourceVAE, objective: Objective, parts: tuple[str, ...]) -> None:
+        super().__init__(dtype=separator.dtype_policy)
+        self.separator = separator
+        self.objective = objective
+        self.parts = tuple(parts)
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *objective.metrics)}
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The loss and the objective's metrics, as means over mixtures."""
+        return list(self.trackers.values())
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The weights of the parts that are trained."""
+        return [v for part in self.parts for v in getattr(self.separator, part).trainable_variables]
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """As `trainable_variables`."""
+        return self.trainable_variables
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.separator(inputs, training=training)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of gradient descent on a batch of mixtures; called by `fit`.
+
+        Args:
+            data: `{"mixture": float32 [batch, *input_shape]}` in [0, 1].
+
+        Returns:
+            The metrics by name.
+        """
+        mixture = _mixture(data)
+        with tf.GradientTape() as tape:
+            loss, values = self.objective(self.separator, mixture, self.optimizer.iterations.value)
+            # Gradients are summed over the replicas, so each contributes its share of the mean.
+            share = self.optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(share, variables), variables)
+        for name, value in {"loss": loss, **values}.items():
+            self.trackers[name].update_state(value)
+        return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The objective's metrics on a batch of held-out mixtures; called by `fit`.
+
+        Args:
+            data: As `train_step` takes it.
+
+        Returns:
+            The metrics by name.
+        """
+        for name, value in self.objective.validate(self.separator, _mixture(data)).items():
+            self.trackers[name].update_state(value)
+        return {name: self.trackers[name].result() for name in self.objective.metrics}
+
+
+def _mixture(data: Any) -> tf.Tensor:
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return tf.cast(inputs["mixture"], tf.float32)

@@ -1,0 +1,146 @@
+"""The plan of a training: which phase is trained for how many epochs, from a budget in epochs or in minutes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.phases import Phase, Recipe
+
+_LEAST_EPOCHS = 24  # of a training planned in minutes, so that every phase has some
+_RESERVE = 0.06  # share of the minutes for validation, backups and what a measured speed leaves out
+_FIXED_SECONDS = 25.0  # for reading the data, scoring the model and drawing pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedPhase:
+    """One call of Keras' `fit`: a phase, or a round of one.
+
+    Attributes:
+        phase: Its settings.
+        index: Its place in the plan, from 0.
+        round: Its round, from 1.
+        rounds: Rounds of the phase in this plan.
+        epochs: How many epochs it is trained.
+        steps_per_epoch: Steps an epoch.
+        first_epoch: Epochs of the training before it.
+        first_step: Steps of the training before it.
+        first_mixture: Mixtures of the training before it.
+    """
+
+    phase: Phase
+    index: int
+    round: int
+    rounds: int
+    epochs: int
+    steps_per_epoch: int
+    first_epoch: int
+    first_step: int
+    first_mixture: int
+
+    @property
+    def title(self) -> str:
+        """Its name, such as "masks 2/4"."""
+        return self.phase.name if self.rounds == 1 else f"{self.phase.name} {self.round}/{self.rounds}"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole call."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def num_mixtures(self) -> int:
+        """Mixtures of the whole call."""
+        return self.num_steps * self.phase.batch_size
+
+
+def plan(recipe: Recipe) -> list[PlannedPhase]:
+    """Shares a recipe's epochs out among its phases, and each phase's among its rounds.
+
+    Every phase has at least one epoch, and where there are fewer epochs than phases, the first ones have one each. No
+    round is shorter than an epoch, so a short training has fewer rounds.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        The calls of `fit`, in order.
+    """
+    planned: list[PlannedPhase] = []
+    epochs_before, steps_before, mixtures_before = 0, 0, 0
+    for phase, epochs in zip(recipe.phases, _shared_out(recipe), strict=True):
+        rounds = min(phase.rounds, epochs)
+        for number in range(rounds):
+            call = PlannedPhase(
+                phase,
+                len(planned),
+                number + 1,
+                rounds,
+                epochs // rounds + (number < epochs % rounds),
+                steps_per_epoch(recipe, phase),
+                epochs_before,
+                steps_before,
+                mixtures_before,
+            )
+            planned.append(call)
+            epochs_before += call.epochs
+            steps_before += call.num_steps
+            mixtures_before += call.num_mixtures
+    return planned
+
+
+def _shared_out(recipe: Recipe) -> list[int]:
+    """Epochs of each phase, by the largest remainders."""
+    phases = recipe.phases
+    if recipe.epochs <= len(phases):
+        return [int(i < recipe.epochs) for i in range(len(phases))]
+    total = sum(phase.share for phase in phases)
+    spare = recipe.epochs - len(phases)  # beyond the one that each has
+    wanted = [max(recipe.epochs * phase.share / total - 1, 0) for phase in phases]
+    wanted = [spare * w / sum(wanted) for w in wanted]
+    epochs = [1 + int(w) for w in wanted]
+    by_remainder = sorted(range(len(phases)), key=lambda i: (int(wanted[i]) - wanted[i], i))
+    for i in by_remainder[: recipe.epochs - sum(epochs)]:
+        epochs[i] += 1
+    return epochs
+
+
+def steps_per_epoch(recipe: Recipe, phase: Phase) -> int:
+    """Steps an epoch of a phase: its mixtures over the batch size, rounded up to whole compiled calls."""
+    steps = math.ceil(recipe.mixtures_per_epoch / phase.batch_size)
+    calls = math.ceil(steps / phase.steps_per_execution)
+    return calls * min(phase.steps_per_execution, steps)
+
+
+def within_minutes(
+    recipe: Recipe, minutes: float, rates: Mapping[str, float], start_up: Mapping[str, float], spent: float
+) -> Recipe:
+    """Gives a recipe the budget that ends in time, at speeds that were measured.
+
+    Args:
+        recipe: The recipe; its shares are kept.
+        minutes: How long the whole command may take; > 0.
+        rates: Mixtures per second of each phase, by name.
+        start_up: Seconds that each call of a phase takes to compile, by name.
+        spent: Seconds that the command has taken so far.
+
+    Returns:
+        The recipe with another number of epochs and of mixtures an epoch.
+
+    Raises:
+        ConfigError: The minutes do not suffice to compile the phases' steps.
+    """
+    total = sum(phase.share for phase in recipe.phases)
+    compiling = sum(start_up[phase.name] * phase.rounds for phase in recipe.phases)
+    available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
+    seconds_a_mixture = sum(phase.share / total / rates[phase.name] for phase in recipe.phases)
+    mixtures = available / seconds_a_mixture
+    least = 2 * max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
+    if mixtures < least * len(recipe.phases):
+        needed = (spent + compiling + _FIXED_SECONDS) / 60 + least * len(recipe.phases) * seconds_a_mixture / 60
+        raise ConfigError(
+            f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."
+        )
+    epochs = max(_LEAST_EPOCHS, round(mixtures / recipe.mixtures_per_epoch))
+    epochs = min(epochs, max(len(recipe.phases), int(mixtures / least)))
+    return recipe.replace(epochs=epochs, mixtures_per_epoch=int(mixtures / epochs))

@@ -1,0 +1,56 @@
+"""How fast a machine trains each phase of a recipe."""
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from vae_bss_tf.datasets import pipeline
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
+_LEAST_SECONDS = 4.0
+_MOST_CALLS = 400
+
+
+class Speed(NamedTuple):
+    """How fast a phase is trained.
+
+    Attributes:
+        mixtures_per_second: After the first call.
+        start_up: Seconds of the first call, which compiles.
+    """
+
+    mixtures_per_second: float
+    start_up: float
+
+
+def measured(trainer: "Trainer") -> dict[str, Speed]:
+    """Trains a few steps of each phase, on a model that is thrown away.
+
+    Args:
+        trainer: The trainer of a run whose training has not begun.
+
+    Returns:
+        The speed of each phase, by name.
+    """
+    speeds: dict[str, Speed] = {}
+    model = None
+    for planned in trainer.plan:
+        phase = planned.phase
+        if phase.name in speeds:
+            continue
+        with trainer.distribution.scope():
+            model = trainer.model_for(planned, model)
+            learner = trainer.learner(planned, model)
+        calls = min(phase.steps_per_execution, planned.steps_per_epoch)
+        data = pipeline.training_data(trainer.preset, trainer.banks["train"], batch_size=phase.batch_size)
+        started = time.perf_counter()
+        learner.fit(data, epochs=1, steps_per_epoch=calls, verbose=0, shuffle=False)
+        start_up = time.perf_counter() - started
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < _LEAST_SECONDS and done < _MOST_CALLS:
+            steps = calls * max(1, 16 // calls)
+            learner.fit(data, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)
+            done += steps
+        speeds[phase.name] = Speed(done * phase.batch_size / (time.perf_counter() - started), start_up)
+    return speeds

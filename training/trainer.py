@@ -1,0 +1,270 @@
+"""Trains a model by its recipe: one call of Keras' `fit` for each phase of the plan."""
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from training import figures, systems
+from training import strategy as devices
+from training.backup import Backup, EpochBackup, Progress
+from training.callbacks import BestModel, EarlyStopping, SeparationPictures
+from training.callbacks import Progress as ProgressBar
+from training.history import History, read_history, write_history
+from training.learner import Learner
+from training.recipe import PlannedPhase, plan
+from training.run import Run
+from training.schedules import kl_weight_schedule, learning_rate_schedule
+from training.warm_start import begin_from
+from vae_bss_tf import baselines
+from vae_bss_tf.config import Preset
+from vae_bss_tf.datasets import SourceBank, pipeline
+from vae_bss_tf.domains import domain_of
+from vae_bss_tf.errors import DataError
+from vae_bss_tf.files import replacing
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.objectives import Elbo, MaskedRemix, Noise, Objective, RemixedElbo
+
+_PICTURED = 10
+_COPIES_ON_DISK = 12  # two states and one being written, each with both moments of Adam, and models beside them
+
+
+class Trainer:
+    """Trains the model of a run.
+
+    Args:
+        run: The run; its settings, system and folder.
+        banks: The sources, by split.
+        distribution: The devices.
+        quiet: Whether to print one plain line an epoch instead of a progress bar.
+    """
+
+    def __init__(
+        self, run: Run, banks: dict[str, SourceBank], distribution: tf.distribute.Strategy, *, quiet: bool
+    ) -> None:
+        self.run = run
+        self.banks = banks
+        self.distribution = distribution
+        self.quiet = quiet
+        self.preset = run.preset
+        self.domain = domain_of(run.preset.audio)
+        self.plan = plan(run.preset.recipe)
+        self.backup = Backup(run.path / "backup", run.preset.config_hash())
+        self.validation = pipeline.evaluation_data(
+            self.preset,
+            banks["validation"],
+            num_mixtures=self.preset.recipe.validation_mixtures,
+            seed=self.preset.recipe.seed,
+        ).mixtures
+
+    def train(self, source: MultiSourceVAE | None = None, resume: str | None = None) -> dict[str, Any]:
+        """Trains all phases that are left, and writes `model.keras`, `history.csv` and `history.png`.
+
+        Args:
+            source: The model to begin with; None begins anew. A resumed training has its own.
+            resume: The state to resume from, as `Backup.progress` takes it; None begins at the beginning.
+
+        Returns:
+            "seconds", "epochs", "epochs_before_resume", "mixtures" and "mixtures_per_second".
+
+        Raises:
+            CheckpointError: The state is missing, damaged, or belongs to other settings.
+            DataError: The loss is not finite any more, or there is no space for the training's files.
+        """
+        keras.utils.set_random_seed(self.preset.recipe.seed)
+        done = self.backup.progress(resume) if resume is not None else None
+        with self.distribution.scope():
+            model = self.model_for(self.plan[0 if done is None else done.phase])
+            if done is not None:
+                self.backup.load_begin(model)
+            elif source is not None:
+                begin_from(model, source)
+        self._check_disk(model, new=resume is None)
+        if done is None:
+            self.backup.begin_phase(0, 0, 0.0, model)
+            done = Progress(0, 0, 0.0, None)
+        self._truncate_history(done.epochs)
+        bar = ProgressBar(self.plan, done.epochs, self.quiet)
+        epochs_before, seconds = done.epochs, done.seconds
+        for planned in self.plan[done.phase :]:
+            if planned.index > done.phase:
+                with self.distribution.scope():
+                    model = self.model_for(planned, model)
+                self.backup.begin_phase(planned.index, planned.first_epoch, seconds, model)
+                done = Progress(planned.index, planned.first_epoch, seconds, None)
+            seconds = self._fit(planned, model, done, bar)
+            save_model(model, self.run.path / "model.keras")
+        bar.close()
+        rows = read_history(self.run.path / "history.csv")
+        figures.save(figures.history(rows), self.run.path / "history.png")
+        last = self.plan[-1]
+        return {
+            "seconds": round(seconds, 1),
+            "epochs": last.first_epoch + last.epochs,
+            "epochs_before_resume": epochs_before,
+            "mixtures": last.first_mixture + last.num_mixtures,
+            "mixtures_per_second": round(bar.mixtures_per_second),
+        }
+
+    def model_for(self, planned: PlannedPhase, model: keras.Model | None = None) -> keras.Model:
+        """The model in the precision of a phase.
+
+        Args:
+            planned: The phase.
+            model: The model as the phase before left it; None for an untrained one.
+
+        Returns:
+            `model` itself where its precision is the phase's.
+        """
+        if model is None:
+            return new_model(self.preset, self.run.system, planned)
+        if isinstance(model, MultiSourceVAE) and model.dtype_policy.name != planned.phase.mixed_precision:
+            return model.copy(precision=planned.phase.mixed_precision)
+        return model
+
+    def _fit(self, planned: PlannedPhase, model: keras.Model, done: Progress, bar: ProgressBar) -> float:
+        """Trains one phase to its end and returns the seconds of the training so far."""
+        phase = planned.phase
+        with self.distribution.scope():
+            learner = self.learner(planned, model)
+        if done.state is not None:
+            self.backup.load_epoch(learner, done.state)
+        end = planned.first_epoch + planned.epochs
+        bar.begin(planned)
+        started = time.perf_counter()
+        learner.fit(
+            pipeline.training_data(
+                self.preset,
+                self.banks["train"],
+                batch_size=phase.batch_size,
+                start_step=planned.first_step + (done.epochs - planned.first_epoch) * planned.steps_per_epoch,
+            ),
+            epochs=end,
+            initial_epoch=done.epochs,
+            steps_per_epoch=planned.steps_per_epoch,
+            validation_data=self._validation_data(planned) if isinstance(learner, Learner) else None,
+            callbacks=self._callbacks(planned, learner, done, bar),
+            verbose=0,
+            shuffle=False,
+        )
+        self._check_finite()
+        return done.seconds + time.perf_counter() - started
+
+    def learner(self, planned: PlannedPhase, model: keras.Model) -> keras.Model:
+        """What `fit` trains in a phase: the model with the phase's objective, compiled; a baseline as it is."""
+        phase = planned.phase
+        learner = model
+        if phase.objective != "own":
+            learner = Learner(model, self._objective(planned, model), phase.trains)
+        learner.compile(
+            optimizer=keras.optimizers.Adam(
+                learning_rate_schedule(phase, planned.steps_per_epoch, planned.num_steps)
+            ),
+            jit_compile=phase.jit_compile and devices.can_jit_compile(self.distribution),
+            steps_per_execution=min(phase.steps_per_execution, planned.steps_per_epoch),
+        )
+        return learner
+
+    def _objective(self, planned: PlannedPhase, model: MultiSourceVAE) -> Objective:
+        phase = planned.phase
+        noise = Noise(self.preset.recipe.seed, planned.first_step)
+        if phase.objective == "masked_remix":
+            teacher = model.copy(mask_network=self._mask_network_has_learned(planned))
+            return MaskedRemix(teacher, self.domain, phase.remix_silence, noise)
+        beta = kl_weight_schedule(phase, planned.steps_per_epoch, planned.num_steps)
+        elbo = Elbo(beta, phase.final_kl_weight, noise)
+        if phase.objective == "elbo":
+            return elbo
+        return RemixedElbo(elbo, self.domain, phase.remix_weight, phase.remix_silence, phase.remix_masked)
+
+    def _mask_network_has_learned(self, planned: PlannedPhase) -> bool:
+        return any("mask_network" in before.phase.trains for before in self.plan[: planned.index])
+
+    def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
+        batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)
+        even = self.distribution.num_replicas_in_sync > 1 or planned.phase.remixes
+        return tf.data.Dataset.from_tensor_slices({"mixture": self.validation}).batch(batch, drop_remainder=even).cache()
+
+    def _callbacks(
+        self, planned: PlannedPhase, learner: keras.Model, done: Progress, bar: ProgressBar
+    ) -> list[keras.callbacks.Callback]:
+        history, tensorboard = self.run.path / "history.csv", self.run.path / "tensorboard"
+        of_separators: list[keras.callbacks.Callback] = []
+        if isinstance(learner, Learner):
+            monitor = f"val_{learner.objective.monitor}"
+            past = [row[monitor] for row in read_history(history)[planned.first_epoch :] if monitor in row]
+            if planned.phase.keep == "best":
+                of_separators.append(BestModel(self.backup, planned, monitor, past))
+            of_separators.append(
+                SeparationPictures(
+                    tensorboard / "separation",
+                    self.validation[:_PICTURED],
+                    lambda mixtures, sources: figures.separation(mixtures, sources, audio=self.preset.audio),
+                    learner.separator.separate,
+                    self.preset.recipe.epochs,
+                )
+            )
+            if self.preset.recipe.early_stopping:
+                of_separators.append(EarlyStopping(self.preset.recipe.early_stopping, monitor, past))
+        return [
+            keras.callbacks.TerminateOnNaN(),
+            History(history, planned),
+            *of_separators,
+            keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
+            bar,
+            EpochBackup(self.backup, planned, done.seconds),
+        ]
+
+    def _truncate_history(self, epochs: int) -> None:
+        path = self.run.path / "history.csv"
+        write_history(path, read_history(path)[:epochs])
+
+    def _check_finite(self) -> None:
+        rows = read_history(self.run.path / "history.csv")
+        if rows and not math.isfinite(rows[-1].get("loss", 0.0)):
+            raise DataError(
+                f"the loss is not finite any more in epoch {len(rows)}; lower the phase's learning rate "
+                f"(--set recipe.{rows[-1]['phase'].split()[0]}.learning_rate=...) and train into another --output."
+            )
+
+    def _check_disk(self, model: keras.Model, *, new: bool) -> None:
+        needed = _COPIES_ON_DISK * 4 * model.count_params()
+        free = shutil.disk_usage(self.run.path).free
+        if free < needed:
+            if new:
+                shutil.rmtree(self.run.path)
+            raise DataError(
+                f"no space left on the disk of {self.run.path}: a training of this model needs {needed / 1e6:.0f} MB, "
+                f"{free / 1e6:.0f} MB are free. Free some, or choose another --output."
+            )
+
+
+def new_model(preset: Preset, system: str, planned: PlannedPhase) -> keras.Model:
+    """Builds the untrained model of a system.
+
+    Args:
+        preset: The settings.
+        system: A trained system's name.
+        planned: The phase that it is built for, which has a precision.
+
+    Returns:
+        The model, built and not compiled.
+    """
+    if systems.is_baseline(system):
+        return baselines.build(system, preset.model, seed=preset.recipe.seed)
+    return MultiSourceVAE(preset.model, preset.recipe.final_kl_weight, dtype=planned.phase.mixed_precision)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model in one move.
+
+    Args:
+        model: The model.
+        path: Where it shall stand, ending in ".keras".
+    """
+    with replacing(path) as partial:
+        model.save(partial)

@@ -1,0 +1,80 @@
+"""Weights to begin with: those of a finished run, or of the phase before."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from training import systems
+from training.run import Run
+from vae_bss_tf.config import ModelConfig
+from vae_bss_tf.errors import CheckpointError, ConfigError
+from vae_bss_tf.model import MultiSourceVAE
+
+
+def source_of(init: Path, system: str) -> MultiSourceVAE:
+    """Loads the model of a run to begin with.
+
+    Args:
+        init: The run folder.
+        system: What is to be trained.
+
+    Returns:
+        Its model.
+
+    Raises:
+        CheckpointError: The run is missing, damaged or not finished.
+        ConfigError: One of both is a baseline.
+    """
+    run = Run.load(init)
+    if not run.metrics:
+        raise CheckpointError(f"{init} is not finished; finish it with --resume, or begin with another run.")
+    if systems.is_baseline(system) or systems.is_baseline(run.system):
+        raise ConfigError(f"--init is for vae and ae; {init} holds {run.system}, {system} is to be trained.")
+    model = run.model()
+    assert isinstance(model, MultiSourceVAE)
+    return model
+
+
+def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
+    """Gives a model the weights of another.
+
+    Args:
+        model: The model. It may have more sources than the other: the heads of the encoder for the added ones stay as
+            they are. What one of both lacks, such as a mask network, stays as it is.
+        source: The other model.
+
+    Raises:
+        CheckpointError: A part differs in shape.
+    """
+    for part in ("encoder", "decoder", "mask_network"):
+        ours, theirs = getattr(model, part), getattr(source, part)
+        if ours is None or theirs is None:
+            continue
+        values = theirs.get_weights()
+        if part == "encoder" and _can_grow(source.config, model.config):
+            values = [
+                _grown(own, value, source.config) if any(own is weight for weight in ours.head.weights) else value
+                for own, value in zip(ours.weights, values, strict=True)
+            ]
+        if [weight.shape for weight in ours.weights] != [value.shape for value in values]:
+            raise CheckpointError(
+                f"the run of --init has another {part}; begin from one with the same model settings, and as many "
+                "sources or fewer."
+            )
+        ours.set_weights(values)
+
+
+def _can_grow(source: ModelConfig, ours: ModelConfig) -> bool:
+    """Whether an encoder of `ours` is one of `source` but for sources that it has more."""
+    alike = ("input_shape", "latent_dim", "hidden_units", "convolutions", "encoder_units", "network")
+    return source.num_sources < ours.num_sources and all(getattr(source, n) == getattr(ours, n) for n in alike)
+
+
+def _grown(own: keras.Variable, value: npt.NDArray[np.float32], source: ModelConfig) -> npt.NDArray[np.float32]:
+    """A weight of the head of `source` with more sources; the added ones are as in `own`."""
+    by_source = (*own.shape[:-1], 2, -1, source.latent_dim)
+    grown = own.numpy().copy().reshape(by_source)
+    grown[..., : source.num_sources, :] = value.reshape(by_source)
+    return grown.reshape(own.shape)

@@ -1,0 +1,102 @@
+"""Images: sources that add up pixel by pixel."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from vae_bss_tf.datasets import image_mixtures
+from vae_bss_tf.datasets.bank import SourceBank
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.domains.base import Float32
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+MASKED_SCALE = 0.2  # standard deviation of a masked pixel around the true one
+
+
+class RemixedImages(NamedTuple):
+    """Images made of known sources.
+
+    Attributes:
+        mixture: float32 `[batch, height, width]` in [0, 1].
+        sources: float32 `[batch, num_sources, height, width]`.
+    """
+
+    mixture: "tf.Tensor"
+    sources: "tf.Tensor"
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The domain of images; see `domains.base.Domain`.
+
+    Example:
+        >>> Images().bank_shape((28, 28))
+        (28, 28)
+    """
+
+    kind: ClassVar[str] = "images"
+    paired_score: ClassVar[str] = "psnr"
+    score_unit: ClassVar[str] = "nats"
+
+    def bank_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of one source in a bank: the mixture's own."""
+        return input_shape
+
+    def training_mixtures(
+        self, bank: SourceBank, *, num_mixed: Sequence[int], batch_size: int, seed: int, start_step: int
+    ) -> "tf.data.Dataset":
+        """Endless batches of mixtures; see `datasets.image_mixtures.training_mixtures`."""
+        return image_mixtures.training_mixtures(
+            bank, num_mixed=num_mixed, batch_size=batch_size, seed=seed, start_step=start_step
+        )
+
+    def evaluation_mixtures(
+        self, bank: SourceBank, *, num_mixed: Sequence[int], num_mixtures: int, seed: int, gain: float
+    ) -> EvaluationSet:
+        """A fixed set of mixtures with their sources; see `datasets.image_mixtures.evaluation_mixtures`."""
+        return image_mixtures.evaluation_mixtures(
+            bank, num_mixed=num_mixed, num_mixtures=num_mixtures, seed=seed, gain=gain
+        )
+
+    def exchangeable(self, sources: "tf.Tensor", mixture: "tf.Tensor") -> "tf.Tensor":
+        """The sources themselves: float32 `[batch, num_sources, height, width]`."""
+        return sources
+
+    def remix(self, sources: "tf.Tensor", seed: "tf.Tensor") -> RemixedImages:
+        """Adds sources up, clipped to [0, 1]; `seed` is not used."""
+        import tensorflow as tf
+
+        return RemixedImages(tf.clip_by_value(tf.reduce_sum(sources, axis=1), 0.0, 1.0), sources)
+
+    def masked_log_likelihood(self, estimates: "tf.Tensor", mixed: RemixedImages) -> "tf.Tensor":
+        """Log likelihood of each known source under each masked estimate.
+
+        The distribution is a Normal of standard deviation 0.2, whose logarithm is the squared error that PSNR and
+        SI-SDR are made of.
+
+        Args:
+            estimates: float32 `[batch, num_sources, height, width]`, > 0.
+            mixed: What `remix` returned.
+
+        Returns:
+            float32 `[batch, num_sources (estimates), num_sources (sources)]`, nats.
+        """
+        from vae_bss_tf.masking import ratio_mask
+        from vae_bss_tf.objectives import remixing
+
+        masked = ratio_mask(estimates, mixed.mixture)
+        return remixing.log_likelihood("normal", MASKED_SCALE, masked, mixed.sources)
+
+    def mask_score(self, fits: "tf.Tensor", estimates: "tf.Tensor", mixed: RemixedImages) -> "tf.Tensor":
+        """The log likelihood of the sources under the estimates and under the masked estimates, in nats."""
+        return fits + self.masked_log_likelihood(estimates, mixed)
+
+    def judged(self, system: str, outputs: Float32, truth: EvaluationSet) -> tuple[Float32, Float32]:
+        """The pictures as they are."""
+        return outputs, truth.sources
+
+    def upright(self, pictures: Float32) -> Float32:
+        """The pictures as they are."""
+        return pictures

@@ -1,0 +1,50 @@
+"""What every settings class shares: a JSON round trip and checked construction."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from vae_bss_tf.checks import check_choice, check_kind
+from vae_bss_tf.errors import ConfigError
+
+
+class Settings:
+    """JSON round trip and checked construction, shared by the dataclasses below."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the settings from a mapping as `to_dict` or JSON gives it.
+
+        Args:
+            values: Field names and values; lists stand for tuples.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: A field is unknown, or a value is of another kind or out of its range.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__} is {values!r}; it must be settings by name.")
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            check_choice(f"{cls.__name__} field", name, names)
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if field.name in given:
+                given[field.name] = cls._field(field.name, given[field.name], field.default)
+        return cls(**given)
+
+    @classmethod
+    def _field(cls, name: str, value: Any, default: Any) -> Any:
+        check_kind(name, value, default)
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as a dictionary that JSON can hold."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed and all of them checked again."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
