@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from export.card import card
 from export.formats import Format, get_formats
 from export.gate import int8_weights as weights
 from export.gate.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.gate.workers import converters
-from export.manifest import COURSE, Export, card, manifest
+from export.manifest import COURSE, Export, manifest
 from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.callbacks import read_history
