@@ -333,7 +333,7 @@ def score(
         For each of `SCORES`, float64 `[n]`: the mean over the sources that the mixture holds.
     """
     ratios = metrics.si_bss_eval(*heard)
-    ssim, ssim_halved = metrics.ssim_at_ranges(matched, truth.sources, (truth.gain, 2 * truth.gain))
+    ssim, ssim_halved = metrics.ssim(matched, truth.sources, (truth.gain, 2 * truth.gain))
     values = {
         "psnr": metrics.psnr(matched, truth.sources, peak=truth.gain),
         "psnr_halved": metrics.psnr(matched, truth.sources, peak=2 * truth.gain),
