@@ -24,8 +24,7 @@ import keras
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import write_json
-from vae_bss_tf.locks import held
+from vae_bss_tf.files import held, write_json
 
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.errors import DataError
-from vae_bss_tf.locks import held
+from vae_bss_tf.files import held
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
 _SAVE_EVERY = 50  # recordings
