@@ -31,10 +31,6 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units = f"{_listed(model.encoder_units)} units in the encoder, {_listed(model.hidden_units)} in the decoder"
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
-    if model.corrector_units:
-        convolutions = f"{_listed(model.corrector_convolutions)} channels and " if model.corrector_convolutions else ""
-        times = f"{model.corrector_iterations}, in training {model.corrector_training_iterations}"
-        units += f", a corrector of {convolutions}{_listed(model.corrector_units)} units applied {times} times"
     if model.mask_channels:
         units += f", a mask network of {_listed(model.mask_channels)} channels, which alone was trained last"
     remixed = ""

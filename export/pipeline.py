@@ -127,9 +127,9 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
     def separate(mixtures: Any) -> dict[str, Any]:
         return model.predict({INPUT: mixtures}, verbose=0)
 
-    kernels, corrected = weights.kernels(model), model.corrector is not None
+    kernels = weights.kernels(model)
     extreme = extreme_mixtures(run.preset.model.input_shape)
-    references = {False: Reference.of(separate, held_out, extreme, kernels, corrected=corrected)}
+    references = {False: Reference.of(separate, held_out, extreme, kernels)}
     audio = run.preset.audio
     if audio is not None and isinstance(held_out, AudioEvaluationSet):
 
@@ -144,7 +144,7 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
             held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels, held_out.gain
         )
         extreme = extreme_waveforms(audio.num_samples)
-        references[True] = Reference.of(separate_waveforms, waveforms, extreme, kernels, corrected=corrected)
+        references[True] = Reference.of(separate_waveforms, waveforms, extreme, kernels)
     return references
 
 
