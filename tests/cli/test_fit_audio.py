@@ -12,8 +12,7 @@ from training.fit import train
 from training.run import Run
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
-from vae_bss_tf.datasets import decoded as audio_cache
-from vae_bss_tf.datasets import pipeline
+from vae_bss_tf.datasets import decoded, pipeline
 from vae_bss_tf.errors import ConfigError
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
@@ -44,7 +43,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_of_recordings_becomes_a_separator(
     notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr("training.fit._SCORED", 20)
     run = train(PRESET, output=tmp_path / "run", data_dir=notes)
     assert Run.load(run.path).preset == PRESET
