@@ -54,7 +54,7 @@ def _command(options: argparse.Namespace) -> None:
     for recording in found:
         with tqdm(
             total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet
-        ) as progress:
+        ) as bar:
             result = separator.separate_file(
                 recording.path,
                 options.output,
@@ -63,7 +63,7 @@ def _command(options: argparse.Namespace) -> None:
                 skip_silent=options.skip_silent,
                 allow_truncated=options.allow_truncated,
                 force=options.force,
-                progress=progress.update,
+                progress=lambda seconds, bar=bar: bar.update(min(seconds, bar.total - bar.n)),  # of rounded sums
             )
         _report(recording.path, result)
         if options.figure:
