@@ -22,7 +22,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.quality_variants import VARIANTS
-from training import figures
+from training import figures, systems
 from training.callbacks import read_history
 from training.evaluation import judging as comparison
 from training.fit import train
@@ -172,7 +172,8 @@ def judged(run: Run, data_dir: Path | None, num_mixtures: int) -> dict[str, Any]
     separators, budget = comparison.run_separators(run), comparison.run_budget(run)
     row: dict[str, Any] = {}
     for title, system in _JUDGED.items():
-        result = comparison.judge(system, separators[system], truth, training, run.preset.model.num_sources, budget)
+        info, num_sources = systems.find(system, "images"), run.preset.model.num_sources
+        result = comparison.judge(info, separators[system], truth, training, num_sources, budget)
         means = {name: float(result.scores[name].mean()) for name in ("psnr_halved", "ssim_halved", "si_sdr")}
         row[title] = {**means, "milliseconds_per_mixture": 1e3 * result.seconds_per_mixture}
     write_json(kept, {**row, **budget})

@@ -14,6 +14,7 @@ import tqdm
 
 from training import figures
 from training.schedules import KLWeightSchedule
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.files import replacing, write_text
 
 MONITOR = "val_elbo"
@@ -121,7 +122,7 @@ class SeparationPictures(keras.callbacks.Callback):
         mixtures: float32 `[num_mixtures, *shape]`.
         separate: Gives the sources of mixtures, `[num_mixtures, num_sources, *shape]`.
         epochs: Epochs of the whole training.
-        spectrograms: Whether the mixtures are `[frames, bins]`, as `figures.separation` takes it.
+        audio: The spectrogram's settings, as `figures.separation` takes them.
     """
 
     def __init__(
@@ -131,14 +132,14 @@ class SeparationPictures(keras.callbacks.Callback):
         separate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
         epochs: int,
         *,
-        spectrograms: bool = False,
+        audio: AudioConfig | None = None,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.mixtures = mixtures
         self.separate = separate
         self.every = max(1, epochs // 10)
-        self.spectrograms = spectrograms
+        self.audio = audio
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -146,7 +147,7 @@ class SeparationPictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        figure = figures.separation(self.mixtures, self.separate(self.mixtures), spectrograms=self.spectrograms)
+        figure = figures.separation(self.mixtures, self.separate(self.mixtures), audio=self.audio)
         with self.writer.as_default(step=epoch + 1):
             tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from training import stages
+from training import stages, systems
 from training.memory import keep_freed_memory
-from vae_bss_tf.baselines import TRAINED as BASELINES
 from vae_bss_tf.config import (
     BEGUN_FROM,
     PRESETS,
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     from vae_bss_tf.datasets import SourceBank
     from vae_bss_tf.model import MultiSourceVAE
 
-SYSTEMS = ("vae", "ae", *BASELINES)
+SYSTEMS = systems.trained()
+BASELINES = tuple(name for name in SYSTEMS if systems.is_baseline(name))
 _PICTURED = 10
 _SCORED = 1_000
 _EARLY = 0.2  # share of a training in which sources have not parted
@@ -87,8 +87,9 @@ def train(
         OSError: The disk is full or not writable.
     """
     preset = _complete(preset, check_choice("system", system, SYSTEMS))
-    if system == "glo" and preset.audio is not None:
-        raise ConfigError("glo is for images: it is not made for sound; train another --system.")
+    kind = "images" if preset.audio is None else "sound"
+    if not systems.trains_on(system, kind):
+        raise ConfigError(f"{system} does not separate {kind}; train another --system.")
     if strategy == "mirrored":
         from training import strategy as devices
 
@@ -194,7 +195,7 @@ def _fit(
             validation.mixtures[:_PICTURED],
             model.separate,
             config.epochs,
-            spectrograms=preset.audio is not None,
+            audio=preset.audio,
         ),
         *(
             [callbacks.EarlyStopping(config.early_stopping, past, config.remix_mask_epoch)]
@@ -387,7 +388,7 @@ def _judge(
     num_mixed = [run.preset.data.max_mixed]
     truth = pipeline.evaluation_data(run.preset, bank, num_mixtures=_SCORED, num_mixed=num_mixed)
     if run.system in BASELINES:
-        sources = model.separate(truth.mixtures, run.preset.model.num_sources)
+        sources = model.separate(truth.mixtures)
         scored = {run.system: sources}
     else:
         outputs = model.predict({"mixture": truth.mixtures}, batch_size=_SCORED // 4, verbose=0)
@@ -396,7 +397,7 @@ def _judge(
     shown = slice(0, _PICTURED)
     figures.save(
         figures.separation(
-            truth.mixtures[shown], sources[shown], truth.sources[shown], spectrograms=run.preset.audio is not None
+            truth.mixtures[shown], sources[shown], truth.sources[shown], audio=run.preset.audio
         ),
         run.path / "separation.png",
     )
