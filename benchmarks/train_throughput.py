@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.schedules import learning_rate_schedule
+from training.learner import Learner
 from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
@@ -76,21 +76,20 @@ def flops_per_mixture(preset: Preset) -> float:
     return 2.0 * (2 * (encoder + preset.model.num_sources * decoder) + backward_of_inputs)
 
 
-def compiled_model(preset: Preset, steps_per_execution: int) -> MultiSourceVAE:
-    """The preset's model, compiled as `training.fit` compiles it."""
-    model = MultiSourceVAE(preset.model, kl_weight=preset.train.kl_weight)
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate_schedule(preset.train)),
-        jit_compile=True,
-        steps_per_execution=steps_per_execution,
+def compiled_learner(preset: Preset, steps_per_execution: int) -> Learner:
+    """The preset's model with the objective of its first phase, compiled as `training.trainer` compiles it."""
+    phase = preset.recipe.phases[0]
+    learner = Learner(MultiSourceVAE(preset.model), Elbo(lambda step: tf.constant(phase.kl_weight)), phase.trains)
+    learner.compile(
+        optimizer=keras.optimizers.Adam(phase.learning_rate), jit_compile=True, steps_per_execution=steps_per_execution
     )
-    return model
+    return learner
 
 
 def fit_measure(preset: Preset, bank: SourceBank, batch: int, calls: int) -> Measure:
     """Keras' `fit` on the real pipeline; the first epoch compiles and is not measured."""
-    steps = preset.train.steps_per_execution
-    model = compiled_model(preset, steps)
+    steps = preset.recipe.phases[0].steps_per_execution
+    model = compiled_learner(preset, steps)
     data = training_mixtures(bank, num_mixed=(2,), batch_size=batch, seed=0)
 
     class Clock(keras.callbacks.Callback):
@@ -111,8 +110,8 @@ def fit_measure(preset: Preset, bank: SourceBank, batch: int, calls: int) -> Mea
 
 def step_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) -> Measure:
     """The same model's `train_step` on one batch, in a compiled loop of as many steps a call."""
-    steps = preset.train.steps_per_execution
-    model = compiled_model(preset, steps)
+    steps = preset.recipe.phases[0].steps_per_execution
+    model = compiled_learner(preset, steps)
     mixtures = next(iter(training_mixtures(bank, num_mixed=(2,), batch_size=batch, seed=0)))
     model.optimizer.build(model.trainable_variables)
     step = tf.function(lambda: model.train_step(mixtures), jit_compile=True)
@@ -150,7 +149,7 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
     encoder = nn.Sequential(*blocks(widths), nn.Linear(widths[-1], 2 * config.num_sources * latents))
     decoder = nn.Sequential(*blocks([latents, *widths[:0:-1]]), nn.Linear(widths[1], pixels), nn.Sigmoid())
     parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=preset.train.learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=preset.recipe.phases[0].learning_rate)
     items = torch.tensor(bank.items.reshape(len(bank), pixels))
 
     def step() -> None:
@@ -162,7 +161,7 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
         error = (mixture - estimate).abs().sum(1).mean() / config.likelihood_scale
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean()
         optimizer.zero_grad()
-        (error + preset.train.kl_weight * kl).backward()
+        (error + preset.recipe.phases[0].kl_weight * kl).backward()
         optimizer.step()
 
     step()
@@ -185,7 +184,7 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
     flops = flops_per_mixture(preset)
     rows = []
     for batch in BATCHES:
-        calls = max(2, round(seconds * 5000 / batch / preset.train.steps_per_execution))
+        calls = max(2, round(seconds * 5000 / batch / preset.recipe.phases[0].steps_per_execution))
         measures = {
             "fit": fit_measure(preset, bank, batch, calls),
             "bare step": step_measure(preset, bank, batch, seconds),

@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from export.card import card
 from export.formats import Format, get_formats
 from export.gate import int8_weights as weights
 from export.gate.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.gate.workers import converters
-from export.manifest import COURSE, Export, card, manifest
+from export.manifest import COURSE, Export, manifest
 from export.writers import onnx, saved_model, tflite
 from training import figures
-from training.callbacks import read_history
+from training.history import read_history
 from training.run import Run
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import Preset
@@ -67,7 +68,7 @@ def export_run(
     wanted = get_formats(names, audio=run.preset.audio is not None)
     with replacing_folder(target) as staging, tempfile.TemporaryDirectory() as work:
         report(f"loading {run_path}")
-        write_course(run, staging / COURSE)
+        figures.save(figures.history(read_history(run.path / "history.csv")), staging / COURSE)
         model = float32_model(run)
         banks = pipeline.load_banks(run.preset, data_dir, ("train", "test"))
         references = _references(run, model, banks["test"])
@@ -83,21 +84,6 @@ def export_run(
         write_json(staging / MANIFEST, described)
         write_text(staging / "README.md", card(export, described))
     return described
-
-
-def write_course(run: Run, path: Path) -> None:
-    """Draws how a run, and those that it began from, were trained.
-
-    Args:
-        run: The run; epochs that its folder has no history of are left out.
-        path: The PNG file to write.
-    """
-    stages = []
-    for stage in run.stages():
-        train = stage.preset.train
-        mixtures = train.steps_per_epoch * train.batch_size
-        stages.append((stage.path.name, mixtures, read_history(stage.path / "history.csv")))
-    figures.save(figures.course(stages), path)
 
 
 def _check_target(target: Path, force: bool) -> None:
@@ -126,9 +112,9 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
     def separate(mixtures: Any) -> dict[str, Any]:
         return model.predict({INPUT: mixtures}, verbose=0)
 
-    kernels, corrected = weights.kernels(model), model.corrector is not None
+    kernels = weights.kernels(model)
     extreme = extreme_mixtures(run.preset.model.input_shape)
-    references = {False: Reference.of(separate, held_out, extreme, kernels, corrected=corrected)}
+    references = {False: Reference.of(separate, held_out, extreme, kernels)}
     audio = run.preset.audio
     if audio is not None and isinstance(held_out, AudioEvaluationSet):
 
@@ -143,7 +129,7 @@ def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool,
             held_out.waveforms, held_out.source_waveforms, held_out.counts, held_out.labels, held_out.gain
         )
         extreme = extreme_waveforms(audio.num_samples)
-        references[True] = Reference.of(separate_waveforms, waveforms, extreme, kernels, corrected=corrected)
+        references[True] = Reference.of(separate_waveforms, waveforms, extreme, kernels)
     return references
 
 

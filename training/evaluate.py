@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import datetime
-import functools
+import os
 import shlex
 import sys
 import time
@@ -11,22 +11,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training import systems
 from training.memory import keep_freed_memory
+from training.systems import Material, System
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset
-from vae_bss_tf.datasets import AUDIO_DATASETS, DATASETS, pipeline
+from vae_bss_tf.config import DataConfig, Preset
+from vae_bss_tf.datasets import DATASETS, pipeline
+from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
-from vae_bss_tf.phases import Phase, Recipe
-from vae_bss_tf.presets import PRESETS
+from vae_bss_tf.presets import get_preset
 
 if TYPE_CHECKING:
-    from training.evaluation.judging import Float32, UntrainedSystems
+    from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
-    from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
-_FILES = ("comparison.json", "comparison.csv", "comparison.md")
+_TABLES = ("comparison.json", "comparison.csv", "comparison.md")
+_LATENTS = ("latents.png", "traversal.png")
+_MOST_MIXTURES = 20_000
+_MOST_SOURCES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One table: the systems that are compared at one K on the same mixtures.
+
+    Attributes:
+        name: What its figures are called.
+        preset: What the mixtures are: the preset of the runs, or that of the data set.
+        num_mixed: The counts M.
+        num_sources: K.
+        systems: The systems, in the order of the table.
+        runs: The runs of the trained ones.
+        run: Name of the run that is judged alone; None where systems are compared.
+    """
+
+    name: str
+    preset: Preset
+    num_mixed: tuple[int, ...]
+    num_sources: int
+    systems: "list[System]"
+    runs: "list[Run]"
+    run: str | None = None
+
+    def figures(self) -> list[str]:
+        """Names of the figures that may be drawn of it."""
+        return [f"separation-{self.name}.png", f"time-{self.name}.png"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,28 +76,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace, command: str) -> None:
-    if options.num_mixtures < 1:
-        raise ConfigError(f"--num-mixtures is {options.num_mixtures}; it must be at least 1.")
-    if options.test_seed < 0:
-        raise ConfigError(f"--test-seed is {options.test_seed}; it must be 0 or more.")
+    _check_range("--num-mixtures", options.num_mixtures, 1, _MOST_MIXTURES)
+    for num_sources in options.num_sources:
+        _check_range("--num-sources", num_sources, 1, _MOST_SOURCES)
+    for num_mixed in options.num_mixed or ():
+        _check_range("--num-mixed", num_mixed, 1, _MOST_SOURCES)
+    for option, seed in (("--seed", options.seed), ("--test-seed", options.test_seed)):
+        _check_range(option, seed, 0, 2**31 - 1)
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
+    # Everything that can be missing or in the way is found before anything is computed.
+    jobs = _jobs_of_runs(options) if options.run else _jobs_of_systems(options)
     output = options.output or (
         options.run[0] / "evaluation" if options.run else Path("runs") / f"comparison-{options.dataset}"
     )
-    if output.exists() and not output.is_dir():
-        raise OutputExistsError(f"{output} is a file; choose another --output.")
-    if not options.force and any((output / name).exists() for name in _FILES):
-        raise OutputExistsError(f"{output} holds an earlier evaluation; replace it by --force or choose --output.")
+    _check_output(output, [*_TABLES, *_LATENTS, *(name for job in jobs for name in job.figures())], options.force)
 
     started = time.perf_counter()
-    _material.cache_clear()
-    comparisons, model_run = _judge_runs(options) if options.run else _judge_systems(options)
-    _write(comparisons, model_run, output, command, started, options.test_seed)
+    materials = _Materials(options)
+    comparisons = [_compare(job, materials) for job in jobs]
+    model_run = next((run for job in jobs for run in job.runs if run.system == "vae"), None)
+    _write(comparisons, jobs, model_run, output, command, started, options.test_seed)
 
 
-def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | None]":
-    from training.evaluation import judging as comparison
+def _check_range(option: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"{option} is {value}; it must be from {least} to {most:,}.")
+
+
+def _check_output(output: Path, names: Sequence[str], force: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise OutputExistsError(f"{output} is a file; choose another --output.")
+    standing = [name for name in names if os.path.lexists(output / name)]
+    if standing and not force:
+        raise OutputExistsError(
+            f"{output} already holds {standing[0]}; replace what is there with --force, or choose another --output."
+        )
+
+
+def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
     from training.run import Run
 
     runs = [Run.load(path) for path in options.run]
@@ -76,117 +124,134 @@ def _judge_runs(options: argparse.Namespace) -> "tuple[list[Comparison], Run | N
     names = [run.path.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError("two of the runs have the same name, and so would their figures; judge them one at a time.")
-    comparisons = []
-    for run in runs:
-        dataset = options.dataset or run.preset.data.dataset
-        num_mixed = options.num_mixed or run.preset.data.num_mixed
-        served = [name for name, info in comparison.SYSTEMS.items() if info.trained_as == run.system]
-        untrained = [name for name, info in comparison.SYSTEMS.items() if info.trained_as is None]
-        default = ["mixture/k", *(name for name in served if name != "vaem-refined")]
-        systems = [check_choice(f"system of {run.path}", s, [*untrained, *served]) for s in options.systems or default]
-        if run.preset.audio is not None and not options.systems:
-            systems += [name for name in ("nmf", "nmf-kl", "ibm", "irm") if name not in systems]
-        judged = _compare(options, dataset, num_mixed, run.preset.model.num_sources, systems, [run])
-        comparisons.append(dataclasses.replace(judged, run=run.path.resolve().name))
-    return comparisons, next((run for run in runs if run.system == "vae"), None)
+    jobs = []
+    for run, name in zip(runs, names, strict=True):
+        preset, kind = run.preset, domain_of(run.preset.audio).kind
+        if options.dataset:
+            preset = dataclasses.replace(preset, data=preset.data.replace(dataset=options.dataset))
+        num_sources = preset.model.num_sources
+        jobs.append(
+            _Job(
+                name if len(runs) > 1 else f"{preset.data.dataset}-k{num_sources}",
+                preset,
+                options.num_mixed or preset.data.num_mixed,
+                num_sources,
+                _systems_of_run(run, kind, options.systems),
+                [run],
+                name,
+            )
+        )
+        _check_counts(jobs[-1])
+    return jobs
 
 
-def _judge_systems(options: argparse.Namespace) -> "tuple[list[Comparison], Run | None]":
-    from training.evaluation import judging as comparison
+def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[System]:
+    allowed = {name: s for name, s in systems.of(kind).items() if s.trained_as in (None, run.system)}
+    if names:
+        return [allowed[check_choice(f"system of {run.path}", name, allowed)] for name in names]
+    own = [s for s in allowed.values() if s.trained_as and s.name != "vaem-refined"]
+    # NMF of images first learns a dictionary; that of sound, and the oracles, come without any training.
+    beside = [s for s in allowed.values() if s.kind in ("untrained", "oracle")] if kind == "sound" else []
+    return [allowed["mixture/k"], *own, *beside]
 
-    check_choice("data set", options.dataset, [*DATASETS, *AUDIO_DATASETS])
-    num_mixed = options.num_mixed or PRESETS[options.dataset].data.num_mixed
-    other_kind = comparison.IMAGES_ONLY if options.dataset in AUDIO_DATASETS else comparison.SOUND_ONLY
-    default = [name for name in comparison.SYSTEMS if name not in other_kind]
-    systems = [check_choice("system", name, comparison.SYSTEMS) for name in options.systems or default]
-    kinds = sorted({info.trained_as for name in systems if (info := comparison.SYSTEMS[name]).trained_as})
-    if len(num_mixed) > 1 and kinds:
+
+def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
+    from training.evaluation import judging
+
+    dataset = check_choice("data set", options.dataset, DATASETS)
+    preset = get_preset(dataset)
+    num_mixed = options.num_mixed or preset.data.num_mixed
+    kind = domain_of(preset.audio).kind
+    compared = [systems.find(name, kind) for name in options.systems or systems.of(kind)]
+    needed = sorted({system.trained_as for system in compared if system.trained_as})
+    if len(num_mixed) > 1 and needed:
         raise ConfigError("--dataset compares systems at one count M; for several, judge a run: --run RUN.")
+    jobs = []
     for num_sources in options.num_sources:
-        _check_counts(num_sources, num_mixed)
-    # Everything that can be missing is found before anything is computed.
-    runs = {
-        num_sources: [
-            comparison.find_run(options.runs_dir, options.dataset, kind, num_sources, num_mixed[0], options.seed)
-            for kind in kinds
+        job = _Job(f"{dataset}-k{num_sources}", preset, num_mixed, num_sources, compared, [])
+        _check_counts(job)
+        runs = [
+            judging.find_run(options.runs_dir, dataset, name, num_sources, num_mixed[0], options.seed)
+            for name in needed
         ]
-        for num_sources in options.num_sources
-    }
-    comparisons = [
-        _compare(options, options.dataset, num_mixed, num_sources, systems, runs[num_sources])
-        for num_sources in options.num_sources
-    ]
-    first = runs[options.num_sources[0]]
-    return comparisons, next((run for run in first if run.system == "vae"), None)
+        shapes = {(run.preset.model.input_shape, run.preset.audio): run for run in runs}
+        if len(shapes) > 1:
+            one, other = list(shapes.values())[:2]
+            raise ConfigError(
+                f"{one.path} and {other.path} take mixtures of different shapes or audio settings; judge them one at "
+                "a time, with --run."
+            )
+        jobs.append(dataclasses.replace(job, runs=runs, preset=runs[0].preset if runs else preset))
+    return jobs
 
 
-def _check_counts(num_sources: int, num_mixed: Sequence[int]) -> None:
-    if num_sources < max(num_mixed):
+def _check_counts(job: _Job) -> None:
+    if job.num_sources < max(job.num_mixed):
         raise ConfigError(
-            f"K={num_sources} outputs cannot be matched to mixtures of {max(num_mixed)} sources; use a larger K."
+            f"K={job.num_sources} outputs cannot be matched to mixtures of {max(job.num_mixed)} sources; use a "
+            "larger K."
         )
 
 
-def _compare(
-    options: argparse.Namespace,
-    dataset: str,
-    num_mixed: Sequence[int],
-    num_sources: int,
-    systems: Sequence[str],
-    runs: "Sequence[Run]",
-) -> "Comparison":
-    from training.evaluation import judging as comparison
+class _Materials:
+    """The mixtures of each job, drawn again only where a job has others than the one before."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.key: object = None
+        self.drawn: tuple[Material, Float32]
+
+    def of(self, job: _Job) -> "tuple[Material, Float32]":
+        """What the untrained systems are made from, and the training mixtures to fit the counting threshold on."""
+        from training.evaluation import judging
+
+        # Sources have the level that the runs were trained with.
+        trained_with = job.preset.data.num_mixed if job.runs else job.num_mixed
+        preset = dataclasses.replace(job.preset, data=DataConfig(job.preset.data.dataset, trained_with))
+        key = preset.model.input_shape, preset.data, preset.audio, job.num_mixed
+        if key == self.key:
+            return self.drawn
+        banks = pipeline.load_banks(preset, self.options.data_dir, ("train", "test"))
+        truth = pipeline.evaluation_data(
+            preset,
+            banks["test"],
+            num_mixtures=self.options.num_mixtures,
+            num_mixed=job.num_mixed,
+            seed=self.options.test_seed,
+        )
+        counting = learning = judging.training_examples(
+            preset, banks["train"], job.num_mixed, judging.THRESHOLD_MIXTURES
+        )
+        if any(system.learns for system in job.systems):
+            learning = judging.training_examples(preset, banks["train"], job.num_mixed, judging.NMF_MIXTURES)
+        self.key, self.drawn = key, (Material(truth, learning), counting)
+        return self.drawn
+
+
+def _compare(job: _Job, materials: _Materials) -> "Comparison":
+    from training.evaluation import judging
     from training.evaluation.report import Comparison
 
-    _check_counts(num_sources, num_mixed)
-    preset = runs[0].preset if runs else PRESETS[dataset]
-    for run in runs:
-        if (run.preset.model.input_shape, run.preset.audio) != (preset.model.input_shape, preset.audio):
-            raise ConfigError(
-                f"{run.path} takes mixtures of shape {run.preset.model.input_shape}, the others of "
-                f"{preset.model.input_shape}, or with other audio settings; judge it alone."
-            )
-    # Sources have the level that the runs were trained with.
-    trained_with = preset.data.num_mixed if runs else tuple(num_mixed)
-    # Nothing of the model or its training in the preset, so that runs of another K share the mixtures.
-    shape = preset.model.input_shape
-    preset = Preset(ModelConfig(input_shape=shape), DataConfig(dataset, trained_with), TrainConfig(), preset.audio)
-    truth, counting, untrained = _material(
-        preset, tuple(num_mixed), options.data_dir, options.num_mixtures, options.test_seed
-    )
-    trained = {
-        system: (separate, comparison.run_budget(run))
-        for run in runs
-        for system, separate in comparison.run_separators(run).items()
+    material, counting = materials.of(job)
+    separators = {
+        name: (separate, judging.run_budget(run))
+        for run in job.runs
+        for name, separate in judging.run_separators(run).items()
     }
     results = []
-    for system in systems:
-        separate, budget = trained.get(system) or untrained.separator(system, num_sources)
-        results.append(comparison.judge(system, separate, truth, counting, num_sources, budget))
-        print(f"K={num_sources}  {comparison.SYSTEMS[system].title}: judged", file=sys.stderr, flush=True)
-    return Comparison(dataset, num_sources, truth, results)
-
-
-@functools.lru_cache(maxsize=1)
-def _material(
-    preset: Preset, num_mixed: tuple[int, ...], data_dir: Path | None, num_mixtures: int, test_seed: int
-) -> "tuple[EvaluationSet, Float32, UntrainedSystems]":
-    """Test mixtures, training mixtures to count by, and the untrained systems: the same for every K."""
-    from training.evaluation import judging as comparison
-
-    banks = pipeline.load_banks(preset, data_dir, ("train", "test"))
-    truth = pipeline.evaluation_data(
-        preset, banks["test"], num_mixtures=num_mixtures, num_mixed=num_mixed, seed=test_seed
-    )
-    counting = comparison.training_examples(preset, banks["train"], num_mixed, comparison.THRESHOLD_MIXTURES)
-    learning = counting  # NMF of sound learns from no other mixture
-    if preset.audio is None:
-        learning = comparison.training_examples(preset, banks["train"], num_mixed, comparison.NMF_MIXTURES)
-    return truth, counting, comparison.UntrainedSystems(truth, learning)
+    for system in job.systems:
+        separate, budget = separators.get(system.name) or (
+            system.bound(material, job.num_sources),
+            system.fitted(material),
+        )
+        results.append(judging.judge(system, separate, material.truth, counting, job.num_sources, budget))
+        print(f"K={job.num_sources}  {system.title}: judged", file=sys.stderr, flush=True)
+    return Comparison(job.preset.data.dataset, job.num_sources, material.truth, results, job.run)
 
 
 def _write(
     comparisons: "list[Comparison]",
+    jobs: list[_Job],
     model_run: "Run | None",
     output: Path,
     command: str,
@@ -194,7 +259,7 @@ def _write(
     test_seed: int,
 ) -> None:
     from training.evaluation import figures as pictures
-    from training.evaluation import report as report
+    from training.evaluation import report
     from training.figures import save
 
     for comparison in comparisons:
@@ -207,31 +272,36 @@ def _write(
         if counted:
             print(f"\nsources found:\n{report.to_screen(counted)}")
     output.mkdir(parents=True, exist_ok=True)
-    several = len(comparisons) > 1 and comparisons[0].run is not None
-    for comparison in comparisons:
-        name = comparison.run if several else f"{comparison.dataset}-k{comparison.num_sources}"
-        save(pictures.systems_grid(comparison), output / f"separation-{name}.png")
+    for job, comparison in zip(jobs, comparisons, strict=True):
+        separation, against_time = job.figures()
+        save(pictures.systems_grid(comparison), output / separation)
         if any(result.budget for result in comparison.results):
-            save(pictures.score_against_time(comparison), output / f"time-{name}.png")
+            save(pictures.score_against_time(comparison), output / against_time)
     if model_run is not None:
         model, truth = model_run.model(), comparisons[0].truth
-        save(pictures.latent_map(model, truth), output / "latents.png")
-        save(pictures.latent_traversal(model, truth), output / "traversal.png")
+        for name, draw in zip(_LATENTS, (pictures.latent_map, pictures.latent_traversal), strict=True):
+            save(draw(model, truth), output / name)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     description = report.describe(command, date, time.perf_counter() - started, time.process_time(), test_seed)
-    write_json(output / "comparison.json", report.to_json(comparisons, description))
-    write_text(output / "comparison.csv", report.to_csv(comparisons))
-    write_text(output / "comparison.md", report.to_markdown(comparisons, description))
+    write_json(output / _TABLES[0], report.to_json(comparisons, description))
+    write_text(output / _TABLES[1], report.to_csv(comparisons))
+    write_text(output / _TABLES[2], report.to_markdown(comparisons, description))
     print(f"\n{description['seconds']:.0f} s; tables and figures: {output}")
     print(f"next: read {output / 'comparison.md'}")
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("names no system; leave the option out for the default")
+    return names
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, or several with commas between") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -244,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="run folders to score")
     parser.add_argument(
         "--dataset",
-        help=f"data set of the comparison (or to judge --run on): {', '.join([*DATASETS, *AUDIO_DATASETS])}",
+        help=f"data set of the comparison (or to judge --run on): {', '.join(DATASETS)}",
     )
     parser.add_argument(
         "--systems",
@@ -264,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed that the runs were trained with (default: 0)")
     parser.add_argument("--test-seed", type=int, default=0, help="seed of the test mixtures (default: 0)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: in the run, or in runs/)")
-    parser.add_argument("--force", action="store_true", help="replace an earlier evaluation")
+    parser.add_argument("--force", action="store_true", help="replace the tables and figures of an earlier evaluation")
     return parser
 
 

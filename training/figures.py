@@ -1,90 +1,232 @@
-"""Pictures of a training: separated mixtures and the curves of its history."""
+"""Pictures of a training: separated mixtures, and the curves of its history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vae_bss_tf import metrics
+from vae_bss_tf.audio import spectrogram
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.files import replacing
+
+Float32 = npt.NDArray[np.float32]
+Picture = tuple[Float32, float]
+"""A picture, `[height, width]`, and its white: the value that is drawn brightest."""
+
+_DPI = 110
+_RANGE_DB = 60
+_SPECTROGRAMS = 6  # mixtures of sound in one figure
+_PANELS = {
+    "elbo": "ELBO, nats",
+    "log_likelihood": "log-likelihood, nats",
+    "kl": "KL, nats",
+    "score": "score of masked sources",
+}
 
 
 def separation(
-    mixtures: npt.NDArray[np.float32],
-    sources: npt.NDArray[np.float32],
-    truth: npt.NDArray[np.float32] | None = None,
-    *,
-    spectrograms: bool = False,
+    mixtures: Float32, sources: Float32, truth: Float32 | None = None, *, audio: AudioConfig | None = None
 ) -> Figure:
     """Draws a column for each mixture: the mixture, each source, their sum, and the true sources.
 
-    In a column, white is the mixture's brightest pixel for the mixture and the sum, the sources' for the rest.
+    Each true source is in the row of its number as the estimate that it is matched to. In a column, white is the
+    mixture's brightest pixel for the mixture and the sum, the sources' for the rest.
 
     Args:
-        mixtures: `[num_mixtures, height, width]`.
-        sources: `[num_mixtures, num_sources, height, width]`.
-        truth: `[num_mixtures, num_mixed, height, width]`, or None to leave it out.
-        spectrograms: Whether height is frames and width bins: time then runs to the right and pitch upwards.
+        mixtures: float32 `[num_mixtures, height, width]`, or `[num_mixtures, frames, bins]` of sound.
+        sources: float32 `[num_mixtures, num_sources, height, width]`.
+        truth: float32 `[num_mixtures, num_mixed, height, width]`, absent sources zero and last; None to leave it out.
+        audio: The spectrogram's settings; None for images. Of sound the first six mixtures are drawn.
 
     Returns:
         The figure.
     """
-    if spectrograms:
-        mixtures, sources = upright(mixtures), upright(sources)
-        truth = None if truth is None else upright(truth)
-    rows = [("mixture", mixtures)]
-    rows += [(f"source {k + 1}", sources[:, k]) for k in range(sources.shape[1])]
-    rows += [("sum", sources.sum(axis=1))]
+    shown = slice(None, None if audio is None else _SPECTROGRAMS)
+    mixtures, sources = mixtures[shown], sources[shown]
+    sums = sources.sum(axis=1) if audio is None else _added(sources, audio)
+    rows = {"mixture": mixtures, **{f"source {k + 1}": sources[:, k] for k in range(sources.shape[1])}, "sum": sums}
     if truth is not None:
-        rows += [(f"true {m + 1}", truth[:, m]) for m in range(truth.shape[1])]
-    aspect = min(mixtures.shape[1] / mixtures.shape[2], 2.0)
-    figure = Figure(figsize=(0.9 * len(mixtures) + 0.8, 0.9 * aspect * len(rows) + 0.2), dpi=110, layout="constrained")
-    axes = figure.subplots(len(rows), len(mixtures), squeeze=False)
-    for (title, images), row in zip(rows, axes, strict=True):
-        brightest = (mixtures if title in ("mixture", "sum") else sources).reshape(len(mixtures), -1).max(axis=1)
-        for image, white, axis in zip(images, brightest, row, strict=True):
-            axis.imshow(
-                image, cmap="gray", vmin=0, vmax=max(float(white), 1e-6), interpolation="nearest", aspect="auto"
-            )
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
-    return figure
+        aligned = _aligned(truth[shown], sources)
+        rows |= {f"true {m + 1}": aligned[:, m] for m in range(aligned.shape[1])}
+    whites = {True: _brightest(mixtures), False: _brightest(sources)}
+    pictures = [list(zip(images, whites[title in ("mixture", "sum")], strict=True)) for title, images in rows.items()]
+    return grid(pictures, list(rows), audio=audio)
 
 
-def upright(spectrograms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Turns `[..., frames, bins]` into `[..., bins, frames]`, the lowest bin last: pitch upwards, time to the right."""
-    return spectrograms.swapaxes(-1, -2)[..., ::-1, :]
+def _added(sources: Float32, audio: AudioConfig) -> Float32:
+    """The sum of the sources' magnitudes, which is the mixture's, compressed."""
+    return spectrogram.compress(spectrogram.expand(sources, audio).sum(axis=1), audio)
 
 
-def history(rows: Sequence[dict[str, float]]) -> Figure:
-    """Draws the ELBO, the likelihood and the KL of each epoch, in training and on held-out mixtures.
+def _brightest(images: Float32) -> list[float]:
+    return [max(float(image.max()), 1e-6) for image in images]
 
-    A baseline's history holds none of them: its loss is drawn.
+
+def _aligned(truth: Float32, sources: Float32) -> Float32:
+    """The true sources `[num_mixtures, num_sources, ...]` in the order of the estimates; NaN beside a spare one."""
+    if truth.shape[1] > sources.shape[1]:
+        return truth
+    counts = truth.any(axis=tuple(range(2, truth.ndim))).sum(axis=1)
+    assignment = metrics.match_sources(-metrics.pairwise_mse(sources, truth), counts)
+    aligned = np.full_like(sources, np.nan)
+    for m in range(truth.shape[1]):
+        present = np.flatnonzero(assignment[:, m] >= 0)
+        aligned[present, assignment[present, m]] = truth[present, m]
+    return aligned
+
+
+def grid(
+    pictures: Sequence[Sequence[Picture | None]],
+    row_titles: Sequence[str],
+    column_titles: Sequence[str] = (),
+    *,
+    audio: AudioConfig | None = None,
+) -> Figure:
+    """Draws pictures of one shape in rows and columns.
 
     Args:
-        rows: A dictionary for each epoch, as `callbacks.read_history` gives them.
+        pictures: The rows, all of one length; None, or a picture of NaN, leaves a place empty.
+        row_titles: One for each row.
+        column_titles: One for each column, or none.
+        audio: The spectrogram's settings, with which pictures are `[frames, bins]` and drawn in dB, with Hz and seconds
+            on the axes; None for images.
 
     Returns:
         The figure.
     """
-    panels = [
-        ("elbo", "ELBO (nats, at the final KL weight)"),
-        ("log_likelihood", "log-likelihood (nats)"),
-        ("kl", "KL (nats)"),
-    ]
-    panels = [panel for panel in panels if panel[0] in rows[0]] or [("loss", "loss")]
-    epochs = [row["epoch"] + 1 for row in rows]
-    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=110, layout="constrained")
-    for axis, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axis.plot(epochs, [row[name] for row in rows], label="training", lw=1.2)
-        if f"val_{name}" in rows[0]:
-            axis.plot(epochs, [row[f"val_{name}"] for row in rows], label="validation", lw=1.2)
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend(frameon=False)
+    first = next(picture for row in pictures for picture in row if picture is not None)[0]
+    if audio is None:
+        width, height, left, bottom = 0.9, 0.9 * min(first.shape[0] / first.shape[1], 2.0), 0.9, 0.1
+    else:
+        width, height, left, bottom = 1.7, 1.1, 1.2, 0.5
+    top = 0.1 + 0.14 * max((title.count("\n") + 1 for title in column_titles), default=0)
+    size = left + width * len(pictures[0]) + 0.1, bottom + height * len(pictures) + top
+    figure = Figure(figsize=size, dpi=_DPI)
+    axes = figure.subplots(len(pictures), len(pictures[0]), squeeze=False)
+    figure.subplots_adjust(
+        left / size[0],
+        bottom / size[1],
+        1 - 0.1 / size[0],
+        1 - top / size[1],
+        wspace=0.06,
+        hspace=0.06 * width / height,
+    )
+    for row, row_axes in zip(pictures, axes, strict=True):
+        for picture, axis in zip(row, row_axes, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if picture is None or np.isnan(picture[0]).all():
+                axis.set_frame_on(False)
+            else:
+                _draw(axis, *picture, audio)
+    for title, axis in zip(row_titles, axes[:, 0], strict=True):
+        if audio is None:
+            axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+        else:
+            axis.set_ylabel(f"{title}\nHz", fontsize=8)
+            _mark(axis.yaxis, _size(audio)[1])
+    if audio is not None:
+        for axis in axes[-1]:
+            axis.set_xlabel("s", fontsize=8)
+            _mark(axis.xaxis, _size(audio)[0])
+    for title, axis in zip(column_titles, axes[0], strict=False):
+        axis.set_title(title, fontsize=7)
     return figure
+
+
+def _draw(axis: Axes, image: Float32, white: float, audio: AudioConfig | None) -> None:
+    if audio is None:
+        shown = np.clip(image / white, 0, 1)
+        axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        return
+    magnitude = spectrogram.expand(image / white, audio)
+    level = 20 * np.log10(np.maximum(magnitude, 10 ** (-_RANGE_DB / 20)))
+    seconds, hertz = _size(audio)
+    axis.imshow(
+        level.T, cmap="magma", vmin=-_RANGE_DB, vmax=0, origin="lower", extent=(0, seconds, 0, hertz), aspect="auto",
+        interpolation="antialiased",
+    )  # fmt: skip
+
+
+def _size(audio: AudioConfig) -> tuple[float, float]:
+    """Seconds and Hz that a spectrogram spans."""
+    seconds = audio.num_frames * audio.hop_length / audio.sample_rate
+    return seconds, audio.num_bins * audio.sample_rate / audio.n_fft
+
+
+def _mark(axis: Any, end: float) -> None:
+    """Puts a few round ticks on the axis of a panel."""
+    step = 10 ** np.floor(np.log10(end / 2))
+    step *= max(factor for factor in (1, 2, 5) if factor * step <= end / 2)
+    ticks = np.arange(0, end, step)
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
+
+
+def history(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws a whole training: ELBO, likelihood, KL and the mask network's score, in training and in validation.
+
+    The phases are bands with their names above them. The vertical ranges leave out the first epoch, whose values would
+    hide the rest. A history that has none of these quantities, such as a baseline's, is drawn by its loss.
+
+    Args:
+        rows: A row for each epoch over all phases: "epoch" (from 0) or "mixtures" (seen so far), "phase" where there
+            are several, "loss", and what else the phase measures, of "elbo", "log_likelihood", "kl" and "score", each
+            also with "val_" before it.
+
+    Returns:
+        The figure.
+    """
+    panels = [(name, title) for name, title in _PANELS.items() if any(_names(name) & row.keys() for row in rows)]
+    panels = panels or [("loss", "loss")]
+    seen = all("mixtures" in row for row in rows)
+    places = [row["mixtures"] / 1e6 if seen else row["epoch"] + 1 for row in rows]
+    figure = Figure(figsize=(9, 0.6 + 1.9 * len(panels)), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for (name, title), axis in zip(panels, axes, strict=True):
+        for key, label, colour in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
+            values = [row.get(key, np.nan) for row in rows]
+            axis.plot(places, values, color=colour, label=label, lw=1.2, marker=".", markersize=3)
+        _show_after_first_epoch(axis, [[row[key] for key in _names(name) & row.keys()] for row in rows])
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    _mark_phases(list(axes), [str(row.get("phase", "")) for row in rows], places)
+    axes[-1].set_xlabel("million mixtures seen" if seen else "epoch")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _names(name: str) -> set[str]:
+    return {name, f"val_{name}"}
+
+
+def _show_after_first_epoch(axis: Axes, values: Sequence[Sequence[float]]) -> None:
+    """Sets the vertical range to that of all epochs but the first that has values."""
+    epochs = [np.asarray(row)[np.isfinite(row)] for row in values]
+    epochs = [row for row in epochs if len(row)]
+    if len(epochs) > 2:
+        later = np.concatenate(epochs[1:])
+        margin = 0.08 * (later.max() - later.min()) or 1.0
+        axis.set_ylim(later.min() - margin, later.max() + margin)
+
+
+def _mark_phases(axes: Sequence[Axes], phases: Sequence[str], places: Sequence[float]) -> None:
+    starts = [i for i in range(len(phases)) if i == 0 or phases[i] != phases[i - 1]]
+    if len(starts) < 2:
+        return
+    edges = [*(0.0 if i == 0 else places[i - 1] for i in starts), places[-1]]
+    for number, (start, low, high) in enumerate(zip(starts, edges, edges[1:], strict=False)):
+        for axis in axes:
+            axis.axvspan(low, high, color="grey", alpha=0.15 if number % 2 else 0.04, lw=0)
+        axes[0].annotate(
+            phases[start], ((low + high) / 2, 1.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+        )
+    for axis in axes:
+        axis.set_xlim(0, edges[-1])
 
 
 def course(stages: Sequence[tuple[str, int, Sequence[dict[str, float]]]]) -> Figure:

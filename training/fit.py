@@ -15,8 +15,9 @@ from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
-from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
 from vae_bss_tf.presets import PRESETS, get_preset
+from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -167,7 +168,9 @@ def _within_minutes(preset: Preset, system: str, banks: Any, distribution: Any, 
     if not minutes > 0 or not math.isfinite(minutes):
         raise ConfigError(f"--minutes is {minutes:g}; it must be greater than 0.")
     with tempfile.TemporaryDirectory() as folder:
-        trial = preset.replace(recipe=preset.recipe.replace(epochs=max(preset.recipe.epochs, len(preset.recipe.phases))))
+        trial = preset.replace(
+            recipe=preset.recipe.replace(epochs=max(preset.recipe.epochs, len(preset.recipe.phases)))
+        )
         trainer = Trainer(Run(Path(folder), trial, system), banks, distribution, quiet=True)
         speeds = speed.measured(trainer)
     told = ", ".join(f"{name} {found.mixtures_per_second:,.0f}" for name, found in speeds.items())
@@ -248,6 +251,8 @@ def _command(options: argparse.Namespace) -> None:
             f"{preset.data.max_mixed}; some outputs will hold more than one. Use --num-sources.",
             file=sys.stderr,
         )
+    _check_data_dir(options.data_dir)
+    import_tensorflow()
     run = train(
         preset,
         output=options.output or default_output(name, preset, options.system),
@@ -264,6 +269,11 @@ def _command(options: argparse.Namespace) -> None:
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
+
+
+def _check_data_dir(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"no folder {folder}; give --data-dir the folder that holds the data set's files.")
 
 
 def _report(run: "Run") -> None:

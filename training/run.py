@@ -24,8 +24,8 @@ import keras
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import write_json
-from vae_bss_tf.locks import held
+from vae_bss_tf.files import held, write_json
+from vae_bss_tf.saved import load_keras_model
 
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -158,20 +158,10 @@ class Run:
         Raises:
             CheckpointError: `model.keras` is missing or damaged.
         """
-        # Registers the classes that the file names.
-        import vae_bss_tf.baselines.glo
-        import vae_bss_tf.baselines.mixit
-        import vae_bss_tf.model  # noqa: F401
-
         path = self.path / "model.keras"
         if not path.is_file():
-            finish = "is missing; train again into another --output" if self.metrics else "is not there yet; finish"
-            raise CheckpointError(f"{path} {finish} the training by the same command with --resume.")
-        try:
-            return keras.models.load_model(path, compile=False)
-        except Exception as error:  # h5py, zipfile and Keras each raise their own
-            told = error if isinstance(error, ConfigError) else type(error).__name__
-            raise CheckpointError(f"{path} cannot be read ({told}); it is damaged or of another version.") from error
+            raise CheckpointError(f"{path} is not there; finish the training by the same command with --resume.")
+        return load_keras_model(path, self.preset.model)
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -161,9 +161,7 @@ class Trainer:
         if phase.objective != "own":
             learner = Learner(model, self._objective(planned, model), phase.trains)
         learner.compile(
-            optimizer=keras.optimizers.Adam(
-                learning_rate_schedule(phase, planned.steps_per_epoch, planned.num_steps)
-            ),
+            optimizer=keras.optimizers.Adam(learning_rate_schedule(phase, planned.steps_per_epoch, planned.num_steps)),
             jit_compile=phase.jit_compile and devices.can_jit_compile(self.distribution),
             steps_per_execution=min(phase.steps_per_execution, planned.steps_per_epoch),
         )
@@ -187,7 +185,9 @@ class Trainer:
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
         batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)
         even = self.distribution.num_replicas_in_sync > 1 or planned.phase.remixes
-        return tf.data.Dataset.from_tensor_slices({"mixture": self.validation}).batch(batch, drop_remainder=even).cache()
+        return (
+            tf.data.Dataset.from_tensor_slices({"mixture": self.validation}).batch(batch, drop_remainder=even).cache()
+        )
 
     def _callbacks(
         self, planned: PlannedPhase, learner: keras.Model, done: Progress, bar: ProgressBar

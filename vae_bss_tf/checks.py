@@ -94,7 +94,11 @@ def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt
     Raises:
         DataError: The shape is another, there is no mixture, a value is not finite, or outside [0, 1].
     """
-    array = np.asarray(mixtures, np.float32)
+    try:
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
+            array = np.asarray(mixtures).astype(np.float32, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"mixtures are no array of numbers ({error}); give a float array.") from error
     if array.shape[-len(input_shape) :] != tuple(input_shape) or array.ndim > len(input_shape) + 1:
         raise DataError(
             f"mixtures have shape {array.shape}; expected {tuple(input_shape)} or (n, {str(tuple(input_shape))[1:]}."

@@ -3,12 +3,23 @@
 Commands print the line and leave with exit code 2; the API raises the exception.
 """
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import Any, TextIO, cast
 
 EXIT_USER_ERROR = 2
+_EXTRAS = {
+    **dict.fromkeys(("tensorflow", "keras", "tensorflow_probability", "sklearn", "scipy", "librosa"), "train"),
+    **dict.fromkeys(("soundfile", "soxr"), "audio"),
+    **dict.fromkeys(("tf2onnx", "onnx", "ai_edge_quantizer"), "export"),
+    "tensorflow_serving": "serving",
+    "ai_edge_litert": "tflite",
+    "onnxruntime": "onnx",
+    "matplotlib": "figures",
+}
 
 
 class VaeBssError(Exception):
@@ -46,36 +57,88 @@ class DeadlineError(ServerError):
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command's body and turns a user's mistake into one line on stderr.
 
+    When the reader of standard output or standard error goes away (`| head -1`), the command continues and what it
+    prints is dropped. Characters that the terminal's encoding lacks are printed as escapes.
+
     Args:
         command: The body; it returns nothing and raises on failure.
 
     Returns:
-        The exit code: 0, 2 for a `VaeBssError`, a full or unwritable disk or a wrong path, 130 when interrupted.
+        The exit code: 0, 2 for a `VaeBssError`, an error of the operating system (a full or unwritable disk, a wrong
+        path) or a library that is not installed, 130 when interrupted.
     """
-    try:
-        command()
-    except VaeBssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:
-        message = _path_message(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    output, errors = (cast(TextIO, _LastingStream(stream)) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            command()
+        except VaeBssError as error:
+            return _fail(str(error))
+        except ModuleNotFoundError as error:
+            return _fail(_missing_library(error))
+        except OSError as error:
+            # HDF5 reports the system's error number only inside its message.
+            if error.errno is None and f"errno = {errno.ENOSPC}" not in str(error):
+                raise
+            return _fail(_system_message(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        finally:
+            sys.stdout.flush()
     return 0
 
 
-def _path_message(error: OSError) -> str | None:
+class _LastingStream:
+    """A text stream that survives its reader: after a broken pipe, what is written to it is dropped."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        # Python sets a standard stream to None where its descriptor is closed.
+        self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: SIM115
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        # On the descriptor itself, so that the interpreter's own flush at its end finds no broken pipe either.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _missing_library(error: ModuleNotFoundError) -> str:
+    library = (error.name or "").split(".")[0]
+    extra = _EXTRAS.get(library)
+    if extra is None:
+        raise error
+    return f"{library} is not installed; pip install 'vae-bss-tf[{extra}]' brings it."
+
+
+def _system_message(error: OSError) -> str:
     place = f" ({error.filename})" if error.filename else ""
-    # HDF5 reports the system's error number only inside its message.
-    if error.errno == errno.ENOSPC or f"errno = {errno.ENOSPC}" in str(error):
-        return f"no space left on the disk{place}: free some, or write elsewhere, and start again with --resume"
+    if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left on the disk{place}: free some, or write elsewhere, and run the command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write{place}: choose another folder"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR) and error.filename:
-        return f"{os.strerror(error.errno).lower()}: {error.filename}; choose another path"
-    return None
+    reason = os.strerror(error.errno or 0).lower()
+    return f"{reason}: {error.filename}; choose another path" if error.filename else f"{reason}; run the command again"

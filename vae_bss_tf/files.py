@@ -1,71 +1,154 @@
-"""Files written beside their place and renamed: a reader never sees half of one."""
+"""Files written beside their place and renamed, so that a reader never sees half of one; and locks of folders."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.errors import ConfigError, OutputExistsError
+
+_RETIRED = ".replaced"
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Locks a folder; the lock ends with the process, however it ends.
+
+    Args:
+        folder: The folder, which must exist.
+        wait: Whether to wait until no other process holds the lock.
+
+    Yields:
+        None.
+
+    Raises:
+        BlockingIOError: Another process holds the lock, and `wait` is False.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--output") -> None:
+    """Checks that outputs may be written.
+
+    Args:
+        paths: The files to be.
+        force: Whether existing files may be replaced.
+        option: The option by which the user chooses another place.
+
+    Raises:
+        OutputExistsError: There is such a file and `force` is False, or there is a folder of that name.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise OutputExistsError(f"{path} is a folder; remove it, or choose another {option}.")
+        if os.path.lexists(path) and not force:
+            raise OutputExistsError(f"{path} exists; replace it by --force, or choose another {option}.")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it to `path` when the block ends without an error.
+    """Gives a path to write to, on the same disk, and renames it to `path` when the block ends without an error.
+
+    What is written lies in a folder `.partial-*` beside `path`, locked for as long as the process lives. What a killed
+    process left there is removed by the next one that writes the same path.
 
     Args:
-        path: The file or folder to be. An existing file is replaced; an existing folder must be removed before.
+        path: The file or folder to be. An existing file is replaced; an existing folder must be removed before. Where
+            it is a link, the link stays and what it points to is replaced.
 
     Yields:
-        The path to write to, with the same suffix. What was written there is removed when the block raises.
+        The path to write to, of the same name. What was written there is removed when the block raises.
+
+    Raises:
+        OutputExistsError: `path` is a link to nothing.
     """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    path = _destination(path)
+    with _scratch(path) as folder:
+        partial = folder / path.name
         yield partial
         os.replace(partial, path)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Gives a new folder beside a place, which takes the place when the block ends without an error.
+    """Gives a new folder, which takes the place of another when the block ends without an error.
 
     Args:
-        target: The folder to be. An existing one is replaced, and stays as it was when the block raises.
+        target: The folder to be. An existing one is replaced, and stays as it was when the block raises or the process
+            is killed. Where it is a link, the link stays and the folder that it points to is replaced.
 
     Yields:
         The empty folder to write to.
 
     Raises:
         ConfigError: No folder can be made there.
+        OutputExistsError: `target` is a link to nothing.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
-    retired = target.with_name(f".replaced-{os.getpid()}-{target.name}")
-    try:
-        with replacing(target) as staging:
+    target = _destination(target)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(_scratch(target))
+            staging, retired = scratch / target.name, scratch / _RETIRED
+            staging.mkdir()
+        except OSError as error:
+            raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
+        yield staging
+        if target.exists():
+            os.replace(target, retired)
+        try:
+            os.replace(staging, target)
+        except BaseException:
+            _restore(scratch, target)
+            raise
+
+
+def _destination(path: Path) -> Path:
+    if path.is_symlink() and not path.exists():
+        raise OutputExistsError(f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link.")
+    return path.resolve() if path.is_symlink() else path
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """Makes a folder beside a path, locked by this process, and removes those of killed processes for the same path."""
+    prefix = f".partial-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+    for left in path.parent.glob(f"{prefix}*"):
+        with (
+            contextlib.suppress(BlockingIOError, FileNotFoundError, PermissionError),
+            held(left, wait=False),
+        ):  # no process holds it
+            _restore(left, path)
+            shutil.rmtree(left)
+    with contextlib.ExitStack() as stack:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
             try:
-                staging.mkdir()
-            except OSError as error:
-                raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
-            yield staging
-            if target.exists():
-                os.replace(target, retired)
-    except BaseException:
-        if retired.exists():
-            os.replace(retired, target)
-        raise
-    if retired.exists():
-        shutil.rmtree(retired)
+                stack.enter_context(held(folder, wait=False))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another process took it for one left behind, before it was locked
+            if folder.exists():
+                break
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _restore(scratch: Path, target: Path) -> None:
+    if (scratch / _RETIRED).exists() and not target.exists():
+        os.replace(scratch / _RETIRED, target)
 
 
 def write_json(path: Path, value: Any) -> None:

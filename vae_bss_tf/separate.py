@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vae_bss_tf.audio import recordings as audio_files
-from vae_bss_tf.audio.separator import FORMATS, SeparatedFile, Separator
+from vae_bss_tf.audio import recordings, stems
+from vae_bss_tf.audio.separator import Separator
+from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.errors import ConfigError, DataError, run_command
-from vae_bss_tf.files import replacing
+from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.runtime.remote.options import ServerOptions
 
 _PICTURED_SECONDS = 30
@@ -29,35 +30,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _command(options))
+    return run_command(lambda: _command(_parser().parse_args(_joined(arguments))))
+
+
+def _joined(arguments: Sequence[str] | None) -> list[str]:
+    """Joins `--gains` to what follows, which argparse would take for an option where it begins with a minus."""
+    words = iter(sys.argv[1:] if arguments is None else arguments)
+    return [f"{word}={next(words, '')}" if word == "--gains" else word for word in words]
 
 
 def _command(options: argparse.Namespace) -> None:
-    paths = _inputs(options.inputs)
-    recordings = [audio_files.describe(path) for path in paths]
+    found = [recordings.describe(path, allow_truncated=options.allow_truncated) for path in _inputs(options.inputs)]
+    suffixes = [stems.choose_format(recording, options.format) for recording in found]
     gains = None if options.gains is None else _gains(options.gains)
+    if options.figure:
+        import matplotlib  # noqa: F401 - a missing library is told before anything is computed
     separator = Separator.load(options.model, server=_server_options(options))
+    for recording, suffix in zip(found, suffixes, strict=True):
+        places, remix = stems.places(recording, options.output, separator.num_sources, suffix)
+        figures = [_figure_place(recording.path, options.output)] if options.figure else []
+        refuse_existing([*places, *figures, *([] if gains is None else [remix])], force=options.force)
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
-    for recording in recordings:
-        with tqdm(
-            total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet
-        ) as progress:
+    for recording in found:
+        with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
             result = separator.separate_file(
                 recording.path,
                 options.output,
                 file_format=options.format,
                 gains_db=gains,
                 skip_silent=options.skip_silent,
+                allow_truncated=options.allow_truncated,
                 force=options.force,
-                progress=progress.update,
+                progress=lambda seconds, bar=bar: bar.update(min(seconds, bar.total - bar.n)),  # of rounded sums
             )
         _report(recording.path, result)
         if options.figure:
-            place = options.output / f"{recording.path.stem}_sources.png"
+            place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
     print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+
+
+def _figure_place(path: Path, output: Path) -> Path:
+    return output / f"{path.stem}_sources.png"
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:
@@ -66,7 +81,7 @@ def _server_options(options: argparse.Namespace) -> ServerOptions | None:
 
 
 def _inputs(given: Sequence[Path]) -> list[Path]:
-    paths = list(itertools.chain.from_iterable(audio_files.find(p) if p.is_dir() else [p] for p in given))
+    paths = list(itertools.chain.from_iterable(recordings.find(p) if p.is_dir() else [p] for p in given))
     repeated = [stem for stem, count in collections.Counter(path.stem for path in paths).items() if count > 1]
     if repeated:
         raise DataError(
@@ -110,7 +125,7 @@ def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place:
     figure, axes = pyplot.subplots(len(shown), sharex=True, squeeze=False, figsize=(10, 2 * len(shown)))
     for axis, (title, file) in zip(axes[:, 0], shown, strict=True):
         waveform, length = [np.zeros(0, np.float32)], 0
-        for block in audio_files.mono(audio_files.describe(file), rate):
+        for block in recordings.mono(recordings.describe(file, allow_truncated=True), rate):
             waveform.append(block)
             length += len(block)
             if length > _PICTURED_SECONDS * rate:
@@ -148,14 +163,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
     parser.add_argument("--manifest", type=Path, help="manifest.json of the export that the server must be serving")
     parser.add_argument("--output", required=True, type=Path, help="folder to write {name}_source{k} files to")
-    parser.add_argument("--format", choices=FORMATS, help="format of the files (default: the recording's own)")
+    parser.add_argument("--format", choices=stems.FORMATS, help="format of the files (default: the recording's own)")
     parser.add_argument(
         "--gains",
         metavar="DB,DB,...",
-        help="also write a remix with these gains, such as 0,-6,-inf (or --gains=-inf,0)",
+        help="also write a remix with these gains, one for each source, such as 0,-6,-inf",
     )
     parser.add_argument("--figure", action="store_true", help="also write spectrograms of the first 30 s as a PNG")
     parser.add_argument("--skip-silent", action="store_true", help="leave out sources 40 dB below the recording")
+    parser.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="separate what is there of a WAV or AIFF file that holds fewer samples than its header states",
+    )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.config import Preset
-from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.runtime import INPUT, SIGNATURE
+from vae_bss_tf.runtime import INPUT, SIGNATURE, import_library
 
 Array = npt.NDArray[np.float32]
 
@@ -30,10 +29,9 @@ def write_warmup(saved_model: Path, name: str, mixtures: Array) -> None:
     Raises:
         ConfigError: tensorflow-serving-api is not installed.
     """
-    try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-    except ImportError as error:
-        raise ConfigError(f"serving needs {error.name}; pip install 'vae-bss-tf[train,serving]' brings it.") from error
+    predict_pb2, prediction_log_pb2 = (
+        import_library(f"tensorflow_serving.apis.{name}_pb2", "train,serving") for name in ("predict", "prediction_log")
+    )
     import tensorflow as tf
 
     path = saved_model / WARMUP_FILE

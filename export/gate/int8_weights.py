@@ -38,18 +38,10 @@ def kernels(model: keras.Model) -> list[tuple[Array, Array]]:
         model: The Keras model.
 
     Returns:
-        Pairs of float32 `[outputs, inputs]`, one for each dense layer; and, where the model has a corrector, which goes
-        back through the decoder, one for each of the decoder's layers transposed.
+        Pairs of float32 `[outputs, inputs]`, one for each dense layer.
     """
-    found = _kernels_of(model)
-    if getattr(model, "corrector", None) is not None:
-        found += [(own.T, folded.T) for own, folded in _kernels_of(model.decoder)]
-    return found
-
-
-def _kernels_of(part: keras.layers.Layer) -> list[tuple[Array, Array]]:
     found = []
-    for layer in _layers(part):
+    for layer in _layers(model):
         dense = getattr(layer, "dense", None)
         if isinstance(layer, keras.layers.Dense):
             kernel = np.asarray(layer.kernel).T

@@ -125,7 +125,7 @@ def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: py
     ("words", "message"),
     [
         ([], "nothing to judge"),
-        (["--dataset", "digits", "--num-mixtures", "0"], "at least 1"),
+        (["--dataset", "digits", "--num-mixtures", "0"], "from 1 to 20,000"),
         (["--dataset", "digits", "--num-sources", "1"], "K=1 outputs cannot be matched to mixtures of 2"),
         (["--dataset", "digits", "--systems", "nmf,glo"], "python -m training.fit --dataset digits --system glo"),
         (["--dataset", "digits", "--systems", "mixt"], "Did you mean 'mixit'"),
@@ -133,7 +133,7 @@ def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: py
         (["--run", "no-such-run"], "no run folder"),
         (["--run", "{runs}/vae/config.json"], "no run folder"),
         (["--run", "{runs}/begun"], "not finished; finish it with --resume"),
-        (["--dataset", "digits", "--test-seed", "-1"], "0 or more"),
+        (["--dataset", "digits", "--test-seed", "-1"], "from 0 to"),
         (["--run", "{runs}/vae", "--num-mixed", "3"], "cannot be matched to mixtures of 3"),
         (["--run", "{runs}/vae", "{runs}/images", "--dataset", "digits"], "takes mixtures of shape (28, 28)"),
     ],

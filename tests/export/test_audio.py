@@ -32,8 +32,6 @@ def audio_run(tmp_path_factory):
         latent_dim=4,
         hidden_units=(24, 24, 16),
         network="conv",
-        corrector_convolutions=(12, 10),
-        corrector_units=(16,),
         mask_exponent=2.0,
         mask_channels=(4, 6, 8),
     )
@@ -41,9 +39,8 @@ def audio_run(tmp_path_factory):
     run = Run.create(tmp_path_factory.mktemp("runs") / "tones", preset, "vae")
     keras.utils.set_random_seed(1)
     model = MultiSourceVAE(config)
-    for part, scale in ((model.corrector, 0.2), (model.mask_network, 2.0)):
-        head = part.head.kernel  # zero at the start
-        head.assign(np.random.default_rng(2).normal(scale=scale, size=head.shape))
+    head = model.mask_network.head.kernel  # zero at the start
+    head.assign(np.random.default_rng(2).normal(scale=2.0, size=head.shape))
     model.save(run.path / "model.keras")
     return run
 

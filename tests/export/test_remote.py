@@ -50,9 +50,9 @@ def url_of(protocol: str, port: int) -> str:
 
 
 class TestAnswers:
-    @pytest.mark.parametrize(("protocol", "form"), [("rest", "row"), ("rest", "column"), ("grpc", "row")])
-    def test_every_protocol_says_what_the_model_says(self, protocol, form, urls, run, second_model, mixtures):
-        loaded = load(urls[protocol], server=ServerOptions(rest_form=form))
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_every_protocol_says_what_the_model_says(self, protocol, urls, run, second_model, mixtures):
+        loaded = load(urls[protocol])
         expected = second_model.predict({"mixture": mixtures}, verbose=0)
         found = loaded.outputs(mixtures, batch_size=7)
         assert set(found) == set(OUTPUTS)
@@ -229,7 +229,6 @@ class TestUrlsAndOptions:
             {"retries": -1},
             {"max_message_bytes": 0},
             {"max_message_bytes": 2**31},
-            {"rest_form": "diagonal"},
         ],
     )
     def test_options_out_of_range(self, wrong):

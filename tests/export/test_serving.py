@@ -538,12 +538,12 @@ def test_force_replaces_a_deployment(deployment, exported):
 
 
 def test_a_version_that_cannot_be_written_leaves_the_deployment(deployment, exported, monkeypatch):
-    from export import serving
+    from export.deployment import folder
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     before = content(deployment)
-    monkeypatch.setattr(serving, "write_warmup", fail)
+    monkeypatch.setattr(folder, "write_warmup", fail)
     assert run(f"mnist={exported}", "--to", deployment, "--add-version") == 2
     assert content(deployment) == before

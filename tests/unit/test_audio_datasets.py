@@ -1,6 +1,11 @@
 """Folders of recordings: decoding, splits, the cache, and every way in which a recording can be bad."""
 
+import contextlib
+import errno
 import itertools
+import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_bss_tf.audio import recordings as audio_files
+from vae_bss_tf.audio.recordings import Recording, describe, find, mono
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import decoded as audio_cache
-from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets import recordings as audio
+from vae_bss_tf.datasets import decoded, load_bank, recordings
 from vae_bss_tf.errors import DataError
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32)
@@ -27,7 +30,7 @@ PITCHES = {f"{letter}{octave}": 300.0 + 100 * i + 40 * octave for octave in (4, 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(decoded.CACHE_VARIABLE, str(folder))
     return folder
 
 
@@ -51,7 +54,7 @@ def notes(tmp_path: Path) -> Path:
 
 def test_every_format_rate_and_channel_count_decodes_to_the_same_note(notes: Path) -> None:
     bank = load_bank("notes", "train", notes, audio=AUDIO)
-    paths = audio.split_files(notes, "train")
+    paths = recordings.split_files(notes, "train")
     assert bank.items.shape == (len(paths), AUDIO.num_samples)
     assert bank.items.dtype == np.float32
     assert isinstance(bank.items, np.memmap)
@@ -79,23 +82,23 @@ def test_recordings_to_train_on_are_heard_at_each_pitch_shift(notes: Path) -> No
 
 
 def test_two_that_decode_the_same_do_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path))
-    decoded, begun = [], threading.Event()
+    monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path))
+    done, begun = [], threading.Event()
 
     def decode(item: int) -> Iterator[np.ndarray]:
         begun.set()
         time.sleep(0.05)
-        decoded.append(item)
+        done.append(item)
         yield np.full(4, item, np.float32)
 
     def both() -> tuple[np.ndarray, np.ndarray]:
-        return audio_cache.decoded(range(1, 6), decode, lambda item: 1, "same", 4)
+        return decoded.decoded(range(1, 6), decode, lambda item: 1, "same", 4)
 
     with ThreadPoolExecutor() as pool:
         first = pool.submit(both)
         begun.wait()
         results = [both(), first.result()]
-    assert decoded == [1, 2, 3, 4, 5]
+    assert done == [1, 2, 3, 4, 5]
     for waveforms, owners in results:
         assert np.array_equal(waveforms, np.repeat(np.arange(1, 6), 4).reshape(5, 4))
         assert np.array_equal(owners, range(5))
@@ -103,7 +106,7 @@ def test_two_that_decode_the_same_do_it_once(tmp_path: Path, monkeypatch: pytest
 
 def test_resampling_agrees_with_librosa(notes: Path) -> None:
     path = notes / "cello" / "cello_A4_1_piano.wav"
-    ours = np.concatenate(list(audio_files.mono(audio_files.describe(path), 5_512.5)))
+    ours = np.concatenate(list(mono(describe(path), 5_512.5)))
     expected, _ = librosa.load(path, sr=5_512.5, mono=True)
     assert abs(len(ours) - len(expected)) <= 1
     length = min(len(ours), len(expected))
@@ -111,14 +114,14 @@ def test_resampling_agrees_with_librosa(notes: Path) -> None:
 
 
 def test_no_source_stands_in_two_splits(notes: Path) -> None:
-    splits = {split: audio.split_files(notes, split) for split in ("train", "validation", "test")}
-    identities = {split: {audio.identity(path) for path in paths} for split, paths in splits.items()}
+    splits = {split: recordings.split_files(notes, split) for split in ("train", "validation", "test")}
+    identities = {split: {recordings.identity(path) for path in paths} for split, paths in splits.items()}
     assert {split: len(names) for split, names in identities.items()} == {"train": 12, "validation": 2, "test": 2}
     assert sum(map(len, splits.values())) == 32
     for one, other in itertools.combinations(identities.values(), 2):
         assert not one & other
-    assert splits == {split: audio.split_files(notes, split) for split in splits}
-    assert audio.split_files(notes, "test", seed=1) != splits["test"]
+    assert splits == {split: recordings.split_files(notes, split) for split in splits}
+    assert recordings.split_files(notes, "test", seed=1) != splits["test"]
 
 
 def test_a_folder_of_train_and_test_keeps_its_own_splits(notes: Path, tmp_path: Path) -> None:
@@ -126,8 +129,8 @@ def test_a_folder_of_train_and_test_keeps_its_own_splits(notes: Path, tmp_path: 
     folder.mkdir()
     (notes / "cello").rename(folder / "train")
     (notes / "flute").rename(folder / "test")
-    test = audio.split_files(folder, "test")
-    train, validation = audio.split_files(folder, "train"), audio.split_files(folder, "validation")
+    test = recordings.split_files(folder, "test")
+    train, validation = recordings.split_files(folder, "train"), recordings.split_files(folder, "validation")
     assert {p.parent.name for p in test} == {"test"}
     assert {p.parent.name for p in train + validation} == {"train"}
     assert (len(train), len(validation), len(test)) == (12, 4, 16)
@@ -143,41 +146,40 @@ def test_a_folder_of_train_and_test_keeps_its_own_splits(notes: Path, tmp_path: 
     ],
 )
 def test_identity_is_instrument_and_pitch_or_the_name(name: str, expected: str) -> None:
-    assert audio.identity(Path(name)) == expected
+    assert recordings.identity(Path(name)) == expected
 
 
-def test_decoding_happens_once_and_goes_on_where_it_stopped(
+def test_decoding_happens_once_and_resumes_where_it_stopped(
     notes: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = np.array(load_bank("notes", "train", notes, audio=AUDIO).items)
-    decoded = []
-    decode = audio._decode_note
+    heard = []
 
-    def counting(recording: audio_files.Recording, config: AudioConfig) -> np.ndarray:
-        decoded.append(recording.path)
-        if len(decoded) == 7:
+    def counting(recording: Recording, sample_rate: float) -> Iterator[np.ndarray]:
+        heard.append(recording.path)
+        if len(heard) == 7:
             raise KeyboardInterrupt
-        return decode(recording, config)
+        return mono(recording, sample_rate)
 
-    monkeypatch.setattr(audio, "_decode_note", counting)
-    monkeypatch.setattr(audio_cache, "_SAVE_EVERY", 3)
+    monkeypatch.setattr(recordings, "mono", counting)
+    monkeypatch.setattr(decoded, "SAVE_EVERY", 3)
     assert np.array_equal(load_bank("notes", "train", notes, audio=AUDIO).items, expected)
-    assert not decoded
+    assert not heard
     longer = AUDIO.replace(num_frames=128)
     with pytest.raises(KeyboardInterrupt):
         load_bank("notes", "train", notes, audio=longer)
     items = load_bank("notes", "train", notes, audio=longer).items
-    assert len(decoded) == 7 + len(items) - 6
+    assert len(heard) == 7 + len(items) - 6
     assert not list(notes.rglob("*.npy"))
     assert len(list(cache.iterdir())) == 2
-    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(cache / "anew"))
+    monkeypatch.setenv(decoded.CACHE_VARIABLE, str(cache / "anew"))
     assert np.array_equal(load_bank("notes", "train", notes, audio=longer).items, items)
 
 
 def test_a_disk_without_space_is_said(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = audio_cache.shutil.disk_usage(notes)
-    monkeypatch.setattr(audio_cache.shutil, "disk_usage", lambda _: usage._replace(free=1_000))
-    with pytest.raises(DataError, match=f"no space left.*{audio_cache.CACHE_VARIABLE}"):
+    usage = decoded.shutil.disk_usage(notes)
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: usage._replace(free=1_000))
+    with pytest.raises(DataError, match=f"no space left.*{decoded.CACHE_VARIABLE}"):
         load_bank("notes", "train", notes, audio=AUDIO)
 
 
@@ -189,8 +191,8 @@ def test_recordings_of_mixtures_are_cut_into_windows(tmp_path: Path) -> None:
     # 1.8 s make 8 windows of 0.256 s, of which those in the second of silence are left out.
     assert np.bincount(bank.labels).tolist() == [5, 5, 5, 5]
     assert bank.items.shape == (20, AUDIO.num_samples)
-    path = audio.split_files(tmp_path, "train")[0]
-    whole = np.concatenate(list(audio_files.mono(audio_files.describe(path), 4_000)))
+    path = recordings.split_files(tmp_path, "train")[0]
+    whole = np.concatenate(list(mono(describe(path), 4_000)))
     assert np.array_equal(bank.items[:3].ravel(), whole[: 3 * AUDIO.num_samples])
 
 
@@ -250,3 +252,86 @@ def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here")
     with pytest.raises(DataError, match="holds no recording"):
         load_bank("notes", "train", tmp_path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def fewer_rows(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    index["counts"][-1] = 0
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "index truncated": lambda folder: truncate(folder / "index.json"),
+    "index of no text": lambda folder: (folder / "index.json").write_bytes(b"\xff\x00"),
+    "index of another kind": lambda folder: (folder / "index.json").write_text("[1, 2]"),
+    "index of a row less": fewer_rows,
+    "array missing": lambda folder: (folder / "waveforms.npy").unlink(),
+    "array truncated": lambda folder: truncate(folder / "waveforms.npy"),
+    "array empty": lambda folder: (folder / "waveforms.npy").write_bytes(b""),
+    "array of fewer rows": lambda folder: np.save(folder / "waveforms.npy", np.zeros((3, 4), np.float32)),
+    "array of another type": lambda folder: np.save(folder / "waveforms.npy", np.zeros((10, 4), np.float64)),
+    "array of objects": lambda folder: np.save(folder / "waveforms.npy", np.array([{}]), allow_pickle=True),
+    "array a folder": lambda folder: ((folder / "waveforms.npy").unlink(), (folder / "waveforms.npy").mkdir()),
+    "a file in place of the folder": lambda folder: (shutil.rmtree(folder), folder.touch()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_damaged_cache_is_made_again(cache: Path, damage: Callable[[Path], object], finished: bool,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(decoded, "SAVE_EVERY", 1)
+
+    def decode(item: int) -> Iterator[np.ndarray]:
+        yield from np.full((2, 4), item, np.float32)
+
+    def interrupted(item: int) -> Iterator[np.ndarray]:
+        if item == 4:
+            raise KeyboardInterrupt
+        return decode(item)
+
+    def load(decode: Callable[[int], Iterator[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        return decoded.decoded(range(1, 6), decode, lambda item: 2, "same", 4)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        load(decode if finished else interrupted)
+    [folder] = cache.iterdir()
+    if not finished:
+        (folder / "progress.json").rename(folder / "index.json")
+    damage(folder)
+    if not finished and (folder / "index.json").exists():
+        (folder / "index.json").rename(folder / "progress.json")
+    for _ in range(2):
+        waveforms, owners = load(decode)
+        assert np.array_equal(waveforms[:, 0], np.repeat(np.arange(1, 6), 2))
+        assert np.array_equal(owners, np.repeat(np.arange(5), 2))
+
+
+def test_without_a_home_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv(decoded.CACHE_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(DataError, match=decoded.CACHE_VARIABLE):
+        decoded.cache_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert decoded.cache_dir() == Path("/somewhere/vae-bss-tf")
+
+
+def test_a_folder_inside_that_cannot_be_read_is_named(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("flute"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"flute cannot be read \(Permission denied\)"):
+        find(notes)

@@ -81,23 +81,23 @@ def test_keep_strongest_shares_the_mixture_among_the_kept() -> None:
     np.testing.assert_allclose(sources.sum(axis=1), outputs.sum(axis=1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("system", baselines.TRAINED)
+@pytest.mark.parametrize("system", ["glo", "mixit"])
 def test_trained_baselines_learn_are_saved_and_sum_to_the_mixture(system, config, mixtures, tmp_path) -> None:  # type: ignore[no-untyped-def]
     model = GLO(config, pool_size=64) if system == "glo" else baselines.build(system, config)
     losses = _fit(model, epochs=6).history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
-    sources = model.separate(mixtures, 2)
+    sources = model.separate(mixtures)
     assert sources.shape == (12, 2, 8, 8)
     assert sources.dtype == np.float32
     assert sources.min() >= 0
     np.testing.assert_allclose(sources.sum(axis=1), mixtures, atol=1e-5)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_allclose(loaded.separate(mixtures, 2), sources, atol=1e-5)
-    assert model.separate(mixtures, 3).shape == (12, 3, 8, 8)
+    np.testing.assert_allclose(loaded.separate(mixtures), sources, atol=1e-5)
+    assert model.separate(mixtures, num_sources=3).shape == (12, 3, 8, 8)
     with pytest.raises(ConfigError, match="num_sources is 0"):
-        model.separate(mixtures, 0)
+        model.separate(mixtures, num_sources=0)
 
 
 def test_glo_finds_latents_of_mixtures_that_its_decoder_made(config) -> None:  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ def test_glo_finds_latents_of_mixtures_that_its_decoder_made(config) -> None:  #
 
 def test_mixit_at_test_needs_no_more_than_its_outputs(config, mixtures) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match="1 to 4"):
-        MixIT(config, width=8).separate(mixtures, 5)
+        MixIT(config, width=8).separate(mixtures, num_sources=5)
 
 
 def test_nmf_groups_the_parts_that_come_and_go_together() -> None:
@@ -126,7 +126,7 @@ def test_nmf_groups_the_parts_that_come_and_go_together() -> None:
     pairs = np.argsort(rng.uniform(size=(400, 4)), axis=1)[:, :2]
     sources = gains[..., :1, None] * bars[2 * pairs] + gains[..., 1:, None] * bars[2 * pairs + 1]
     nmf = ImageNMF(num_components=8).fit(sources.sum(axis=1))
-    estimates = nmf.separate(sources[:50].sum(axis=1), 2)
+    estimates = nmf.separate(sources[:50].sum(axis=1))
     assignment = metrics.match_sources(-metrics.pairwise_mse(estimates, sources[:50]))
     scores = metrics.si_bss_eval(metrics.take_matched(estimates, assignment), sources[:50]).sdr
     assert np.mean(scores) > 50
@@ -138,9 +138,9 @@ def test_nmf_groups_the_parts_that_come_and_go_together() -> None:
 def test_nmf_refuses_bad_input() -> None:
     nmf = ImageNMF(num_components=2)
     with pytest.raises(DataError, match="learned nothing"):
-        nmf.separate(np.zeros((1, 8, 8)), 2)
+        nmf.separate(np.zeros((1, 8, 8)))
     with pytest.raises(ConfigError, match="from 1 to 2"):
-        nmf.separate(np.zeros((1, 8, 8)), 3)
+        nmf.separate(np.zeros((1, 8, 8)), num_sources=3)
     with pytest.raises(ConfigError, match="at least 1"):
         ImageNMF(num_components=0)
 

@@ -18,7 +18,7 @@ def test_two_steady_spectra_are_found(divergence: str) -> None:
     courses = np.stack([np.linspace(1, 0, 16), np.linspace(0, 1, 16)])[:, :, None]
     magnitudes = (spectra * courses / 2).astype(np.float32)
     mixtures = spectrogram.compress(magnitudes.sum(axis=1), AUDIO)
-    separated = spectrogram.expand(SpectrogramNMF(AUDIO, divergence).separate(mixtures, 2), AUDIO)
+    separated = spectrogram.expand(SpectrogramNMF(AUDIO, 2, divergence).separate(mixtures), AUDIO)
     assert separated.shape == (20, 2, 16, 24)
     assert np.abs(separated.sum(axis=1) - magnitudes.sum(axis=1)).max() < 1e-4
     assignment = metrics.match_sources(-metrics.pairwise_mse(separated, magnitudes), np.full(20, 2))

@@ -8,8 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import decoded as audio_cache
-from vae_bss_tf.datasets import load_bank
+from vae_bss_tf.datasets import decoded, load_bank
 from vae_bss_tf.errors import DataError
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32)
@@ -19,7 +18,7 @@ NOTES = {"train": [(0, 40), (0, 43), (1, 40)], "valid": [(2, 50), (2, 52)], "tes
 
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path / "cache"))
     builder = tfds.builder("nsynth/full", data_dir=tmp_path)
     features = builder.info.features
 
@@ -66,8 +65,8 @@ def test_the_splits_hold_the_notes_and_share_no_instrument_and_pitch(prepared: P
     assert np.abs(banks["train"].items).max(axis=1) == pytest.approx(1)
 
 
-def test_an_interrupted_decoding_goes_on(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_cache, "_SAVE_EVERY", 1)
+def test_an_interrupted_decoding_resumes(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "SAVE_EVERY", 1)
     shifted = AUDIO.replace(pitch_shifts=(0.0, 12.0))
     flush, calls = np.memmap.flush, []
 

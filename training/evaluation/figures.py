@@ -3,20 +3,18 @@
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.judging import SYSTEMS
-from training.evaluation.report import Comparison
-from training.figures import upright
+from training.evaluation.report import HEADINGS, Comparison
+from training.figures import Picture, grid
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
+from vae_bss_tf.domains import domain_of
 from vae_bss_tf.model import MultiSourceVAE
 
 Float32 = npt.NDArray[np.float32]
 
-_SHOWN = 6
+_SHOWN = 4
 _MAP_POINTS = 1_500
 _MAP_CELLS = 16
 _TRAVERSED = 8
@@ -25,10 +23,10 @@ _MARKERS = {"untrained": "s", "trained": "o"}
 
 
 def systems_grid(comparison: Comparison) -> Figure:
-    """Draws a row for each mixture and a column for each system, its matched outputs one below the other.
+    """Draws a column for each system and, for each of a few mixtures, a row for each output.
 
-    Outputs that were matched to no source stand below the matched ones. White is the gain of a source. In spectrograms
-    time runs to the right and pitch upwards.
+    The outputs are in the order of the true sources that they are matched to, those matched to none below. White is the
+    brightest pixel of a mixture's true sources, and of the mixture itself in its column. Trivial systems are left out.
 
     Args:
         comparison: The comparison.
@@ -38,25 +36,18 @@ def systems_grid(comparison: Comparison) -> Figure:
     """
     truth = comparison.truth
     number = min(_SHOWN, len(truth.mixtures))
-    columns = [("mixture", truth.mixtures[:number, None]), ("truth", truth.sources[:number])]
+    columns = {"mixture": truth.mixtures[:number, None], "truth": truth.sources[:number]}
     for result in comparison.results:
-        if SYSTEMS[result.system].kind != "trivial":
-            columns.append((SYSTEMS[result.system].title, _ordered_outputs(result.outputs[:number], truth, number)))
-    sound = isinstance(truth, AudioEvaluationSet)
-    if sound:
-        columns = [(title, upright(images)) for title, images in columns]
-    height = max(len(images[0]) for _, images in columns)
-    figure = Figure(figsize=(0.95 * len(columns), 0.72 * height * number + 0.4), dpi=90, layout="constrained")
-    axes = figure.subplots(number, len(columns), squeeze=False)
-    for (title, images), column in zip(columns, axes.T, strict=True):
-        column[0].set_title(title.replace(", ", ",\n").replace(" (", "\n("), fontsize=7)
-        for stack, axis in zip(images, column, strict=True):
-            padded = np.pad(stack, ((0, height - len(stack)), (0, 0), (0, 0)), constant_values=np.nan)
-            tile = np.pad(padded, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, stack.shape[2])
-            white = float(truth.mixtures.max()) if title == "mixture" else 1 / truth.sources.shape[1]
-            _show(axis, tile, white, sound)
-            axis.axis("off")
-    return figure
+        if result.system.kind != "trivial":
+            title = result.system.title.replace(", ", ",\n").replace(" (", "\n(")
+            columns[title] = _ordered_outputs(result.outputs[:number], truth, number)
+    rows: list[list[Picture | None]] = []
+    for i, k in np.ndindex(number, max(images.shape[1] for images in columns.values())):
+        whites = [float((truth.mixtures if title == "mixture" else truth.sources)[i].max()) for title in columns]
+        stacks = zip(columns.values(), whites, strict=True)
+        rows.append([(images[i, k], max(white, 1e-6)) if k < images.shape[1] else None for images, white in stacks])
+    titles = [f"{i + 1}: source {k + 1}" for i, k in np.ndindex(number, len(rows) // number)]
+    return grid(rows, titles, list(columns), audio=truth.audio)
 
 
 def _ordered_outputs(outputs: Float32, truth: EvaluationSet, number: int) -> Float32:
@@ -99,25 +90,13 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     for label in np.unique(labels):
         chosen = points[labels == label]
         left.scatter(*chosen.T, s=6, color=_colour(int(label)), label=str(label))
-    left.legend(title="class", fontsize=7, markerscale=2, loc="upper right")
+    figure.legend(title="class", fontsize=7, markerscale=2, loc="outside left upper")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
-    sound = isinstance(truth, AudioEvaluationSet)
-    canvas = _examples_on_map(points, upright(decoded) if sound else decoded)
-    _show(right, canvas, None, sound)
+    audio = truth.audio
+    canvas = _examples_on_map(points, domain_of(audio).upright(decoded))
+    right.imshow(canvas, cmap="gray" if audio is None else "magma", vmin=0, aspect="auto")
     right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
     return figure
-
-
-def _show(axis: Axes, image: Float32, white: float | None, sound: bool) -> None:
-    """Draws an image with square pixels, or a spectrogram, which has more bins than the picture, as the axis is."""
-    axis.imshow(
-        image,
-        cmap="gray",
-        vmin=0,
-        vmax=white,
-        interpolation="antialiased" if sound else "nearest",
-        aspect="auto" if sound else "equal",
-    )
 
 
 def _colour(label: int) -> tuple[float, ...]:
@@ -158,25 +137,17 @@ def latent_traversal(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     for row, dimension in enumerate(dimensions):
         latents[row, :, dimension] = _TRAVERSAL
     decoded = np.asarray(model.decode(latents))
-    sound = isinstance(truth, AudioEvaluationSet)
-    if sound:
-        decoded = upright(decoded)
-    figure = Figure(figsize=(0.6 * len(_TRAVERSAL) + 0.9, 0.6 * len(dimensions) + 0.5), dpi=90, layout="constrained")
-    axes = figure.subplots(len(dimensions), len(_TRAVERSAL), squeeze=False)
-    for row, dimension, images in zip(axes, dimensions, decoded, strict=True):
-        row[0].set_ylabel(f"z[{dimension}]", rotation=0, ha="right", va="center", fontsize=8)
-        for axis, image in zip(row, images, strict=True):
-            _show(axis, image, float(decoded.max()), sound)
-            axis.set(xticks=[], yticks=[])
-    for axis, value in zip(axes[0], _TRAVERSAL, strict=True):
-        axis.set_title(f"{value:+.1f}", fontsize=8)
-    return figure
+    white = float(decoded.max())
+    rows: list[list[Picture | None]] = [[(image, white) for image in images] for images in decoded]
+    values = [f"{value:+.1f}" for value in _TRAVERSAL]
+    return grid(rows, [f"z[{dimension}]" for dimension in dimensions], values, audio=truth.audio)
 
 
 def score_against_time(comparison: Comparison) -> Figure:
-    """Draws each system's PSNR against the time it took to fit and the time it takes to separate one mixture.
+    """Draws each system's score against the time it took to fit and the time it takes to separate one mixture.
 
-    Oracles are left out; the dashed line is the mixture shared equally.
+    The score is the one that systems are compared by. Oracles are left out; the dashed line is the mixture shared
+    equally.
 
     Args:
         comparison: The comparison.
@@ -184,22 +155,23 @@ def score_against_time(comparison: Comparison) -> Figure:
     Returns:
         The figure.
     """
+    score = comparison.domain.paired_score
     figure = Figure(figsize=(10, 4.2), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, result in enumerate(comparison.results):
-        info = SYSTEMS[result.system]
-        summary = result.summaries()["psnr_halved"]
-        if result.system == "mixture/k":
+        mean, system = float(result.scores[score].mean()), result.system
+        if system.name == "mixture/k":
             for axis in (left, right):
-                axis.axhline(summary.mean, color="grey", lw=1, ls="--", label=info.title)
-        if info.kind not in _MARKERS:
+                axis.axhline(mean, color="grey", lw=1, ls="--")
+                axis.annotate(system.title, (1, mean), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                              color="grey", fontsize=8)  # fmt: skip
+        if system.kind not in _MARKERS:
             continue
         for axis, seconds in ((left, result.budget["seconds"]), (right, 1000 * result.seconds_per_mixture)):
-            axis.plot(seconds, summary.mean, marker=_MARKERS[info.kind], color=f"C{index % 10}", linestyle="none")
-            axis.annotate(info.title, (seconds, summary.mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    if left.get_legend_handles_labels()[0]:
-        left.legend(frameon=False, fontsize=8)
-    left.set(xscale="log", xlabel="time to fit, s", ylabel="PSNR, sources at half scale (dB)")
+            if seconds > 0:
+                axis.plot(seconds, mean, marker=_MARKERS[system.kind], color=f"C{index % 10}", linestyle="none")
+                axis.annotate(system.title, (seconds, mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    left.set(xscale="log", xlabel="time to fit, s", ylabel=f"{HEADINGS[score]}, dB")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -1,72 +1,32 @@
-"""Every system on the same mixtures: what it gives, how good that is, what it cost."""
+"""Every system on the same mixtures: its outputs, their scores, and what it cost."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from training import systems
 from training.evaluation.statistics import Float64, Summary, summarise
+from training.recipe import plan
 from training.run import Run
-from training.scores import as_judged
+from training.systems import BATCH, Budget, System
 from vae_bss_tf import metrics
-from vae_bss_tf.baselines import TRAINED as BASELINES
-from vae_bss_tf.baselines import oracle
-from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
+from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import ConfigError
 
 Float32 = npt.NDArray[np.float32]
 Separate = Callable[[Float32], Float32]
 
-REFINEMENT_STEPS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class SystemInfo:
-    """What a system is.
-
-    Attributes:
-        title: Its name in tables.
-        kind: "trivial", "untrained" (fitted when the comparison runs), "trained", or "oracle".
-        trained_as: The `--system` of `training.fit` whose run it needs; None for the untrained.
-    """
-
-    title: str
-    kind: str
-    trained_as: str | None = None
-
-
-SYSTEMS: dict[str, SystemInfo] = {
-    "zeros": SystemInfo("zeros", "trivial"),
-    "mixture": SystemInfo("mixture", "trivial"),
-    "mixture/k": SystemInfo("mixture / K", "trivial"),
-    "nmf": SystemInfo("NMF", "untrained"),
-    "nmf-kl": SystemInfo("NMF, Kullback-Leibler", "untrained"),
-    "ae": SystemInfo("AE", "trained", "ae"),
-    "aem": SystemInfo("AE, masked", "trained", "ae"),
-    "glo": SystemInfo("GLO", "trained", "glo"),
-    "mixit": SystemInfo("MixIT", "trained", "mixit"),
-    "vae": SystemInfo("VAE", "trained", "vae"),
-    "vaem": SystemInfo("VAEM", "trained", "vae"),
-    "vaem-refined": SystemInfo(f"VAEM, refined ({REFINEMENT_STEPS} steps)", "trained", "vae"),
-    "nmf-oracle": SystemInfo("NMF, oracle grouping", "oracle"),
-    "ibm": SystemInfo("IBM", "oracle"),
-    "irm": SystemInfo(f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle"),
-}
-IMAGES_ONLY, SOUND_ONLY = ("nmf-oracle", "glo"), ("nmf-kl",)
 SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_sar")
 
 NMF_MIXTURES = 5_000
 THRESHOLD_MIXTURES = 500
-_BATCH = 500
 _TRAINING_SEED = 1_000_000  # of training mixtures that NMF and the count's threshold are fitted on
 
 
@@ -75,28 +35,26 @@ class Result:
     """One system on one set of mixtures.
 
     Attributes:
-        system: Key of `SYSTEMS`.
+        system: The system.
         num_sources: K.
-        sources: float32 `[n, max_mixed, *shape]`, the outputs matched to the true sources.
         outputs: float32 `[n, K, *shape]`, all outputs.
         scores: float64 `[n]` for each of `SCORES`: the mean over the mixture's sources.
         dropped_energy: float64 `[n]`, the share of the energy in outputs matched to no source.
         found_counts: int64 `[n]`, sources found by `metrics.count_active`; None where nothing can be counted.
         threshold: dB, of the count; None as above.
         seconds_per_mixture: Time to separate one mixture of the whole set, without start and compilation.
-        budget: What the system was fitted with: "mixtures", "seconds", "parameters", "seed"; empty if with nothing.
+        budget: What the system was fitted with, as `System.fitted` or `run_budget` returns it.
     """
 
-    system: str
+    system: System
     num_sources: int
-    sources: Float32
     outputs: Float32
     scores: dict[str, Float64]
     dropped_energy: Float64
     found_counts: npt.NDArray[np.int64] | None
     threshold: float | None
     seconds_per_mixture: float
-    budget: dict[str, Any]
+    budget: Budget
 
     def summaries(self) -> dict[str, Summary]:
         """Summary of each score over the mixtures."""
@@ -127,9 +85,10 @@ def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mi
     found = []
     for config in sorted(runs_dir.glob("*/config.json")):
         run = Run.load(config.parent)
-        settings = (run.system, run.preset.data.dataset, run.preset.data.num_mixed)
-        same_model = (run.preset.model.num_sources, run.preset.train.seed) == (num_sources, seed)
-        if settings == (system, dataset, (num_mixed,)) and same_model and run.metrics:
+        data, model = run.preset.data, run.preset.model
+        settings = (run.system, data.dataset, data.num_mixed, model.num_sources)
+        wanted = (system, dataset, (num_mixed,), num_sources)
+        if settings == wanted and run.metrics and run_budget(run)["seed"] == seed:
             found.append(run)
     if not found:
         name = f"{dataset}-{system}-k{num_sources}-seed{seed}"
@@ -144,96 +103,33 @@ def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mi
     return found[0]
 
 
-def run_budget(run: Run) -> dict[str, Any]:
-    """What a run was trained with: mixtures seen, seconds, trainable parameters, seed."""
-    train = run.preset.train
-    return {
-        "mixtures": run.metrics.get("epochs", train.epochs) * train.steps_per_epoch * train.batch_size,
-        "seconds": run.metrics["seconds"],
-        "parameters": run.metrics["parameters"],
-        "seed": train.seed,
-    }
+def run_budget(run: Run) -> Budget:
+    """Returns what a finished run was trained with: "mixtures" seen, "seconds", trainable "parameters", "seed"."""
+    budget = {name: run.metrics.get(name) for name in ("mixtures", "seconds", "parameters", "seed")}
+    if budget["mixtures"] is None:  # the run is of before the recipes
+        last = plan(run.preset.recipe)[-1]
+        budget["mixtures"] = last.first_mixture + last.num_mixtures
+    return budget
 
 
 def run_separators(run: Run) -> dict[str, Separate]:
-    """Loads a run's model for the systems that it serves.
+    """Loads a run's model for the systems that are made from it.
 
     Args:
         run: The run.
 
     Returns:
-        For each of `SYSTEMS` with `trained_as` the run's, float32 `[n, *shape]` to float32 `[n, K, *shape]`.
+        For each system that is trained as the run was, float32 `[n, *shape]` to float32 `[n, K, *shape]`.
 
     Raises:
         CheckpointError: The model is missing or damaged.
     """
-    model = run.model()
-    if run.system in BASELINES:
-        return {run.system: functools.partial(model.separate, num_sources=run.preset.model.num_sources)}
-    both = {run.system: _predict(model, "estimates"), f"{run.system}m": _predict(model, "sources")}
-    if run.system == "ae":
-        return both
-    return {**both, "vaem-refined": functools.partial(model.separate, batch_size=_BATCH, refine=REFINEMENT_STEPS)}
-
-
-def _predict(model: Any, output: str) -> Separate:
-    return lambda mixtures: model.predict({"mixture": mixtures}, batch_size=_BATCH, verbose=0)[output]
-
-
-class UntrainedSystems:
-    """The trivial estimates, NMF and the oracles, for mixtures of one bank.
-
-    Args:
-        truth: The test mixtures with their true sources, which only the oracles see.
-        training: Training mixtures, for NMF's dictionary.
-    """
-
-    def __init__(self, truth: EvaluationSet, training: Float32) -> None:
-        self.truth = truth
-        self.training = training
-
-    def separator(self, system: str, num_sources: int) -> tuple[Separate, dict[str, Any]]:
-        """Gives a system's function and what it was fitted with.
-
-        Args:
-            system: A key of `SYSTEMS` whose kind is not "trained".
-            num_sources: K.
-
-        Returns:
-            Float32 `[n, *shape]` to float32 `[n, K, *shape]`, and the budget as in `Result`. The oracles take the
-            first n test mixtures and give as many outputs as those have sources.
-        """
-        check_choice("system", system, [name for name, info in SYSTEMS.items() if info.kind != "trained"])
-        if SYSTEMS[system].kind == "trivial":
-            return lambda mixtures: oracle.trivial_estimates(mixtures, num_sources)[system], {}
-        if system == "ibm":
-            return lambda mixtures: oracle.ideal_binary_mask(mixtures, self.truth.sources[: len(mixtures)]), {}
-        if system == "irm":
-            return lambda mixtures: oracle.ideal_ratio_mask(mixtures, self.truth.sources[: len(mixtures)]), {}
-        if isinstance(self.truth, AudioEvaluationSet):
-            from vae_bss_tf.baselines.nmf_spectrogram import SpectrogramNMF
-
-            if system == "nmf-oracle":
-                raise ConfigError("NMF with oracle grouping is for images; leave nmf-oracle out of --systems.")
-            single = SpectrogramNMF(self.truth.audio, "kullback-leibler" if system == "nmf-kl" else "itakura-saito")
-            budget = {"mixtures": 0, "seconds": 0.0, "parameters": 0, "seed": 0}
-            return lambda mixtures: single.separate(mixtures, num_sources), budget
-        if system == "nmf-kl":
-            raise ConfigError("NMF of images is by the Kullback-Leibler divergence: it is nmf; leave nmf-kl out.")
-        nmf, budget = self._nmf
-        if system == "nmf":
-            return lambda mixtures: nmf.separate(mixtures, num_sources), budget
-        return lambda mixtures: nmf.separate_oracle(mixtures, self.truth.sources[: len(mixtures)]), budget
-
-    @functools.cached_property
-    def _nmf(self) -> tuple[Any, dict[str, Any]]:
-        from vae_bss_tf.baselines.nmf import ImageNMF
-
-        started = time.perf_counter()
-        nmf = ImageNMF().fit(self.training)
-        seconds = time.perf_counter() - started
-        parameters = nmf.factorisation.components_.size
-        return nmf, {"mixtures": len(self.training), "seconds": round(seconds, 1), "parameters": parameters, "seed": 0}
+    model, num_sources = run.model(), run.preset.model.num_sources
+    return {
+        name: system.bound(model, num_sources)
+        for name, system in systems.of(domain_of(run.preset.audio).kind).items()
+        if system.trained_as == run.system
+    }
 
 
 def training_examples(preset: Preset, bank: SourceBank, num_mixed: Sequence[int], number: int) -> Float32:
@@ -254,12 +150,12 @@ def training_examples(preset: Preset, bank: SourceBank, num_mixed: Sequence[int]
 
 
 def judge(
-    system: str,
+    system: System,
     separate: Separate,
     truth: EvaluationSet,
     training: Float32,
     num_sources: int,
-    budget: dict[str, Any],
+    budget: Budget,
 ) -> Result:
     """Runs one system over the test mixtures and scores it.
 
@@ -268,7 +164,7 @@ def judge(
     `metrics.fit_activity_threshold` on the levels of the system's outputs for training mixtures.
 
     Args:
-        system: Key of `SYSTEMS`.
+        system: The system.
         separate: float32 `[n, *shape]` to float32 `[n, K, *shape]`.
         truth: The test mixtures.
         training: Training mixtures, for the count's threshold.
@@ -285,19 +181,18 @@ def judge(
         raise ConfigError(
             f"K={num_sources} outputs cannot be matched to mixtures of {truth.counts.max()} sources; use a larger K."
         )
-    outputs, seconds_per_mixture = _timed(separate, truth.mixtures, compiled=SYSTEMS[system].kind == "trained")
+    outputs, seconds_per_mixture = _timed(separate, truth.mixtures, compiled=system.kind == "trained")
     assignment = metrics.match_sources(-metrics.pairwise_mse(outputs, truth.sources), truth.counts)
     matched = metrics.take_matched(outputs, assignment).astype(np.float32)
-    heard, heard_truth = as_judged(system, outputs, truth)
+    heard, heard_truth = domain_of(truth.audio).judged(system.name, outputs, truth)
 
     threshold, found = None, None
-    if SYSTEMS[system].kind in ("untrained", "trained") and num_sources > truth.counts.min():
+    if system.kind in ("untrained", "trained") and num_sources > truth.counts.min():
         threshold = metrics.fit_activity_threshold(metrics.activity_levels(separate(training)))
         found = metrics.count_active(outputs, threshold)
     return Result(
         system=system,
         num_sources=num_sources,
-        sources=matched,
         outputs=outputs,
         scores=score(matched, (metrics.take_matched(heard, assignment), heard_truth), truth, assignment >= 0),
         dropped_energy=metrics.dropped_energy(outputs, assignment),
@@ -310,9 +205,9 @@ def judge(
 
 def _timed(separate: Separate, mixtures: Float32, *, compiled: bool) -> tuple[Float32, float]:
     """Separates mixtures; the seconds for one leave out the compilation, which the first batch of a system brings."""
-    first = separate(mixtures[:_BATCH]) if compiled else None
-    reused = first is not None and len(mixtures) >= 2 * _BATCH
-    rest = mixtures[_BATCH:] if reused else mixtures
+    first = separate(mixtures[:BATCH]) if compiled else None
+    reused = first is not None and len(mixtures) >= 2 * BATCH
+    rest = mixtures[BATCH:] if reused else mixtures
     started = time.perf_counter()
     outputs = separate(rest)
     seconds = time.perf_counter() - started
@@ -334,7 +229,7 @@ def score(
         For each of `SCORES`, float64 `[n]`: the mean over the sources that the mixture holds.
     """
     ratios = metrics.si_bss_eval(*heard)
-    ssim, ssim_halved = metrics.ssim_at_ranges(matched, truth.sources, (truth.gain, 2 * truth.gain))
+    ssim, ssim_halved = metrics.ssim(matched, truth.sources, (truth.gain, 2 * truth.gain))
     values = {
         "psnr": metrics.psnr(matched, truth.sources, peak=truth.gain),
         "psnr_halved": metrics.psnr(matched, truth.sources, peak=2 * truth.gain),

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.judging import SCORES, SYSTEMS, Result
+from training.evaluation.judging import SCORES, Result
 from training.evaluation.statistics import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, Summary, compare
+from training.systems import System
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
+from vae_bss_tf.domains import Domain, domain_of
 
 # Tables 2 and 3 of the paper, by data set and K. Its notes are those of MUMS.
 PAPER: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
@@ -37,9 +38,7 @@ PAPER: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
 }
 _PAPER_SCORES = {"mnist": ("psnr", "ssim"), "notes": ("si_sdr", "sir", "sar")}
 _PAPER_HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
-PAIRED_SCORE = "psnr_halved"
-_SILENT_FLOOR = f"{metrics.FLOOR_DB:g}"
-_HEADINGS = {
+HEADINGS = {
     "psnr": "PSNR full",
     "psnr_halved": "PSNR halved",
     "ssim": "SSIM full",
@@ -49,14 +48,15 @@ _HEADINGS = {
     "si_sar": "SI-SAR",
 }
 NOTES = (
-    "PSNR and the ratios in dB. 'full': sources at full scale, peak 1; 'halved': sources at half scale, as they stand "
-    "in the paper's mixtures, peak 1. The paper does not name its scale; the halved one fits its numbers. Means over "
-    "mixtures; ± is half "
-    f"the 95 % bootstrap interval ({BOOTSTRAP_RESAMPLES} resamples of mixtures, seed {BOOTSTRAP_SEED}). Outputs are "
-    "masked over all K, then matched by least squared error (the choice of the best outputs knows the truth, for every "
-    f"system alike). A silent estimate has the SI floor {_SILENT_FLOOR} dB. 'dropped': share of the energy in outputs "
-    "matched to no source. 'count': share of mixtures whose number of sources was found. For sound, PSNR and SSIM are "
-    "those of the spectrograms that the model sees, and SI-SDR, SI-SIR and SI-SAR those of the waveforms."
+    "PSNR, SI-SDR, SI-SIR and SI-SAR are in dB. 'full': sources at full scale, peak 1. 'halved': sources at half "
+    "scale, as they are in the paper's mixtures, also with peak 1. The paper does not name its scale; the halved one "
+    "fits its numbers. Scores are means over mixtures; ± is half the 95 % bootstrap interval "
+    f"({BOOTSTRAP_RESAMPLES} resamples of mixtures, seed {BOOTSTRAP_SEED}). Outputs are masked over all K and then "
+    "matched to the true sources by least squared error; this choice of the best outputs uses the truth, for every "
+    f"system alike. A silent estimate scores {metrics.FLOOR_DB:g} dB in SI-SDR, SI-SIR and SI-SAR. 'dropped': share of "
+    "the energy in outputs that are matched to no source. 'count': share of the mixtures whose number of sources was "
+    "found. For sound, PSNR and SSIM are those of the spectrograms that the model sees, and SI-SDR, SI-SIR and SI-SAR "
+    "those of the waveforms."
 )
 
 
@@ -79,9 +79,13 @@ class Comparison:
     run: str | None = None
 
     @property
-    def paired_score(self) -> str:
-        """The score that systems are compared by on the same mixtures."""
-        return "si_sdr" if isinstance(self.truth, AudioEvaluationSet) else PAIRED_SCORE
+    def domain(self) -> Domain:
+        """What the mixtures are."""
+        return domain_of(self.truth.audio)
+
+    def system(self, name: str) -> System:
+        """The system of a name, one of the results'."""
+        return next(result.system for result in self.results if result.system.name == name)
 
     @property
     def num_mixed(self) -> list[int]:
@@ -99,13 +103,13 @@ def table(comparison: Comparison) -> list[list[str]]:
         A heading, then a row for each system.
     """
     paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
-    heading = ["system", *_HEADINGS.values(), "dropped", "count", "ms/mixture", "fitted on", "in s", "parameters"]
+    heading = ["system", *HEADINGS.values(), "dropped", "count", "ms/mixture", "fitted on", "in s", "parameters"]
     rows = [heading + ([_PAPER_HEADINGS[comparison.dataset]] if paper else [])]
     for result in comparison.results:
         accuracy = result.count_accuracy(comparison.truth.counts)
         budget = result.budget
         row = [
-            SYSTEMS[result.system].title,
+            result.system.title,
             *(_score(name, summary) for name, summary in result.summaries().items()),
             f"{result.dropped_energy.mean():.3f}",
             "" if accuracy is None else f"{accuracy:.3f}",
@@ -115,7 +119,7 @@ def table(comparison: Comparison) -> list[list[str]]:
             f"{budget['parameters']:,}" if budget else "",
         ]
         if paper:
-            row.append(" / ".join(f"{value:.2f}" for value in paper.get(result.system, ())))
+            row.append(" / ".join(f"{value:.2f}" for value in paper.get(result.system.name, ())))
         rows.append(row)
     return rows
 
@@ -127,8 +131,8 @@ def _score(name: str, summary: Summary) -> str:
 
 def reference(comparison: Comparison) -> Result:
     """The result that the others are compared with: VAEM, or the last trained one where there is no VAEM."""
-    trained = [r for r in comparison.results if SYSTEMS[r.system].kind == "trained"] or comparison.results
-    return next((r for r in trained if r.system == "vaem"), trained[-1])
+    trained = [r for r in comparison.results if r.system.kind == "trained"] or comparison.results
+    return next((r for r in trained if r.system.name == "vaem"), trained[-1])
 
 
 def paired(comparison: Comparison) -> list[dict[str, Any]]:
@@ -144,10 +148,12 @@ def paired(comparison: Comparison) -> list[dict[str, Any]]:
     first = reference(comparison)
     return [
         {
-            "system": first.system,
-            "against": other.system,
-            "score": comparison.paired_score,
-            **dataclasses.asdict(compare(first.scores[comparison.paired_score], other.scores[comparison.paired_score])),
+            "system": first.system.name,
+            "against": other.system.name,
+            "score": comparison.domain.paired_score,
+            **dataclasses.asdict(
+                compare(first.scores[comparison.domain.paired_score], other.scores[comparison.domain.paired_score])
+            ),
             "time_ratio": other.seconds_per_mixture / first.seconds_per_mixture,
         }
         for other in comparison.results
@@ -157,11 +163,11 @@ def paired(comparison: Comparison) -> list[dict[str, Any]]:
 
 def paired_table(comparison: Comparison) -> list[list[str]]:
     """`paired` as rows of text, with a heading."""
-    title = SYSTEMS[reference(comparison).system].title
+    title = reference(comparison).system.title
     rows = [
         [
             f"{title} less",
-            f"{_HEADINGS[comparison.paired_score]}, dB",
+            f"{HEADINGS[comparison.domain.paired_score]}, dB",
             "95 % interval",
             "ahead on",
             "Wilcoxon p",
@@ -171,7 +177,7 @@ def paired_table(comparison: Comparison) -> list[list[str]]:
     for row in paired(comparison):
         rows.append(
             [
-                SYSTEMS[row["against"]].title,
+                comparison.system(row["against"]).title,
                 f"{row['difference']:+.2f}",
                 f"{row['low']:+.2f} to {row['high']:+.2f}",
                 f"{100 * row['wins']:.0f} %",
@@ -183,7 +189,7 @@ def paired_table(comparison: Comparison) -> list[list[str]]:
 
 
 def verdict(comparison: Comparison) -> str | None:
-    """One line that says which systems the reference is not ahead of, oracles and its own variants apart.
+    """One line that names the systems that the reference is not ahead of, oracles and its own variants apart.
 
     Args:
         comparison: The comparison.
@@ -191,19 +197,15 @@ def verdict(comparison: Comparison) -> str | None:
     Returns:
         The line; None where there is no such system to compare with.
     """
-    title = SYSTEMS[reference(comparison).system].title
-    own = SYSTEMS[reference(comparison).system].trained_as
-    rivals = [
-        row
-        for row in paired(comparison)
-        if SYSTEMS[row["against"]].kind != "oracle" and SYSTEMS[row["against"]].trained_as != own
-    ]
+    own = reference(comparison).system
+    against = [(comparison.system(row["against"]), row["low"]) for row in paired(comparison)]
+    rivals = [(s, low) for s, low in against if s.kind != "oracle" and s.trained_as != own.trained_as]
     if not rivals:
         return None
-    ahead = [SYSTEMS[row["against"]].title for row in rivals if row["low"] <= 0]
+    ahead = [system.title for system, low in rivals if low <= 0]
     if not ahead:
-        return f"{title} is ahead of every other system in the table, oracles and its own variants apart."
-    return f"{title} is NOT ahead of: {', '.join(ahead)}."
+        return f"{own.title} is ahead of every other system in the table, oracles and its own variants apart."
+    return f"{own.title} is NOT ahead of: {', '.join(ahead)}."
 
 
 def confusion(comparison: Comparison, result: Result) -> list[list[str]] | None:
@@ -266,7 +268,7 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
         for result in comparison.results:
             counted = confusion(comparison, result)
             if counted is not None and result is reference(comparison):
-                lines += [f"Sources found by {SYSTEMS[result.system].title} (threshold {result.threshold:.1f} dB):", ""]
+                lines += [f"Sources found by {result.system.title} (threshold {result.threshold:.1f} dB):", ""]
                 lines += [*_markdown_table(counted), ""]
     return "\n".join(lines)
 
@@ -284,7 +286,7 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     writer.writerow(columns.split())
     for comparison in comparisons:
         for result in comparison.results:
-            key = [comparison.dataset, comparison.num_sources, result.system]
+            key = [comparison.dataset, comparison.num_sources, result.system.name]
             for name, summary in result.summaries().items():
                 values = [f"{value:.6g}" for value in dataclasses.astuple(summary)]
                 judged = [len(comparison.truth.mixtures), result.budget.get("seed", ""), comparison.run or ""]
@@ -322,7 +324,7 @@ def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> d
 
 
 def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
-    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}).get(result.system)
+    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}).get(result.system.name)
     counted = None
     if result.found_counts is not None:
         matrix = metrics.count_confusion(comparison.truth.counts, result.found_counts, comparison.num_sources)
@@ -333,8 +335,8 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
         }
     summaries = result.summaries()
     return {
-        "system": result.system,
-        "kind": SYSTEMS[result.system].kind,
+        "system": result.system.name,
+        "kind": result.system.kind,
         "scores": {name: dataclasses.asdict(summaries[name]) for name in SCORES},
         "dropped_energy": float(result.dropped_energy.mean()),
         "count": counted,

@@ -1,6 +1,10 @@
 """Recordings on disk: checked, decoded in blocks, resampled as a stream."""
 
 import dataclasses
+import math
+import numbers
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,13 @@ from vae_bss_tf.errors import DataError
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 MIN_SECONDS = 0.1
 BLOCK_SECONDS = 10
+MIN_RATE, MAX_RATE = 1_000, 10_000_000  # Hz
+MAX_SAMPLE = 2.0**31  # full scale of 32-bit integers that were taken for floats
+_MAX_BLOCK = 4_000_000  # samples of all channels
+_STREAM_BYTES = 0x7FFFF000  # and above: what programs write that do not know the length yet
+# What libsndfile logs of a header that promises more than the file holds.
+_SHORT_DATA = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_SHORT_FRAMES = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,44 +63,64 @@ def find(folder: Path) -> list[Path]:
         Files whose name ends in one of `SUFFIXES`, in either case.
 
     Raises:
-        DataError: There is no such folder, or no recording under it.
+        DataError: There is no such folder, no recording under it, or a folder inside it cannot be read.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; name one that holds recordings ({', '.join(SUFFIXES)}).")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
+
+    walk = os.walk(folder, onerror=refuse)
+    paths = [Path(parent, name) for parent, _, names in walk for name in names]
+    paths = sorted(p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
         raise DataError(f"{folder} holds no recording ({', '.join(SUFFIXES)}); name the folder that does.")
     return paths
 
 
-def describe(path: Path) -> Recording:
+def describe(path: Path, *, allow_truncated: bool = False) -> Recording:
     """Reads a recording's header.
 
     Args:
         path: The file.
+        allow_truncated: Whether a WAV or AIFF file may hold fewer samples than its header states; it then counts as
+            a recording of those that are there.
 
     Returns:
-        What it says.
+        What the header says.
 
     Raises:
-        DataError: There is no such file, it is empty, it is no audio, or it is shorter than 0.1 s.
+        DataError: The file is missing, unreadable, empty, truncated or no audio, lasts less than 0.1 s, or has a
+            sample rate outside 1 kHz to 10 MHz.
     """
-    if not path.is_file():
-        raise DataError(f"no file {path}.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes); give a recording.")
     try:
-        info = soundfile.info(path)
+        if not path.is_file():
+            raise DataError(f"no file {path}.")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise DataError(f"{path} is empty (0 bytes); give a recording.")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give a recording.") from error
+    try:
+        info = soundfile.info(os.fsencode(path), verbose=True)
     except soundfile.SoundFileError as error:
         raise DataError(f"{path} cannot be read as audio ({_first_line(error)}); give a recording.") from error
+    check_rate(info.samplerate, str(path))
     recording = Recording(path, info.samplerate, info.channels, info.frames, info.format, info.subtype)
+    share = _share_present(info.extra_info)
+    if share < 1 and not allow_truncated:
+        raise DataError(
+            f"{path} is truncated: it holds {100 * share:.3g}% of the samples that its header states; fetch it again, "
+            "or separate what is there by --allow-truncated."
+        )
     if recording.seconds < MIN_SECONDS:
         raise DataError(f"{path} holds {info.frames} samples ({recording.seconds:.4f} s); at least 0.1 s are needed.")
     return recording
 
 
 def blocks(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
-    """Decodes a recording, 10 seconds at a time.
+    """Decodes a recording, at most 10 seconds at a time.
 
     Args:
         recording: As `describe` gives it.
@@ -98,14 +129,14 @@ def blocks(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
         float32 `[samples, num_channels]`, in [-1, 1].
 
     Raises:
-        DataError: The file is damaged, ends before its header says, or holds NaN or infinite values.
+        DataError: The file is damaged, ends before its header says, or holds samples that `check_samples` refuses.
     """
     path, read = recording.path, 0
+    length = max(1, min(BLOCK_SECONDS * recording.sample_rate, _MAX_BLOCK // recording.num_channels))
     try:
-        with soundfile.SoundFile(path) as file:
-            while len(block := file.read(BLOCK_SECONDS * recording.sample_rate, "float32", always_2d=True)):
-                if not np.isfinite(block).all():
-                    raise DataError(f"{path} holds NaN or infinite samples; repair or leave out the file.")
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            while len(block := file.read(length, "float32", always_2d=True)):
+                check_samples(block, str(path))
                 read += len(block)
                 yield block
     except soundfile.SoundFileError as error:
@@ -117,6 +148,37 @@ def blocks(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
             f"{path} is truncated: {read:,} samples of the {recording.num_samples:,} that its header states; "
             "fetch it again."
         )
+
+
+def check_rate(sample_rate: float, name: str) -> None:
+    """Checks a sample rate.
+
+    Args:
+        sample_rate: The rate, Hz.
+        name: What has it, for the message.
+
+    Raises:
+        DataError: It is no number from 1 kHz to 10 MHz.
+    """
+    if not isinstance(sample_rate, numbers.Real) or not MIN_RATE <= sample_rate <= MAX_RATE:  # NaN included
+        raise DataError(f"{name} has a sample rate of {sample_rate!r} Hz; give {MIN_RATE:,} to {MAX_RATE:,}.")
+
+
+def check_samples(block: npt.NDArray[np.float32], name: str) -> None:
+    """Checks samples.
+
+    Args:
+        block: float32, any shape.
+        name: Where they come from, for the message.
+
+    Raises:
+        DataError: A sample is NaN, infinite, or above 2^31 in magnitude, where full scale is 1.
+    """
+    peak = float(np.abs(block).max(initial=0))
+    if not math.isfinite(peak):
+        raise DataError(f"{name} holds NaN or infinite samples; repair it, or leave it out.")
+    if peak > MAX_SAMPLE:
+        raise DataError(f"{name} holds a sample of {peak:.3g}; scale it to [-1, 1] first.")
 
 
 def resampled(
@@ -157,9 +219,20 @@ def mono(recording: Recording, sample_rate: float) -> Iterator[npt.NDArray[np.fl
         yield block[:, 0]
 
 
+def _share_present(log: str) -> float:
+    """The share of the samples stated in a header that is in the file, from libsndfile's log of it."""
+    if match := _SHORT_DATA.search(log):
+        stated, present = int(match[1]), int(match[2])
+        return 1.0 if stated >= _STREAM_BYTES else min(1.0, present / max(stated, 1))
+    if match := _SHORT_FRAMES.search(log):
+        return min(1.0, int(match[1]) / max(int(match[2]), 1))
+    return 1.0
+
+
 def _as_columns(block: npt.NDArray[np.float32], num_channels: int) -> npt.NDArray[np.float32]:
     return block.reshape(-1, num_channels)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].removeprefix("Error : ").rstrip(".")
+    text = getattr(error, "error_string", str(error)).strip() or "the decoder gives no reason"
+    return text.splitlines()[0].removeprefix("Error : ").rstrip(".")

@@ -2,25 +2,20 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
-import soundfile
 
-from vae_bss_tf.audio import recordings as audio_files
-from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.audio.recordings import Recording
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.audio import recordings, spectrogram, stems
+from vae_bss_tf.audio.stems import SeparatedFile, StemFile
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
-from vae_bss_tf.files import replacing
+from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.runtime.remote.options import ServerOptions
 
 Array = npt.NDArray[np.float32]
@@ -28,9 +23,9 @@ Array = npt.NDArray[np.float32]
 MAX_CHANNELS = 2
 SILENCE = 1e-5  # of full scale: -100 dB
 SILENT_SOURCE_DB = -40.0
-FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aif": "AIFF"}
-MAX_WAV_BYTES = 4_000_000_000
-_WINDOWS_A_CALL = 32
+MAX_GAIN_DB = 100.0
+_WINDOWS_A_CALL = 32  # at most
+_ENUMERATED_SOURCES = 6  # up to which every order of the sources is tried; above, scipy finds the best
 _SHARE_SAMPLES = 512  # at the model's rate: how often the sources' shares of the rest are taken
 
 
@@ -40,23 +35,6 @@ class SeparationModel(Protocol):
     def separate(self, mixtures: npt.ArrayLike) -> Array:
         """Separates spectrograms, float32 `[n, frames, bins]`, into `[n, num_sources, frames, bins]`."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class SeparatedFile:
-    """What came of one recording.
-
-    Attributes:
-        sources: The files written, by number of the source, from 1; silent ones are missing if left out.
-        remix: The remix's file, if gains were given.
-        levels: Level of each source against the mixture's, dB.
-        clipped: Samples that exceeded full scale in a format that cannot hold them.
-    """
-
-    sources: dict[int, Path]
-    remix: Path | None
-    levels: tuple[float, ...]
-    clipped: int
 
 
 class Separator:
@@ -71,6 +49,13 @@ class Separator:
     Args:
         model: The model.
         audio: The audio settings that it was trained with.
+
+    Attributes:
+        num_sources: Sources of the model.
+
+    Example:
+        >>> separator = Separator.load("saved_models/notes")
+        >>> first, second = separator.separate(waveform, 44_100)
     """
 
     def __init__(self, model: SeparationModel, audio: AudioConfig) -> None:
@@ -111,25 +96,32 @@ class Separator:
 
         Args:
             waveform: `[samples]` or `[channels, samples]`, finite, in [-1, 1], one or two channels, at least 0.1 s.
-            sample_rate: Its rate, Hz.
+            sample_rate: Its rate, Hz, from 1 kHz to 10 MHz.
 
         Returns:
             float32 `[num_sources, samples]` or `[num_sources, channels, samples]`, at the same rate, of sum
             `waveform`.
 
         Raises:
-            DataError: The waveform is silent, too short, not finite, or has more than two channels.
+            DataError: The waveform is silent, too short, not finite, beyond 2^31, no array of real numbers, or has more
+                than two channels; or the rate is out of its range.
         """
-        array = np.asarray(waveform, np.float32)
-        if array.ndim not in (1, 2):
-            raise DataError(f"the waveform has shape {array.shape}; it must be [samples] or [channels, samples].")
-        if not np.isfinite(array).all():
-            raise DataError("the waveform holds NaN or infinite samples; remove them first.")
-        channels = np.atleast_2d(array)
+        recordings.check_rate(sample_rate, "the waveform")
+        try:
+            array = np.asarray(waveform)
+        except ValueError as error:  # rows of different lengths
+            raise DataError(f"the waveform is no array ({error}).") from error
+        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
+            raise DataError(
+                f"the waveform has shape {array.shape} and type {array.dtype}; it must be real numbers, [samples] or "
+                "[channels, samples]."
+            )
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            channels = np.atleast_2d(array).astype(np.float32)
         _check_channels("the waveform", len(channels))
-        if channels.shape[1] < audio_files.MIN_SECONDS * sample_rate:
+        if channels.shape[1] < recordings.MIN_SECONDS * sample_rate:
             raise DataError(f"the waveform holds {channels.shape[1]} samples; at least 0.1 s are needed.")
-        block = int(audio_files.BLOCK_SECONDS * sample_rate)
+        block = int(recordings.BLOCK_SECONDS * sample_rate)
         blocks = (channels.T[i : i + block] for i in range(0, channels.shape[1], block))
         sources = np.concatenate(list(self.stream(blocks, sample_rate, len(channels), "the waveform")))
         sources = sources.transpose(1, 2, 0)
@@ -143,6 +135,7 @@ class Separator:
         file_format: str | None = None,
         gains_db: Sequence[float] | None = None,
         skip_silent: bool = False,
+        allow_truncated: bool = False,
         force: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> SeparatedFile:
@@ -154,10 +147,12 @@ class Separator:
         Args:
             path: The recording.
             output: Folder to write to; made if missing.
-            file_format: A key of `FORMATS`; None takes the recording's own. Samples are coded as the recording's
+            file_format: A key of `stems.FORMATS`; None takes the recording's own. Samples are coded as the recording's
                 where the format allows it.
-            gains_db: A gain for each source in the remix, dB; -inf leaves a source out.
+            gains_db: A gain for each source in the remix, at most 100 dB; -inf leaves a source out.
             skip_silent: Whether sources more than 40 dB below the mixture are left out.
+            allow_truncated: Whether a WAV or AIFF file that holds fewer samples than its header states is separated as
+                far as it goes.
             force: Whether existing files are replaced.
             progress: Called with the seconds of the recording done since the last call.
 
@@ -165,54 +160,55 @@ class Separator:
             The files and the sources' levels.
 
         Raises:
-            DataError: The recording is missing, damaged, silent, too short, no audio, holds NaN, or has more than
-                two channels.
-            ConfigError: The format is unknown, or there are not as many gains as sources.
+            DataError: The recording is missing, damaged, truncated, silent, too short, no audio, holds NaN, or has more
+                than two channels; or a file could not be written in full.
+            ConfigError: The format is unknown or cannot hold the sample rate, there are not as many gains as sources,
+                or a gain is out of its range.
             OutputExistsError: A file to write exists.
         """
-        recording = audio_files.describe(path)
+        recording = recordings.describe(path, allow_truncated=allow_truncated)
         _check_channels(str(path), recording.num_channels)
-        if gains_db is not None and len(gains_db) != self.num_sources:
-            raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
-        suffix = check_choice("format", file_format or _suffix(recording), FORMATS)
-        places = [output / f"{path.stem}_source{k + 1}.{suffix}" for k in range(self.num_sources)]
-        remix = None if gains_db is None else output / f"{path.stem}_remix.{suffix}"
-        every_place = places if remix is None else [*places, remix]
-        existing = [place for place in every_place if place.exists()]
-        if existing and not force:
-            raise OutputExistsError(f"{existing[0]} exists; replace it by --force, or choose another --output.")
+        factors = None if gains_db is None else self._factors(gains_db)
+        suffix = stems.choose_format(recording, file_format)
+        places, remix = stems.places(recording, output, self.num_sources, suffix)
+        every_place = places if factors is None else [*places, remix]
+        refuse_existing(every_place, force=force)
         output.mkdir(parents=True, exist_ok=True)
-        factors = np.asarray([10 ** (gain / 20) for gain in gains_db or ()], np.float32)
-        clipped, energy, mixture_energy = 0, np.zeros(self.num_sources), 0.0
+        energy, mixture_energy = np.zeros(self.num_sources), 0.0
         with contextlib.ExitStack() as stack:
             partial = [stack.enter_context(replacing(place)) for place in every_place]
-            files = [stack.enter_context(_create(part, recording, suffix)) for part in partial]
-            limited = files[0].subtype not in ("FLOAT", "DOUBLE")
-            blocks = audio_files.blocks(recording)
+            files = [stack.enter_context(StemFile(part, recording, suffix)) for part in partial]
+            blocks = recordings.blocks(recording)
             for block in self.stream(blocks, recording.sample_rate, recording.num_channels, str(path)):
                 energy += np.square(block).sum(axis=(0, 2))
                 mixture_energy += float(np.square(block.sum(axis=1)).sum())
                 parts = list(block.transpose(1, 0, 2))
-                if remix is not None:
+                if factors is not None:
                     parts.append(np.einsum("k,nkc->nc", factors, block))
                 for file, part in zip(files, parts, strict=True):
-                    clipped += int((np.abs(part) > 1).sum()) if limited else 0
                     file.write(part)
                 if progress is not None:
                     progress(len(block) / recording.sample_rate)
+            for file in files:
+                file.finish()
         levels = 10 * np.log10(np.maximum(energy, 1e-30) / mixture_energy)
         silent = set(np.flatnonzero(levels < SILENT_SOURCE_DB)) if skip_silent else set()
         for k in silent:
             places[k].unlink()
         return SeparatedFile(
             sources={k + 1: place for k, place in enumerate(places) if k not in silent},
-            remix=remix,
+            remix=None if factors is None else remix,
             levels=tuple(float(level) for level in levels),
-            clipped=clipped,
+            clipped=sum(file.clipped for file in files),
         )
 
-    def stream(self, blocks: Iterator[Array], sample_rate: float, num_channels: int, name: str) -> Iterator[Array]:
+    def stream(
+        self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the stream"
+    ) -> Iterator[Array]:
         """Separates a stream of blocks as they come.
+
+        The first samples come out when the blocks so far fill one of the model's windows; from then on the output stays
+        less than a window and a half behind the input.
 
         Args:
             blocks: float32 `[samples, num_channels]`, of any lengths.
@@ -224,14 +220,20 @@ class Separator:
             float32 `[samples, num_sources, num_channels]`, of sum the input; in all as many samples.
 
         Raises:
-            DataError: Every sample is zero; or as `blocks`.
+            DataError: Every sample is zero, a sample is not finite or beyond 2^31, a block has another shape, the rate
+                is out of its range; or as `blocks`.
         """
+        recordings.check_rate(sample_rate, name)
+        _check_channels(name, num_channels)
         pending: collections.deque[Array] = collections.deque()
         rate, columns = self.audio.sample_rate, self.num_sources * num_channels
 
         def remembered() -> Iterator[Array]:
             silent = True
             for block in blocks:
+                if np.ndim(block) != 2 or block.shape[1] != num_channels:
+                    raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
+                recordings.check_samples(block, name)
                 silent = silent and np.abs(block).max(initial=0) < SILENCE
                 pending.append(block)
                 yield block
@@ -239,9 +241,9 @@ class Separator:
                 raise DataError(f"{name} is silent; there is nothing to separate.")
 
         shares = _Shares(self.num_sources, rate)
-        low = audio_files.resampled(remembered(), sample_rate, rate, num_channels)
+        low = recordings.resampled(remembered(), sample_rate, rate, num_channels)
         separated = (block.reshape(-1, columns) for block in shares.observed(self._overlap_add(low, num_channels)))
-        high = audio_files.resampled(separated, rate, sample_rate, columns)
+        high = recordings.resampled(separated, rate, sample_rate, columns)
         position = 0
         # The last block stands for the samples that resampling there and back has rounded away.
         for block in itertools.chain(high, [np.zeros((math.ceil(2 * sample_rate / rate), columns), np.float32)]):
@@ -253,6 +255,13 @@ class Separator:
             share = shares.at(position, len(mixture), sample_rate)
             yield sources + share[:, :, np.newaxis] * rest[:, np.newaxis]
             position += len(mixture)
+
+    def _factors(self, gains_db: Sequence[float]) -> Array:
+        if len(gains_db) != self.num_sources:
+            raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
+        if not all(gain <= MAX_GAIN_DB for gain in gains_db):  # NaN included
+            raise ConfigError(f"gains are {', '.join(map(str, gains_db))} dB; the largest allowed is {MAX_GAIN_DB:g}.")
+        return np.asarray([10 ** (gain / 20) for gain in gains_db], np.float32)
 
     def _overlap_add(self, blocks: Iterator[Array], num_channels: int) -> Iterator[Array]:
         """Turns blocks at the model's rate, `[samples, channels]`, into `[samples, num_sources, channels]`."""
@@ -315,7 +324,7 @@ class _Shares:
 
 
 def _windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterator[tuple[Array, int]]:
-    """Cuts a stream into batches of windows that overlap by half.
+    """Cuts a stream into batches of windows that overlap by half, each of as many windows as have come, at most 32.
 
     Yields windows `[n, channels, length]`, the last filled with zeros, and the number of samples of the stream from
     the first one's start on, as far as the batch reaches.
@@ -324,9 +333,10 @@ def _windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterato
     rest = np.zeros((0, num_channels), np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])
-        while len(rest) > (_WINDOWS_A_CALL + 1) * hop + 1:
-            yield _cut(rest, _WINDOWS_A_CALL, length), _WINDOWS_A_CALL * hop
-            rest = rest[_WINDOWS_A_CALL * hop :]
+        # Two samples stay behind, so that a last window is always left to cut.
+        while (count := min(_WINDOWS_A_CALL, (len(rest) - 2) // hop - 1)) > 0:
+            yield _cut(rest, count, length), count * hop
+            rest = rest[count * hop :]
     count = max(1, math.ceil(len(rest) / hop) - 1)
     filled = np.pad(rest, ((0, (count - 1) * hop + length - len(rest)), (0, 0)))
     yield _cut(filled, count, length), len(rest)
@@ -340,7 +350,12 @@ def _cut(samples: Array, count: int, length: int) -> Array:
 def _match(tail: Array, head: Array) -> npt.NDArray[np.int64]:
     """Finds which source of `head` goes on with each of `tail`, both `[samples, num_sources, channels]`."""
     products = np.einsum("nkc,njc->kj", tail, head)
-    return scipy.optimize.linear_sum_assignment(products, maximize=True)[1]
+    if len(products) > _ENUMERATED_SOURCES:
+        from scipy import optimize  # not in the light install: it weighs more than all the rest
+
+        return optimize.linear_sum_assignment(products, maximize=True)[1]
+    orders = np.asarray(list(itertools.permutations(range(len(products)))))
+    return orders[products[np.arange(len(products)), orders].sum(axis=1).argmax()]
 
 
 def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:
@@ -359,17 +374,3 @@ def _take(pending: collections.deque[Array], count: int, num_channels: int) -> A
 def _check_channels(name: str, num_channels: int) -> None:
     if not 1 <= num_channels <= MAX_CHANNELS:
         raise DataError(f"{name} has {num_channels} channels; one or two are separated: mix it down first.")
-
-
-def _suffix(recording: Recording) -> str:
-    return next((suffix for suffix, name in FORMATS.items() if name == recording.format), "wav")
-
-
-def _create(path: Path, recording: Recording, suffix: str) -> soundfile.SoundFile:
-    container = FORMATS[suffix]
-    if container == "WAV" and 4 * recording.num_samples * recording.num_channels > MAX_WAV_BYTES:
-        container = "RF64"
-    subtype = recording.subtype if soundfile.check_format(container, recording.subtype) else None
-    return soundfile.SoundFile(
-        path, "w", recording.sample_rate, recording.num_channels, subtype=subtype, format=container
-    )

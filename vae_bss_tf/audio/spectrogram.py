@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from vae_bss_tf.config import AudioConfig
 
@@ -45,7 +44,7 @@ def stft(waveforms: Array, config: AudioConfig, ops: types.ModuleType = np, *, f
         return ops.matmul(framed, real), ops.matmul(framed, imaginary)
     windowed = framed * _window(config.n_fft).astype(np.float32)
     if ops is np:
-        spectrum = scipy.fft.rfft(windowed)
+        spectrum = np.fft.rfft(windowed)
         return spectrum.real, spectrum.imag
     return ops.rfft(windowed)
 
@@ -68,7 +67,7 @@ def istft(real: Array, imaginary: Array, config: AudioConfig, ops: types.ModuleT
         from_real, from_imaginary = _inverse_dft_matrices(config.n_fft)
         framed = ops.matmul(real, from_real) + ops.matmul(imaginary, from_imaginary)
     elif ops is np:
-        framed = scipy.fft.irfft(real + 1j * imaginary, config.n_fft) * _window(config.n_fft).astype(np.float32)
+        framed = np.fft.irfft(real + 1j * imaginary, config.n_fft) * _window(config.n_fft).astype(np.float32)
     else:
         framed = ops.irfft((real, imaginary), config.n_fft) * _window(config.n_fft).astype(np.float32)
     blocks = ops.pad(framed[:, :, :hop], [[0, 0], [0, overlap - 1], [0, 0]])

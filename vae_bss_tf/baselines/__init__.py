@@ -1,7 +1,8 @@
 """Systems that the model is compared with: NMF, GLO, MixIT, the oracle masks and the trivial estimates.
 
-Each has `separate(mixtures, num_sources)`: float32 `[n, *shape]` to float32 `[n, num_sources, *shape]`. The oracles
-need the true sources and take them in place of the number.
+Each baseline separates as the model does: `separate(mixtures)` takes float32 `[n, *shape]` to float32
+`[n, num_sources, *shape]`, whose sources sum to the mixture. The oracle masks are functions that take the true sources
+as well.
 """
 
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from vae_bss_tf.config import ModelConfig
 
 if TYPE_CHECKING:
     import keras
-
-TRAINED = ("glo", "mixit")
 
 
 def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
@@ -30,8 +29,7 @@ def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
     Raises:
         ConfigError: The system is unknown, or cannot have as many parameters.
     """
-    check_choice("baseline", system, TRAINED)
-    if system == "glo":
+    if check_choice("baseline", system, ("glo", "mixit")) == "glo":
         from vae_bss_tf.baselines.glo import GLO
 
         return GLO(config, seed=seed)

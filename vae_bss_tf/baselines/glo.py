@@ -127,14 +127,14 @@ class GLO(keras.Model):
         return self.decoder(latents, training=False), self.objective(mixture, latents, training=False)
 
     def separate(
-        self, mixtures: npt.ArrayLike, num_sources: int | None = None, batch_size: int = 500
+        self, mixtures: npt.ArrayLike, batch_size: int = 500, *, num_sources: int | None = None
     ) -> npt.NDArray[np.float32]:
         """Separates mixtures: latents fitted to each by gradient descent, decoded, masked over all sources.
 
         Args:
             mixtures: `[num_mixtures, *input_shape]`, finite, in [0, 1].
-            num_sources: K; the model's own by default. The decoder serves any number.
             batch_size: Mixtures that are fitted at once.
+            num_sources: K; the model's own by default. The decoder serves any number.
 
         Returns:
             float32 `[num_mixtures, num_sources, *input_shape]`; the sources of a mixture sum to it.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, fan_in_dense
 
 SNR_MAX_DB = 30.0
@@ -157,14 +158,14 @@ class MixIT(keras.Model):
         return self.get_metrics_result()
 
     def separate(
-        self, mixtures: npt.ArrayLike, num_sources: int | None = None, batch_size: int = 256
+        self, mixtures: npt.ArrayLike, batch_size: int = 256, *, num_sources: int | None = None
     ) -> npt.NDArray[np.float32]:
         """Separates mixtures into the K strongest of the 2K outputs, which share the mixture among them.
 
         Args:
             mixtures: `[num_mixtures, *input_shape]`, finite, in [0, 1].
-            num_sources: K; the model's own by default, at most twice that.
             batch_size: Mixtures a call.
+            num_sources: K; the model's own by default, at most twice that.
 
         Returns:
             float32 `[num_mixtures, num_sources, *input_shape]`; the sources of a mixture sum to it.
@@ -204,6 +205,4 @@ def keep_strongest(
     energy = np.sum(outputs.reshape(*outputs.shape[:2], -1) ** 2, axis=-1)
     order = np.argsort(-energy, axis=1)[:, :num_sources]
     kept = np.take_along_axis(outputs, order.reshape(*order.shape, *[1] * (outputs.ndim - 2)), axis=1)
-    total = kept.sum(axis=1, keepdims=True)
-    share = np.divide(kept, total, out=np.full_like(kept, 1 / num_sources), where=total > 0)
-    return share * mixtures[:, None]
+    return ratio_mask(kept, mixtures, ops=np)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.masking import ratio_mask
 
 Float32 = npt.NDArray[np.float32]
 
@@ -27,12 +28,23 @@ class ImageNMF:
     then share the mixture in proportion (the ratio mask of VAEM).
 
     Args:
+        num_sources: K, from 1 to the number of parts.
         num_components: Parts in the dictionary; at least 1.
         max_iter: Updates when the dictionary is learned, and when activations are found for it.
-        seed: Seed of the dictionary's start.
+        seed: Seed of the dictionary's initial values.
+
+    Raises:
+        ConfigError: A number is out of its range.
+
+    Example:
+        >>> mixtures = np.random.default_rng(0).uniform(size=(100, 8, 8)).astype(np.float32)
+        >>> ImageNMF(num_sources=2).fit(mixtures).separate(mixtures[:5]).shape
+        (5, 2, 8, 8)
     """
 
-    def __init__(self, num_components: int = NUM_COMPONENTS, max_iter: int = 100, seed: int = 0) -> None:
+    def __init__(
+        self, num_sources: int = 2, num_components: int = NUM_COMPONENTS, max_iter: int = 100, seed: int = 0
+    ) -> None:
         from sklearn.decomposition import NMF
 
         if num_components < 1:
@@ -47,9 +59,15 @@ class ImageNMF:
             random_state=seed,
         )
         self.num_components = num_components
+        self.num_sources = self._checked(num_sources)
+
+    def _checked(self, num_sources: int) -> int:
+        if not 1 <= num_sources <= self.num_components:
+            raise ConfigError(f"num_sources is {num_sources}; it must be from 1 to {self.num_components}.")
+        return num_sources
 
     def fit(self, mixtures: npt.ArrayLike) -> "ImageNMF":
-        """Learns the dictionary and how its parts go together.
+        """Learns the dictionary and which of its parts occur together.
 
         Args:
             mixtures: float32 `[num_mixtures, height, width]`, training mixtures, in [0, 1].
@@ -71,22 +89,21 @@ class ImageNMF:
         self.embedding = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
         return self
 
-    def separate(self, mixtures: npt.ArrayLike, num_sources: int) -> Float32:
+    def separate(self, mixtures: npt.ArrayLike, *, num_sources: int | None = None) -> Float32:
         """Separates mixtures, grouping the parts by the blind rule above.
 
         Args:
             mixtures: float32 `[n, height, width]`, in [0, 1].
-            num_sources: K, from 1 to the number of parts.
+            num_sources: K, from 1 to the number of parts; the model's own by default.
 
         Returns:
             float32 `[n, num_sources, height, width]`; the sources of a mixture sum to it.
 
         Raises:
             ConfigError: `num_sources` is out of its range.
-            DataError: The mixtures' shape or range is wrong, or nothing was learned yet.
+            DataError: The mixtures' shape or range is wrong, or `fit` was not called yet.
         """
-        if not 1 <= num_sources <= self.num_components:
-            raise ConfigError(f"num_sources is {num_sources}; it must be from 1 to {self.num_components}.")
+        num_sources = self.num_sources if num_sources is None else self._checked(num_sources)
         array, activations = self._activations(mixtures)
         groups = _weighted_kmeans(self.embedding, activations * self.part_mass, num_sources)
         return self._resynthesise(array, activations, groups, num_sources)
@@ -124,9 +141,7 @@ class ImageNMF:
         member = groups[:, None, :] == np.arange(num_sources)[:, None]
         estimates = (activations[:, None, :] * member) @ self.factorisation.components_
         estimates = estimates.reshape(len(mixtures), num_sources, *self.shape)
-        total = estimates.sum(axis=1, keepdims=True)
-        share = np.divide(estimates, total, out=np.full_like(estimates, 1 / num_sources), where=total > 0)
-        return (share * mixtures[:, None]).astype(np.float32)
+        return ratio_mask(estimates, mixtures, ops=np).astype(np.float32)
 
 
 def _weighted_kmeans(points: npt.NDArray[Any], weights: npt.NDArray[Any], num_clusters: int) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Non-negative matrix factorisation of one spectrogram: a spectrum and its course over time for each source."""
+"""Non-negative matrix factorisation of one spectrogram: a spectrum and its activation over time for each source."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,6 +6,8 @@ import numpy.typing as npt
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.checks import check_choice, check_mixtures
 from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.masking import ratio_mask
 
 Float32 = npt.NDArray[np.float32]
 
@@ -26,24 +28,35 @@ class SpectrogramNMF:
 
     Args:
         audio: How the spectrograms are compressed.
+        num_sources: K, at least 1.
         divergence: One of `DIVERGENCES`.
         max_iter: Updates.
 
     Raises:
-        ConfigError: The divergence is another.
+        ConfigError: The divergence is another, or `num_sources` is below 1.
+
+    Example:
+        >>> audio = AudioConfig()
+        >>> mixtures = np.random.default_rng(0).uniform(size=(3, *audio.feature_shape)).astype(np.float32)
+        >>> SpectrogramNMF(audio, num_sources=2).separate(mixtures).shape == (3, 2, *audio.feature_shape)
+        True
     """
 
-    def __init__(self, audio: AudioConfig, divergence: str = "itakura-saito", max_iter: int = 200) -> None:
+    def __init__(
+        self, audio: AudioConfig, num_sources: int = 2, divergence: str = "itakura-saito", max_iter: int = 200
+    ) -> None:
+        if num_sources < 1:
+            raise ConfigError(f"num_sources is {num_sources}; it must be at least 1.")
         self.audio = audio
+        self.num_sources = num_sources
         self.divergence = check_choice("divergence", divergence, DIVERGENCES)
         self.max_iter = max_iter
 
-    def separate(self, mixtures: npt.ArrayLike, num_sources: int) -> Float32:
+    def separate(self, mixtures: npt.ArrayLike) -> Float32:
         """Separates mixtures.
 
         Args:
             mixtures: float32 `[n, frames, bins]`, compressed, in [0, 1].
-            num_sources: K, at least 1.
 
         Returns:
             float32 `[n, num_sources, frames, bins]`, compressed; shares of the mixture's magnitudes that sum to them.
@@ -54,10 +67,10 @@ class SpectrogramNMF:
         from sklearn.decomposition import NMF
 
         array = check_mixtures(mixtures, self.audio.feature_shape)
-        sources = np.empty((len(array), num_sources, *self.audio.feature_shape), np.float32)
+        sources = np.empty((len(array), self.num_sources, *self.audio.feature_shape), np.float32)
         for i, magnitude in enumerate(spectrogram.expand(array, self.audio)):
             factorisation = NMF(
-                num_sources,
+                self.num_sources,
                 init="nndsvda",
                 solver="mu",
                 beta_loss=self.divergence,
@@ -65,9 +78,9 @@ class SpectrogramNMF:
                 tol=0.0,
                 random_state=0,
             )
-            courses = factorisation.fit_transform(self._modelled(magnitude.astype(np.float64)))
-            parts = courses.T[:, :, np.newaxis] * factorisation.components_[:, np.newaxis]
-            sources[i] = parts / np.maximum(parts.sum(axis=0), spectrogram.SILENCE) * magnitude
+            activations = factorisation.fit_transform(self._modelled(magnitude.astype(np.float64)))
+            parts = activations.T[:, :, np.newaxis] * factorisation.components_[:, np.newaxis]
+            sources[i] = ratio_mask(parts[np.newaxis], magnitude[np.newaxis], ops=np)[0]
         return spectrogram.compress(np.clip(sources, 0, 1), self.audio)
 
     def _modelled(self, magnitude: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.errors import DataError
+from vae_bss_tf.masking import ratio_mask
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -53,10 +54,7 @@ def ideal_ratio_mask(mixtures: Array, sources: Array, exponent: float = IRM_EXPO
         DataError: The shapes do not go together.
     """
     _check_shapes(mixtures, sources)
-    weights = np.abs(sources) ** exponent
-    total = weights.sum(axis=1, keepdims=True)
-    share = np.divide(weights, total, out=np.full_like(weights, 1 / sources.shape[1]), where=total > 0)
-    return (share * mixtures[:, None]).astype(mixtures.dtype)
+    return ratio_mask(np.abs(sources), mixtures, exponent, np).astype(mixtures.dtype)
 
 
 def trivial_estimates(mixtures: Array, num_sources: int) -> dict[str, Array]:

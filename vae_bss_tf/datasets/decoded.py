@@ -13,20 +13,32 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.errors import DataError
-from vae_bss_tf.locks import held
+from vae_bss_tf.files import held, write_text
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
-_SAVE_EVERY = 50  # recordings
+SAVE_EVERY = 50  # recordings
+_VERSION = 2  # of the files below, a part of the key
+_ARRAY, _INDEX, _PROGRESS = "waveforms.npy", "index.json", "progress.json"
 
 Item = TypeVar("Item")
 Waveform = npt.NDArray[np.float32]
+_Found = tuple[Waveform, list[int]]  # the array, and the number of rows of each item decoded so far
 
 
 def cache_dir() -> Path:
-    """Returns the folder of decoded recordings: `$VAE_BSS_TF_CACHE`, or `vae-bss-tf` in the user's cache."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vae-bss-tf"
+    """Returns the folder of decoded recordings: `$VAE_BSS_TF_CACHE`, or `vae-bss-tf` in the user's cache.
+
+    Raises:
+        DataError: The user has no home folder, and no variable names another place.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "vae-bss-tf"
+    try:
+        return Path.home() / ".cache" / "vae-bss-tf"
+    except RuntimeError as error:
+        raise DataError(f"no home folder for decoded recordings; name a folder in {CACHE_VARIABLE}.") from error
 
 
 def decoded(
@@ -38,7 +50,8 @@ def decoded(
 ) -> tuple[Waveform, npt.NDArray[np.int64]]:
     """Opens the decoded form of recordings, decoding those that are not decoded yet.
 
-    An interrupted decoding goes on where it stopped; of several processes one decodes and the others wait.
+    An interrupted decoding resumes where it stopped; of several processes one decodes and the others wait. What is
+    damaged on the disk is removed and decoded again.
 
     Args:
         items: What to decode, in order; each once, and those after an interruption only.
@@ -54,43 +67,73 @@ def decoded(
     Raises:
         DataError: As `decode`; or the disk has no space for them.
     """
-    folder = cache_dir() / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    if not (folder / "index.json").exists():
+    key = json.dumps([_VERSION, identity], sort_keys=True)
+    folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:16]
+    shape = (sum(map(capacity, items)), num_samples)
+    found = _read(folder, _INDEX, shape, len(items))
+    if found is None:
+        if not folder.is_dir():
+            folder.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, wait=True):
-            if not (folder / "index.json").exists():
-                _decode_all(items, decode, sum(map(capacity, items)), num_samples, folder)
-    owners = np.asarray(json.loads((folder / "index.json").read_text())["owners"], np.int64)
-    return np.load(folder / "waveforms.npy", mmap_mode="r")[: len(owners)], owners
+            found = _read(folder, _INDEX, shape, len(items)) or _decode_all(items, decode, shape, folder)
+    array, counts = found
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return array[: len(owners)], owners
+
+
+def _read(folder: Path, name: str, shape: tuple[int, int], num_items: int) -> _Found | None:
+    """Reads what is decoded so far: the array, and the number of rows of each item.
+
+    Returns None where nothing is there or what is there is damaged: it does not hold the rows that it says it holds.
+    """
+    try:
+        state = json.loads((folder / name).read_text())
+        array = np.load(folder / _ARRAY, mmap_mode="r")  # "r+" would fill up a truncated file
+        counts = state["counts"]
+        valid = (
+            state["checksum"] == _checksum(counts)
+            and (array.shape, array.dtype) == (shape, np.float32)
+            and (len(counts) == num_items if name == _INDEX else len(counts) <= num_items)
+            and sum(counts) <= shape[0]
+        )
+    except Exception:  # whatever a damaged file leads to, a cache is made again
+        return None
+    return (array, counts) if valid else None
 
 
 def _decode_all(
-    items: Sequence[Item],
-    decode: Callable[[Item], Iterator[Waveform]],
-    capacity: int,
-    num_samples: int,
-    folder: Path,
-) -> None:
-    array_path, progress_path = folder / "waveforms.npy", folder / "progress.json"
-    progress: dict[str, Any] = {"recordings": 0, "owners": []}
-    if progress_path.exists() and array_path.exists():
-        progress = json.loads(progress_path.read_text())
-        array = np.load(array_path, mmap_mode="r+")
-    else:
-        _check_disk(folder, 4 * capacity * num_samples)
-        array = np.lib.format.open_memmap(array_path, "w+", np.float32, (capacity, num_samples))
-    first, owners = progress["recordings"], progress["owners"]
-    bar = tqdm(items[first:], "decoding", len(items), initial=first, unit="recording")
-    for index, item in enumerate(bar, start=first):
+    items: Sequence[Item], decode: Callable[[Item], Iterator[Waveform]], shape: tuple[int, int], folder: Path
+) -> _Found:
+    found = _read(folder, _PROGRESS, shape, len(items))
+    if found is None:
+        for left in folder.iterdir():  # other processes may have opened it, so nothing is written over
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        _check_disk(folder, 4 * shape[0] * shape[1])
+        found = np.lib.format.open_memmap(folder / _ARRAY, "w+", np.float32, shape), []
+    counts = found[1]
+    array, row = np.load(folder / _ARRAY, mmap_mode="r+"), sum(counts)
+    for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit="recording"):
+        first = row
         for waveform in decode(item):
-            array[len(owners)] = waveform
-            owners.append(index)
-        if (index + 1) % _SAVE_EVERY == 0:
+            array[row] = waveform
+            row += 1
+        counts.append(row - first)
+        if len(counts) % SAVE_EVERY == 0:
             array.flush()
-            _write({"recordings": index + 1, "owners": owners}, progress_path)
+            _write(folder / _PROGRESS, counts)
     array.flush()
-    _write({"owners": owners}, folder / "index.json")
-    progress_path.unlink(missing_ok=True)
+    _write(folder / _INDEX, counts)
+    (folder / _PROGRESS).unlink(missing_ok=True)
+    return np.load(folder / _ARRAY, mmap_mode="r"), counts
+
+
+def _write(path: Path, counts: list[int]) -> None:
+    write_text(path, json.dumps({"counts": counts, "checksum": _checksum(counts)}))
+
+
+def _checksum(counts: list[int]) -> str:
+    return hashlib.sha256(json.dumps(counts).encode()).hexdigest()
 
 
 def _check_disk(folder: Path, needed: int) -> None:
@@ -101,9 +144,3 @@ def _check_disk(folder: Path, needed: int) -> None:
             f"no space left for decoded recordings in {folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB "
             f"are free. Free some, or name another folder in {CACHE_VARIABLE}."
         )
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content))
-    os.replace(part, path)

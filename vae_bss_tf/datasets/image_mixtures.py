@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import ConfigError
 
@@ -70,6 +71,7 @@ class EvaluationSet:
         counts: int64 `[num_mixtures]`, the number of sources in each mixture.
         labels: int64 `[num_mixtures, max(num_mixed)]`, the class of each source; -1 where absent.
         gain: What a source at full scale, peak 1, was multiplied by.
+        audio: None: the mixtures are images. Those of sound have the spectrogram's settings.
     """
 
     mixtures: npt.NDArray[np.float32]
@@ -77,6 +79,7 @@ class EvaluationSet:
     counts: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     gain: float
+    audio: AudioConfig | None = None
 
 
 def evaluation_mixtures(

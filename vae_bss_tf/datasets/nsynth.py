@@ -9,9 +9,9 @@ import numpy.typing as npt
 import soxr
 
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import decoded as audio_cache
-from vae_bss_tf.datasets import recordings as audio_folder
+from vae_bss_tf.datasets import recordings
 from vae_bss_tf.datasets.bank import SourceBank
+from vae_bss_tf.datasets.decoded import decoded
 from vae_bss_tf.errors import DataError
 
 SAMPLE_RATE = 16_000
@@ -21,7 +21,7 @@ _PARTS = {"train": "train", "validation": "valid", "test": "test"}
 def load(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
     """Loads a split of NSynth, whose instruments to train on stand in no other split.
 
-    A source is a note as `audio.load_notes` makes it of a recording; silent notes are left out, since NSynth holds
+    A source is a note as `recordings.load_notes` makes it of a recording; silent notes are left out, since NSynth holds
     some. Validation and test share instruments: of an instrument and pitch that stands in both, the test leaves out
     its notes.
 
@@ -46,10 +46,10 @@ def load(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
             "73 GB), name the folder by --data-dir, or give its WAV files to --dataset notes."
         )
     known = _notes(builder, "validation") if split == "test" else []
-    seen = {audio_folder.identity(Path(name)) for name, _ in known}
+    seen = {recordings.identity(Path(name)) for name, _ in known}
     notes = _notes(builder, split)
-    chosen = [i for i, (name, _) in enumerate(notes) if audio_folder.identity(Path(name)) not in seen]
-    pitches = audio_folder.versions(split, audio)
+    chosen = [i for i, (name, _) in enumerate(notes) if recordings.identity(Path(name)) not in seen]
+    pitches = recordings.versions(split, audio)
     audios = _Audios(builder, split)
 
     def decode(index: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -57,13 +57,13 @@ def load(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
         if not np.isfinite(waveform).all():
             raise DataError(f"note {notes[index][0]} of NSynth holds NaN or infinite samples; prepare it again.")
         for version in pitches:
-            note = audio_folder.as_note(soxr.resample(waveform, SAMPLE_RATE, version.sample_rate), version)
+            note = recordings.as_note(soxr.resample(waveform, SAMPLE_RATE, version.sample_rate), version)
             if note is not None:
                 yield note
 
     rates = [version.sample_rate for version in pitches]
     identity = ["nsynth", str(builder.data_path), split, len(chosen), rates, audio.num_samples]
-    items, owners = audio_cache.decoded(chosen, decode, lambda _: len(pitches), identity, audio.num_samples)
+    items, owners = decoded(chosen, decode, lambda _: len(pitches), identity, audio.num_samples)
     labels = np.asarray([notes[i][1] for i in chosen], np.int64)[owners]
     return SourceBank("nsynth", split, items, labels, 1.0)
 

@@ -45,9 +45,7 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
     return banks
 
 
-def training_data(
-    preset: Preset, bank: SourceBank, *, batch_size: int, start_step: int = 0
-) -> "tf.data.Dataset":
+def training_data(preset: Preset, bank: SourceBank, *, batch_size: int, start_step: int = 0) -> "tf.data.Dataset":
     """Endless batches of mixtures, as the preset's model takes them.
 
     Args:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.audio import recordings as audio_files
-from vae_bss_tf.audio.recordings import Recording
+from vae_bss_tf.audio.recordings import Recording, describe, find, mono
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import decoded as audio_cache
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
+from vae_bss_tf.datasets.decoded import decoded
 from vae_bss_tf.errors import DataError
 
 MIN_IDENTITIES = 8
@@ -49,14 +48,14 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
         DataError: The folder is missing, holds too few identities to split, or a recording is damaged, silent,
             shorter than 0.1 s, or holds NaN.
     """
-    recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "notes"), split)]
+    recordings = [describe(path) for path in split_files(_folder(data_dir, "notes"), split)]
     pitches = versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
         return (_decode_note(recording, version) for version in pitches)
 
     identity = _cache_identity("notes", recordings, pitches)
-    items, owners = audio_cache.decoded(recordings, decode, lambda _: len(pitches), identity, audio.num_samples)
+    items, owners = decoded(recordings, decode, lambda _: len(pitches), identity, audio.num_samples)
     instruments = [_instrument(r.path) for r in recordings]
     names = sorted(set(instruments))
     labels = np.asarray([names.index(name) for name in instruments], np.int64)[owners]
@@ -80,7 +79,7 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
     Raises:
         DataError: As `load_notes`.
     """
-    recordings = [audio_files.describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
+    recordings = [describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
     pitches = versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
@@ -93,7 +92,7 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
         return sum(int(recording.seconds * v.sample_rate / v.num_samples) + 1 for v in pitches)
 
     identity = _cache_identity("mixtures", recordings, pitches)
-    items, owners = audio_cache.decoded(recordings, decode, capacity, identity, audio.num_samples)
+    items, owners = decoded(recordings, decode, capacity, identity, audio.num_samples)
     return SourceBank("mixtures", split, items, owners, 1.0)
 
 
@@ -129,10 +128,10 @@ def split_files(folder: Path, split: str, seed: int = 0) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give --data-dir the folder that holds the recordings.")
     if not all((folder / part).is_dir() for part in ("train", "test")):
-        return _hash_split(audio_files.find(folder), folder, SPLITS, seed)[split]
+        return _hash_split(find(folder), folder, SPLITS, seed)[split]
     if split == "test" or (folder / "validation").is_dir():
-        return audio_files.find(folder / split)
-    return _hash_split(audio_files.find(folder / "train"), folder / "train", SPLITS[:2], seed)[split]
+        return find(folder / split)
+    return _hash_split(find(folder / "train"), folder / "train", SPLITS[:2], seed)[split]
 
 
 def _hash_split(paths: list[Path], folder: Path, splits: tuple[str, ...], seed: int) -> dict[str, list[Path]]:
@@ -183,7 +182,7 @@ def _instrument(path: Path) -> str:
 
 
 def _decode_note(recording: Recording, audio: AudioConfig) -> npt.NDArray[np.float32]:
-    note = as_note(np.concatenate(list(audio_files.mono(recording, audio.sample_rate))), audio)
+    note = as_note(np.concatenate(list(mono(recording, audio.sample_rate))), audio)
     if note is None:
         raise DataError(f"{recording.path} is silent; leave it out of the folder.")
     return note
@@ -210,7 +209,7 @@ def as_note(waveform: npt.NDArray[np.float32], audio: AudioConfig) -> npt.NDArra
 
 def _windows(recording: Recording, audio: AudioConfig) -> Iterator[npt.NDArray[np.float32]]:
     length, rest = audio.num_samples, np.zeros(0, np.float32)
-    for block in audio_files.mono(recording, audio.sample_rate):
+    for block in mono(recording, audio.sample_rate):
         rest = np.concatenate([rest, block])
         whole = len(rest) // length * length
         for window in rest[:whole].reshape(-1, length):

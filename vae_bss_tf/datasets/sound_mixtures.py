@@ -72,7 +72,7 @@ def training_mixtures(
     return dataset.with_options(options)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioEvaluationSet(EvaluationSet):
     """Fixed mixtures of waveforms; `mixtures` and `sources` are their spectrograms, as models see them.
 

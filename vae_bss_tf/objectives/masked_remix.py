@@ -62,6 +62,7 @@ class MaskedRemix:
     def _score(self, model: "MultiSourceVAE", mixed: RemixedMixtures) -> tf.Tensor:
         config = model.config
         estimates = model.decode(model.encode(mixed.mixture)[0])
+        assert model.mask_network is not None
         rescaled = model.mask_network(mixed.mixture, estimates)
         # Masks do not change with the scale, and powers of small values have no gradient.
         largest = tf.stop_gradient(tf.reduce_max(rescaled, axis=1, keepdims=True))

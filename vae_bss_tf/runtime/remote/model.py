@@ -1,27 +1,29 @@
 """A model on a server, whatever the protocol: retries, deadline, and the check of what it is."""
 
+import dataclasses
 import itertools
 import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.config import Preset
-from vae_bss_tf.errors import CheckpointError, ServerError, ServerUnavailableError, VaeBssError
-from vae_bss_tf.runtime import (
+from vae_bss_tf.errors import CheckpointError, ServerError, ServerUnavailableError
+from vae_bss_tf.runtime.base import (
     INPUT,
-    OUTPUTS,
     SETTINGS,
     SIGNATURE,
     Array,
     LoadedModel,
     make_metadata,
-    read_manifest,
+    refusing_damage,
 )
+from vae_bss_tf.runtime.manifest import read_manifest
 from vae_bss_tf.runtime.remote.address import Address
 from vae_bss_tf.runtime.remote.options import ServerOptions
 from vae_bss_tf.runtime.remote.signatures import Signature, parse_manifest_signatures
@@ -60,22 +62,24 @@ class RemoteModel(LoadedModel):
         self._address = address
         self._options = options
         self._transport = transport
-        self._signatures = self._ask(transport.signatures)
-        separate = self._signatures.get(SIGNATURE)
-        if separate is None or set(separate.inputs) != {INPUT}:
-            raise CheckpointError(f"{address.url} has no signature {SIGNATURE!r} from {INPUT!r}; it is not ours.")
-        shapes = {name: tensor.shape or () for name, tensor in separate.outputs.items()}
-        mixture = separate.inputs[INPUT]
-        self.metadata = make_metadata(
-            "rest" if address.scheme == "http" else address.scheme, address.url, mixture.shape or (), shapes, None
-        )
-        _check_shapes(address.url, separate)
-        settings = self._settings() if SETTINGS in self._signatures else None
-        if options.manifest is not None:
-            settings = self._check_against_manifest(settings)
-        if settings is not None:
+        url = address.url
+        with refusing_damage(url):
+            self._signatures = self._ask(transport.signatures)
+            separate = self._signatures.get(SIGNATURE)
+            if separate is None or set(separate.inputs) != {INPUT}:
+                raise CheckpointError(f"{url} has no signature {SIGNATURE!r} from {INPUT!r}; it is not ours.")
+            for name, tensor in {**separate.inputs, **separate.outputs}.items():
+                if tensor.dtype != "float32" or not tensor.shape:
+                    raise CheckpointError(f"{url}: {name} is {_words(tensor)}; it is no model of ours.")
+            settings = self._settings() if SETTINGS in self._signatures else None
+            if options.manifest is not None:
+                settings = self._check_against_manifest(settings, options.manifest)
             self.metadata = make_metadata(
-                self.metadata.format, address.url, mixture.shape or (), shapes, _preset(address.url, settings)
+                "rest" if address.scheme == "http" else address.scheme,
+                url,
+                separate.inputs[INPUT].shape or (),
+                {name: tensor.shape or () for name, tensor in separate.outputs.items()},
+                None if settings is None else settings.preset,
             )
 
     def close(self) -> None:
@@ -95,10 +99,13 @@ class RemoteModel(LoadedModel):
         signature = self._signatures[name]
         answer = self._ask(lambda seconds: self._transport.predict(name, array, signature, outputs, seconds))
         for output in outputs:
-            expected = (len(array), *(signature.outputs[output].shape or ())[1:])
+            described = signature.outputs[output]
+            expected = (len(array), *(described.shape or ())[1:])
             if output not in answer or answer[output].shape != expected:
                 found = f"has shape {answer[output].shape}" if output in answer else "is missing"
                 raise ServerError(f"{self._address.url}: the answer's {output} {found}; expected {expected}.")
+            if described.dtype == "float32" and not _is_finite(answer[output]):
+                raise ServerError(f"{self._address.url}: the answer's {output} holds NaN, infinite or no numbers.")
         return answer
 
     def _ask(self, request: Callable[[float], Answer]) -> Answer:
@@ -120,33 +127,46 @@ class RemoteModel(LoadedModel):
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _settings(self) -> dict[str, Any]:
-        request = np.array([b""], object)
-        answer = self._predict(SETTINGS, request, (SETTINGS,))
+    def _settings(self) -> "_Settings":
+        signature = self._signatures[SETTINGS]
+        if len(signature.inputs) != 1 or SETTINGS not in signature.outputs:
+            raise CheckpointError(f"{self._address.url} has a signature {SETTINGS!r} that is not ours.")
+        answer = self._predict(SETTINGS, np.array([b""], object), (SETTINGS,))
         try:
-            settings = json.loads(answer[SETTINGS][0])
-            return {"preset": settings["preset"], "config_hash": settings["config_hash"]}
-        except (ValueError, TypeError, LookupError) as error:
-            raise CheckpointError(f"{self._address.url} says settings that are not ours; export it again.") from error
+            return _Settings.from_dict(json.loads(answer[SETTINGS][0]))
+        except Exception as error:  # a server can send anything
+            raise CheckpointError(
+                f"{self._address.url} has settings that this version cannot read ({error}); export it again."
+            ) from error
 
-    def _check_against_manifest(self, settings: dict[str, Any] | None) -> dict[str, Any]:
-        """Compares the served model with the manifest and returns the settings of either."""
-        path = self._options.manifest
-        assert path is not None
+    def _check_against_manifest(self, settings: "_Settings | None", path: Path) -> "_Settings":
+        """Compares the served model with the manifest and returns the manifest's settings."""
         manifest = read_manifest(path)
         try:
             expected = parse_manifest_signatures(manifest["signatures"])
-            described = {"preset": manifest["preset"], "config_hash": manifest["config_hash"]}
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            described = _Settings.from_dict(manifest)
+        except Exception as error:  # a file can hold anything
             raise CheckpointError(f"{path} is no manifest of ours; export the model again.") from error
         # The form for waveforms is a model of its own.
         expected.pop("waveform", None)
         difference = _difference(expected, self._signatures)
-        if difference is None and settings is not None and settings["config_hash"] != described["config_hash"]:
-            difference = f"its config hash is {settings['config_hash']}, not {described['config_hash']}"
+        if difference is None and settings is not None and settings.config_hash != described.config_hash:
+            difference = f"its config hash is {settings.config_hash}, not {described.config_hash}"
         if difference is not None:
             raise CheckpointError(f"{self._address.url} is not the model of {path}: {difference}.")
         return described
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What a server or a manifest says about its model."""
+
+    preset: Preset
+    config_hash: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(Preset.from_dict(values["preset"]), str(values["config_hash"]))
 
 
 def _difference(expected: Mapping[str, Signature], found: Mapping[str, Signature]) -> str | None:
@@ -168,15 +188,5 @@ def _words(tensor: Any) -> str:
     return f"{tensor.dtype} [{sizes}]"
 
 
-def _check_shapes(url: str, separate: Signature) -> None:
-    tensors = {INPUT: separate.inputs[INPUT], **{name: separate.outputs[name] for name in OUTPUTS}}
-    for name, tensor in tensors.items():
-        if tensor.dtype != "float32" or not tensor.shape or None in tensor.shape[1:]:
-            raise CheckpointError(f"{url}: {name} is {_words(tensor)}; it is no model of ours.")
-
-
-def _preset(url: str, settings: Mapping[str, Any]) -> Preset:
-    try:
-        return Preset.from_dict(settings["preset"])
-    except (VaeBssError, ValueError, TypeError, LookupError) as error:
-        raise CheckpointError(f"{url} has settings that this version cannot read ({error}).") from error
+def _is_finite(array: npt.NDArray[Any]) -> bool:
+    return array.dtype == np.float32 and bool(np.isfinite(array).all())

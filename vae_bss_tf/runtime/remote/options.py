@@ -3,10 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError
 
-REST_FORMS = ("row", "column")
 _LONGEST = 1_000_000  # seconds; the system's timers end somewhere
 
 
@@ -24,7 +22,6 @@ class ServerOptions:
         max_backoff: Longest pause, seconds; > 0.
         max_message_bytes: Longest request and longest answer; >= 1. gRPC's own limit of 4 MiB is less than a minute
             of audio.
-        rest_form: "row" (`instances`) or "column" (`inputs`): how REST lays out a batch.
         manifest: An export's `manifest.json`: a model that differs from it is refused; it also says the settings of a
             model whose server does not.
     """
@@ -34,7 +31,6 @@ class ServerOptions:
     backoff: float = 0.1
     max_backoff: float = 2.0
     max_message_bytes: int = 256 * 2**20
-    rest_form: str = "row"
     manifest: Path | None = None
 
     def __post_init__(self) -> None:
@@ -47,4 +43,3 @@ class ServerOptions:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.max_message_bytes >= 2**31:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; gRPC allows at most {2**31 - 1}.")
-        check_choice("rest_form", self.rest_form, REST_FORMS)

@@ -20,6 +20,8 @@ from vae_bss_tf.runtime.remote.signatures import Signature, parse_signatures
 from vae_bss_tf.runtime.remote.timed_socket import TimedSocket, seconds_until
 
 _IDLE_CONNECTIONS = 16
+# What reading JSON of another kind raises.
+_WRONG_CONTENT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class RestTransport:
@@ -27,7 +29,7 @@ class RestTransport:
 
     Args:
         address: Where the model is.
-        options: The form of the requests and the longest message.
+        options: The longest message.
     """
 
     def __init__(self, address: Address, options: ServerOptions) -> None:
@@ -40,7 +42,7 @@ class RestTransport:
         answer = self._exchange("GET", "/metadata", None, seconds)
         try:
             return parse_signatures(answer["metadata"]["signature_def"]["signature_def"])
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except _WRONG_CONTENT:
             self._refuse_answer()
 
     def predict(
@@ -48,10 +50,9 @@ class RestTransport:
     ) -> Mapping[str, npt.NDArray[Any]]:
         """Runs a signature; see `Transport`."""
         end = time.monotonic() + seconds
-        row = self._options.rest_form == "row"
         values = json.dumps(array.astype(str).tolist()) if array.dtype == object else nested_lists(array)
         name = json.dumps(signature)
-        body = f'{{"signature_name": {name}, "{"instances" if row else "inputs"}": {values}}}'.encode()
+        body = f'{{"signature_name": {name}, "instances": {values}}}'.encode()
         if len(body) > self._options.max_message_bytes:
             raise DataError(
                 f"the request is {len(body)} bytes long, more than max_message_bytes "
@@ -61,13 +62,12 @@ class RestTransport:
         dtypes = {name: np.float32 if described.outputs[name].dtype == "float32" else object for name in names}
         alone = len(described.outputs) == 1
         try:
-            if alone:
-                return {name: np.asarray(answer["predictions" if row else "outputs"], dtypes[name]) for name in names}
-            if row:
-                rows = answer["predictions"]
-                return {name: np.asarray([values[name] for values in rows], dtypes[name]) for name in names}
-            return {name: np.asarray(answer["outputs"][name], dtypes[name]) for name in names}
-        except (LookupError, TypeError, ValueError):
+            rows = answer["predictions"]
+            with np.errstate(over="ignore"):  # of a number beyond float32, which becomes infinite
+                return {
+                    name: np.asarray(rows if alone else [row[name] for row in rows], dtypes[name]) for name in names
+                }
+        except _WRONG_CONTENT:
             self._refuse_answer()
 
     def close(self) -> None:

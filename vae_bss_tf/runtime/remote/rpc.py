@@ -1,16 +1,17 @@
 """TensorFlow Serving's gRPC API, with the stubs of tensorflow-serving-api."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from vae_bss_tf.errors import DataError, DeadlineError, ServerError, ServerUnavailableError
-from vae_bss_tf.runtime import import_library
+from vae_bss_tf.runtime.base import import_library
 from vae_bss_tf.runtime.remote.address import Address
 from vae_bss_tf.runtime.remote.options import ServerOptions
-from vae_bss_tf.runtime.remote.signatures import Signature, parse_signatures
+from vae_bss_tf.runtime.remote.signatures import Signature, Tensor, parse_signatures
 from vae_bss_tf.runtime.remote.tensors import fill_proto, read_proto
 
 _METADATA = "signature_def"
@@ -77,7 +78,11 @@ class GrpcTransport:
             )
         answer = self._call(self._stub.Predict, request, seconds)
         try:
-            return {name: read_proto(answer.outputs[name]) for name in names if name in answer.outputs}
+            return {
+                name: read_proto(answer.outputs[name], _num_values(len(array), described.outputs[name]))
+                for name in names
+                if name in answer.outputs
+            }
         except ValueError as error:
             raise ServerError(f"{self._address.url}: the answer cannot be read: {error}.") from error
 
@@ -111,3 +116,7 @@ class GrpcTransport:
         if code == codes.UNIMPLEMENTED:
             return ServerError(f"{url} is no TensorFlow Serving: {details}")
         return ServerError(f"{url}: the server refused the request ({code.name}): {details}")
+
+
+def _num_values(batch: int, tensor: Tensor) -> int:
+    return batch * math.prod(size or 1 for size in (tensor.shape or ())[1:])

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 DT_FLOAT = 1
 DT_STRING = 7
-_MAX_FILLED = 2**26  # values that a short message may stand for
 
 
 def fill_proto(proto: Any, array: npt.NDArray[Any]) -> None:
@@ -28,12 +27,13 @@ def fill_proto(proto: Any, array: npt.NDArray[Any]) -> None:
         proto.tensor_content = np.ascontiguousarray(array, "<f4").tobytes()
 
 
-def read_proto(proto: Any) -> npt.NDArray[Any]:
+def read_proto(proto: Any, max_filled: int = 2**26) -> npt.NDArray[Any]:
     """Reads a `TensorProto`.
 
     Args:
         proto: The message; its values stand in `tensor_content` or, as TensorFlow Serving sends them by default, one
             by one; the last of these then stands for all that follow it.
+        max_filled: Most values that fewer in the message may stand for.
 
     Returns:
         float32, or objects of type `bytes`. It may be read-only and share the message's memory.
@@ -57,7 +57,7 @@ def read_proto(proto: Any) -> npt.NDArray[Any]:
         values[:] = proto.string_val
     else:
         raise ValueError(f"the dtype of a tensor is number {proto.dtype}; float (1) and string (7) are known")
-    if 0 < len(values) < count <= _MAX_FILLED and not proto.tensor_content:
+    if 0 < len(values) < count <= max_filled and not proto.tensor_content:
         values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
     if len(values) != count:
         raise ValueError(f"a tensor of shape {list(shape)} holds {len(values)} values; it needs {count}")

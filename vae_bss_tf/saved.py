@@ -1,0 +1,93 @@
+"""Loading a run's `model.keras`: only what fits the run's settings, and nothing larger than its file."""
+
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from vae_bss_tf.config import ModelConfig
+from vae_bss_tf.errors import CheckpointError, VaeBssError
+
+_FLOAT_BYTES = 4
+
+
+def load_keras_model(path: Path, config: ModelConfig) -> Any:
+    """Loads a model that `training.fit` saved, after checking that it is the one its run's settings describe.
+
+    The file's own settings are read first. A file whose settings or whose arrays need more memory than it has bytes
+    is refused before any of it is allocated: Keras stores weights as they are, uncompressed.
+
+    Args:
+        path: The `model.keras`.
+        config: The model's settings in the run's `config.json`.
+
+    Returns:
+        The Keras model, not compiled.
+
+    Raises:
+        CheckpointError: The file is damaged or declares more than it holds, its settings are not `config`, or a
+            weight is not finite.
+
+    Example:
+        >>> load_keras_model(Path("runs/mnist-k2-seed0/model.keras"), Run.load("runs/mnist-k2-seed0").preset.model)
+        <MultiSourceVAE name=multi_source_vae, built=True>
+    """
+    import keras
+    import numpy as np
+
+    # They register the classes that the file names.
+    import vae_bss_tf.baselines.glo
+    import vae_bss_tf.baselines.mixit
+    import vae_bss_tf.model  # noqa: F401
+
+    try:
+        _check_size(path)
+        model = keras.models.load_model(path, compile=False)
+        stored, wanted = model.config.to_dict(), config.to_dict()
+        different = [f"{name} {stored[name]}, not {wanted[name]}" for name in wanted if stored[name] != wanted[name]]
+        if different:
+            raise CheckpointError(f"{path} is not the model of its config.json: it has {'; '.join(different)}.")
+        for variable in model.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise CheckpointError(f"{path} holds NaN or infinite values in {variable.path}; train again.")
+    except VaeBssError:
+        raise
+    except Exception as error:  # h5py, zipfile and Keras each raise their own
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); it is damaged or of another version: train again."
+        ) from error
+    return model
+
+
+def _check_size(path: Path) -> None:
+    import h5py
+    import keras
+    import tensorflow as tf
+
+    size = path.stat().st_size
+
+    def check(what: str, num_bytes: int) -> None:
+        if num_bytes > size:
+            raise CheckpointError(f"{path} has {size:,} bytes, and its {what} need {num_bytes:,}; it is damaged.")
+
+    with zipfile.ZipFile(path) as archive:
+        check("parts", sum(info.file_size for info in archive.infolist()))
+        described = json.loads(archive.read("config.json"))
+        weights = archive.read("model.weights.h5")
+    declared = 0
+
+    def add(_: str, item: Any) -> None:
+        nonlocal declared
+        if isinstance(item, h5py.Dataset):
+            declared += math.prod(item.shape) * item.dtype.itemsize
+
+    with h5py.File(io.BytesIO(weights)) as file:
+        file.visititems(add)
+    check("arrays", declared)
+    # In a graph the variables are only described, so that settings of any size take no memory.
+    with tf.Graph().as_default():
+        model = keras.saving.deserialize_keras_object({**described, "compile_config": None})
+        count = sum(math.prod(variable.shape) for variable in model.variables)
+    check("weights", _FLOAT_BYTES * count)
