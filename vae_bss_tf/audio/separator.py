@@ -96,7 +96,7 @@ class Separator:
 
         Args:
             waveform: `[samples]` or `[channels, samples]`, finite, in [-1, 1], one or two channels, at least 0.1 s.
-            sample_rate: Its rate, Hz, from 1 kHz to 10 MHz.
+            sample_rate: Its rate, Hz, from 1 kHz to 1 MHz.
 
         Returns:
             float32 `[num_sources, samples]` or `[num_sources, channels, samples]`, at the same rate, of sum
