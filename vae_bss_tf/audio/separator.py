@@ -208,7 +208,7 @@ class Separator:
         """Separates a stream of blocks as they come.
 
         The first samples come out when the blocks so far fill one of the model's windows; from then on the output stays
-        less than a window and a half behind the input.
+        at most a window and a half behind the input. Resampling adds up to 0.4 s.
 
         Args:
             blocks: float32 `[samples, num_channels]`, of any lengths.
