@@ -26,7 +26,7 @@ from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
 RATE = 44_100
-_AUDIO = AudioConfig(sample_rate=float(RATE), n_fft=1024, hop_length=512, num_frames=172)  # windows of 2 s
+_AUDIO = AudioConfig(sample_rate=float(RATE), n_fft=1024, hop_length=256, num_frames=344)  # windows of 2 s
 _NOTES = 20
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from vae_bss_tf.errors import ConfigError, OutputExistsError
 
 _RETIRED = ".replaced"
+_LONGEST_NAME = 255  # bytes
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--output") -> None:
-    """Checks that outputs may be written.
+    """Checks that files may be written under these names.
 
     Args:
         paths: The files to be.
@@ -47,9 +48,12 @@ def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--outp
         option: The option by which the user chooses another place.
 
     Raises:
+        ConfigError: A name is too long for the file system.
         OutputExistsError: There is such a file and `force` is False, or there is a folder of that name.
     """
     for path in paths:
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise ConfigError(f"{path.name} is longer than {_LONGEST_NAME} bytes; shorten the input's name.")
         if path.is_dir():
             raise OutputExistsError(f"{path} is a folder; remove it, or choose another {option}.")
         if os.path.lexists(path) and not force:

@@ -50,6 +50,7 @@ def _command(options: argparse.Namespace) -> None:
         places, remix = stems.places(recording, options.output, separator.num_sources, suffix)
         figures = [_figure_place(recording.path, options.output)] if options.figure else []
         refuse_existing([*places, *figures, *([] if gains is None else [remix])], force=options.force)
+    options.output.mkdir(parents=True, exist_ok=True)
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
     for recording in found:
         with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:

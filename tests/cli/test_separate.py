@@ -1,6 +1,11 @@
 """The command `python -m vae_bss_tf.separate` on a tiny model, end to end and on bad input."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import keras
@@ -117,3 +122,177 @@ def test_a_model_of_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = [str(record(tmp_path / "one.wav")), "--model", str(images), "--output", str(tmp_path / "stems")]
     assert separate.main(arguments) == 2
     assert "no model of audio" in capsys.readouterr().err
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOTES = REPOSITORY / "saved_models" / "notes"
+# What the light install, `pip install 'vae-bss-tf[tflite,audio]'`, does not bring.
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "librosa",
+    "numba",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "onnxruntime",
+    "tensorflow_datasets",
+)
+LIGHT = f"""
+import sys
+sys.modules.update(dict.fromkeys({HEAVY}))
+from importlib import import_module
+sys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))
+"""
+
+
+def light(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command where the heavy libraries cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", LIGHT, module, *map(str, arguments)],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def test_the_light_install_separates(tmp_path: Path) -> None:
+    one = record(tmp_path / "one.wav", seconds=3)
+    done = light("vae_bss_tf.separate", one, "--model", NOTES, "--output", tmp_path / "stems", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "stems").iterdir())) == 2
+
+
+def test_what_the_light_install_lacks_is_one_line(tmp_path: Path) -> None:
+    one = record(tmp_path / "one.wav")
+    command = ("vae_bss_tf.separate", one, "--model", NOTES, "--output", tmp_path / "stems", "--figure")
+    for extra, done in (("figures", light(*command)), ("train", light("training.fit", "--dataset", "digits"))):
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert f"pip install 'vae-bss-tf[{extra}]'" in done.stderr
+    assert not (tmp_path / "stems").exists()
+
+
+def test_the_reader_of_the_output_may_leave(tmp_path: Path) -> None:
+    record(tmp_path / "one.wav")
+    command = f"'{sys.executable}' -m vae_bss_tf.separate one.wav --model '{NOTES}' --output stems 2>&1 | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert len(list((tmp_path / "stems").iterdir())) == 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_killed_separation_left_is_removed_by_the_next(run: Path, tmp_path: Path, end: int) -> None:
+    stems = tmp_path / "stems"
+    one = record(tmp_path / "one.wav", seconds=600)
+    words = [str(one), "--output", str(stems), "--quiet", "--model"]
+    process = subprocess.Popen([sys.executable, "-m", "vae_bss_tf.separate", *words, str(NOTES)], cwd=REPOSITORY)
+    while not list(stems.glob(".partial-*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(end)
+    process.wait()
+    assert list(stems.glob(".partial-*"))
+    record(one)
+    assert separate.main([*words, str(run)]) == 0
+    assert sorted(path.name for path in stems.iterdir()) == ["one_source1.wav", "one_source2.wav"]
+
+
+def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "stems"
+    output.mkdir()
+    arguments = [str(record(tmp_path / "one.wav")), "--model", str(run), "--output", str(output), "--quiet"]
+    for name in ("one_sources.png", "one_source2.wav", "one_remix.wav"):
+        (output / name).write_text("mine")
+        assert separate.main([*arguments, "--figure", "--gains", "0,0"]) == 2
+        assert f"{name} exists; replace it by --force" in capsys.readouterr().err
+        assert (output / name).read_text() == "mine"
+        (output / name).unlink()
+    (output / "one_sources.png").symlink_to("nowhere")
+    for force in ([], ["--force"]):
+        assert separate.main([*arguments, "--figure", *force]) == 2
+        assert "one_sources.png" in capsys.readouterr().err
+    assert (output / "one_sources.png").is_symlink()
+
+
+def test_a_folder_may_be_a_link(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    arguments = [str(record(tmp_path / "one.wav")), "--model", str(run), "--output", str(tmp_path / "link"), "--quiet"]
+    assert separate.main(arguments) == 0
+    assert separate.main([*arguments, "--force"]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert len(list((tmp_path / "real").iterdir())) == 2
+
+
+def test_a_truncated_recording_is_separated_only_on_demand(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = record(tmp_path / "one.wav")
+    one.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
+    arguments = [str(one), "--model", str(run), "--output", str(tmp_path / "stems"), "--quiet", "--figure"]
+    assert separate.main(arguments) == 2
+    assert "--allow-truncated" in capsys.readouterr().err
+    assert separate.main([*arguments, "--allow-truncated"]) == 0
+
+
+@pytest.mark.parametrize("words", [["--gains", "-6,0"], ["--gains=-6,0"], ["--gains", "-inf,-0.5"]])
+def test_gains_may_begin_with_a_minus(run: Path, tmp_path: Path, words: list[str]) -> None:
+    arguments = [str(record(tmp_path / "one.wav")), "--model", str(run), "--output", str(tmp_path), "--quiet"]
+    assert separate.main([*arguments, *words]) == 0
+    assert (tmp_path / "one_remix.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("one.wav", ["--format", "ogg"], "250,000 Hz, which ogg cannot hold"),
+        ("one.wav", ["--format", "mp3"], "250,000 Hz, which mp3 cannot hold"),
+        ("one.wav", ["--output", "/dev/null/stems"], "not a directory"),
+        ("one.wav", ["--output", "{folder}/one.wav"], "exists"),
+        ("one.wav", ["--output", "o" * 256], "file name too long"),
+        ("o" * 245 + ".wav", [], "longer than 255 bytes"),
+        ("missing" * 100, [], "file name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_model_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    name: str, words: list[str], message: str,
+) -> None:  # fmt: skip
+    class Untouched:
+        num_sources = 2
+
+        @classmethod
+        def load(cls, *_: object, **__: object) -> "Untouched":
+            return cls()
+
+    monkeypatch.setattr(separate, "Separator", Untouched)
+    if len(name) < 256:
+        soundfile.write(tmp_path / name, np.full(50_000, 0.1), 250_000)
+    words = [word.format(folder=tmp_path) for word in words]
+    assert separate.main([str(tmp_path / name), "--model", "m", "--output", str(tmp_path / "stems"), *words]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_names_that_are_no_text_are_separated(tmp_path: Path) -> None:
+    one = record(tmp_path / "one.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    output = tmp_path / os.fsdecode(b"st\xe9ms")
+    command = [sys.executable, "-m", "vae_bss_tf.separate", one, "--model", NOTES, "--output", output, "--figure"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9_source1.wav" in done.stdout
+    assert len(list(output.iterdir())) == 3
+
+
+def test_the_benchmark_of_recordings_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.recording", "--minutes", "0.03", "--output", tmp_path / "result.json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["rows"][0]["seconds"] > 0

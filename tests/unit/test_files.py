@@ -129,6 +129,8 @@ def test_existing_outputs_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputExistsError, match=name):
             refuse_existing([tmp_path / "new", tmp_path / name], force=False)
     refuse_existing([tmp_path / "file", tmp_path / "new"], force=True)
+    with pytest.raises(ConfigError, match="longer than 255 bytes"):
+        refuse_existing([tmp_path / ("é" * 128)], force=True)
     with pytest.raises(OutputExistsError, match="is a folder"):
         refuse_existing([tmp_path / "folder"], force=True)
 

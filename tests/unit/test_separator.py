@@ -1,6 +1,9 @@
 """The separator on waveforms and files: length, rate, channels, sums, order of the sources, memory, bad input."""
 
+import contextlib
 import itertools
+import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_bss_tf.audio import separator
+from vae_bss_tf.audio import separator, stems
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
@@ -57,10 +60,10 @@ def test_length_and_sum_are_the_inputs(two_bands: Separator, sample_rate: int, s
     assert np.abs(sources.sum(axis=0) - waveform).max() < 1e-5
 
 
-@pytest.mark.parametrize("sample_rate", [4_000, 44_100])
-def test_sources_keep_their_order_from_window_to_window(two_bands: Separator, sample_rate: int) -> None:
+@pytest.mark.parametrize(("sample_rate", "num_sources"), [(4_000, 2), (44_100, 2), (4_000, 7)])
+def test_sources_keep_their_order_from_window_to_window(sample_rate: int, num_sources: int) -> None:
     low, high = chord(sample_rate, 40)
-    sources = two_bands.separate(low + high, sample_rate)
+    sources = Separator(BandSplit(num_sources), AUDIO).separate(low + high, sample_rate)
     inner = slice(sample_rate // 10, -sample_rate // 10)
     error = min(np.abs(sources[order] - [low, high])[:, inner].max() for order in ([0, 1], [1, 0]))
     assert error < 0.01
@@ -78,6 +81,27 @@ def test_block_lengths_do_not_matter(two_bands: Separator) -> None:
     )
     assert whole.shape == (30_000, 2, 1)
     assert np.abs(whole - pieces).max() < 1e-6
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 44_100])
+def test_a_stream_is_answered_after_one_window_and_stays_close(two_bands: Separator, sample_rate: int) -> None:
+    waveform = np.random.default_rng(1).uniform(-0.5, 0.5, (20 * sample_rate, 1)).astype(np.float32)
+    read, written, latest = 0, 0, []
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal read
+        for block in np.split(waveform, 1_000):  # of 20 ms
+            read += len(block)
+            yield block
+
+    for block in two_bands.stream(blocks(), sample_rate, 1):
+        if len(block):
+            latest.append((read - written) / sample_rate)
+            written += len(block)
+    window = AUDIO.num_samples / AUDIO.sample_rate
+    assert written == len(waveform)
+    assert latest[0] < window + 0.2
+    assert max(latest) < 1.5 * window + 0.4
 
 
 def test_channels_are_separated_by_one_mask(two_bands: Separator) -> None:
@@ -138,6 +162,14 @@ def test_a_remix_is_the_weighted_sum(two_bands: Separator, tmp_path: Path) -> No
         two_bands.separate_file(path, tmp_path, gains_db=(0, 0, 0), force=True)
 
 
+@pytest.mark.parametrize("gain", [1e308, 101, float("inf"), float("nan")])
+def test_gains_out_of_range_are_refused(two_bands: Separator, tmp_path: Path, gain: float) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 0.5)))
+    with pytest.raises(ConfigError, match="the largest allowed is 100"):
+        two_bands.separate_file(path, tmp_path, gains_db=(0, gain))
+    assert os.listdir(tmp_path) == ["duet.wav"]
+
+
 def test_silent_sources_are_left_out_on_demand(tmp_path: Path) -> None:
     path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)))
     three = Separator(BandSplit(3), AUDIO)
@@ -153,6 +185,86 @@ def test_existing_files_are_not_overwritten(two_bands: Separator, tmp_path: Path
     with pytest.raises(OutputExistsError, match="--force"):
         two_bands.separate_file(path, tmp_path)
     two_bands.separate_file(path, tmp_path, force=True)
+    (tmp_path / "duet_source1.wav").unlink()
+    (tmp_path / "duet_source1.wav").symlink_to("nowhere")
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match="duet_source1"):
+            two_bands.separate_file(path, tmp_path, force=force)
+    assert os.readlink(tmp_path / "duet_source1.wav") == "nowhere"
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Writing to a file beyond a size fails, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("file_format", stems.FORMATS)
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
+    two_bands: Separator, tmp_path: Path, file_format: str
+) -> None:
+    path = write(tmp_path / "duet.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16_000), 16_000)
+    whole = two_bands.separate_file(path, tmp_path / "whole", file_format=file_format)
+    size = min(place.stat().st_size for place in whole.sources.values())
+    for limit in (size - 1, size - 100, size // 2, 64, 0):
+        with largest_file(limit), pytest.raises(DataError, match=r"could not be written in full; free space"):
+            two_bands.separate_file(path, tmp_path / "stems", file_format=file_format)
+        assert not list((tmp_path / "stems").iterdir())
+
+
+@pytest.mark.parametrize("file_format", stems.FORMATS)
+@pytest.mark.parametrize("num_samples", [801, 1_152, 4_096, 10_007])
+def test_every_format_holds_every_sample(
+    two_bands: Separator, tmp_path: Path, file_format: str, num_samples: int
+) -> None:
+    path = write(tmp_path / "duet.wav", np.random.default_rng(0).uniform(-0.5, 0.5, num_samples))
+    result = two_bands.separate_file(path, tmp_path / "stems", file_format=file_format)
+    assert {len(soundfile.read(place)[0]) for place in result.sources.values()} == {num_samples}
+
+
+@pytest.mark.parametrize(
+    ("file_format", "rate"),
+    [("ogg", 200_001), ("ogg", 250_000), ("mp3", 96_000), ("mp3", 5_512), ("flac", 655_360), ("flac", 70_001)],
+)
+def test_rates_that_a_format_cannot_hold_are_refused(
+    two_bands: Separator, tmp_path: Path, file_format: str, rate: int
+) -> None:
+    path = write(tmp_path / "duet.wav", np.full(rate // 5, 0.1), rate)
+    with pytest.raises(ConfigError, match=f"{rate:,} Hz, which {file_format} cannot hold; use --format wav"):
+        two_bands.separate_file(path, tmp_path / "stems", file_format=file_format)
+    assert not (tmp_path / "stems").exists()
+
+
+@pytest.mark.parametrize(("file_format", "rate"), [("ogg", 200_000), ("flac", 655_350), ("mp3", 48_000)])
+def test_the_largest_rate_of_a_format_works(two_bands: Separator, tmp_path: Path, file_format: str, rate: int) -> None:
+    path = write(tmp_path / "duet.wav", np.random.default_rng(0).uniform(-0.5, 0.5, rate // 5), rate)
+    result = two_bands.separate_file(path, tmp_path / "stems", file_format=file_format)
+    assert {soundfile.info(place).samplerate for place in result.sources.values()} == {rate}
+
+
+@pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "AIFF"])
+def test_truncated_recordings_are_refused_unless_allowed(two_bands: Separator, tmp_path: Path, container: str) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)), format=container)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"is truncated: it holds (49|50).*% of the samples.*--allow-truncated"):
+        two_bands.separate_file(path, tmp_path / "stems")
+    assert not (tmp_path / "stems").exists()
+    result = two_bands.separate_file(path, tmp_path / "stems", allow_truncated=True, file_format="wav")
+    assert soundfile.info(result.sources[1]).frames == pytest.approx(8_000, abs=50)
+
+
+def test_a_header_of_unknown_length_is_no_truncation(two_bands: Separator, tmp_path: Path) -> None:
+    path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)))
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # as programs write to a pipe
+    path.write_bytes(content)
+    result = two_bands.separate_file(path, tmp_path / "stems")
+    assert soundfile.info(result.sources[1]).frames == 16_000
 
 
 def test_memory_does_not_grow_with_the_recording() -> None:
@@ -213,9 +325,42 @@ def test_bad_recordings_are_refused_and_nothing_is_left_behind(
         (np.ones(1), "1 samples"),
         (np.full(8_000, np.nan), "NaN"),
         (np.ones((1, 1, 8_000)), "shape"),
+        (np.full(8_000, 1e18), "a sample of 1e\\+18"),
+        (np.full(8_000, 1e300), "infinite"),
+        (np.full(8_000, "a"), "real numbers"),
+        (np.full(8_000, 1j), "real numbers"),
+        (np.full(8_000, None), "real numbers"),
+        ([[0.0], [0.0, 1.0]], "no array"),
+        (0.5, "shape"),
     ],
-    ids=["silent", "channels", "short", "nan", "shape"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_waveforms_are_refused(two_bands: Separator, waveform: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         two_bands.separate(waveform, 8_000)
+
+
+@pytest.mark.parametrize("rate", [0, -8_000, float("nan"), float("inf"), 1, 1e9, "8000", None, 8_000 + 0j])
+def test_bad_rates_are_refused(two_bands: Separator, rate: object) -> None:
+    waveform = np.full(8_000, 0.1, np.float32)
+    with pytest.raises(DataError, match=r"sample rate of .* Hz; give 1,000 to 1,000,000"):
+        two_bands.separate(waveform, rate)
+    with pytest.raises(DataError, match="sample rate"):
+        next(two_bands.stream(iter([waveform[:, None]]), rate, 1))
+
+
+@pytest.mark.parametrize("rate", [1_000, 1_000_000, np.int64(8_000), np.float32(8_000)])
+def test_the_limits_of_the_rate_work(two_bands: Separator, rate: float) -> None:
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, int(rate) // 5).astype(np.float32)
+    assert two_bands.separate(waveform, rate).sum(axis=0) == pytest.approx(waveform, abs=1e-5)
+
+
+def test_blocks_of_another_shape_or_of_nan_are_refused(two_bands: Separator) -> None:
+    for block, message in ((np.ones(100), "shape"), (np.ones((100, 2)), "shape"), (np.full((9, 1), np.nan), "NaN")):
+        with pytest.raises(DataError, match=message):
+            list(two_bands.stream(iter([block.astype(np.float32)]), 8_000, 1))
+
+
+def test_integers_of_16_bits_are_separated_at_their_own_scale(two_bands: Separator) -> None:
+    waveform = (1e4 * sum(chord(8_000, 1))).astype(np.int16)
+    assert two_bands.separate(waveform, 8_000).sum(axis=0) == pytest.approx(waveform, abs=0.1)

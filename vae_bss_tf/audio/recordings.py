@@ -18,7 +18,7 @@ from vae_bss_tf.errors import DataError
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 MIN_SECONDS = 0.1
 BLOCK_SECONDS = 10
-MIN_RATE, MAX_RATE = 1_000, 10_000_000  # Hz
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
 MAX_SAMPLE = 2.0**31  # full scale of 32-bit integers that were taken for floats
 _MAX_BLOCK = 4_000_000  # samples of all channels
 _STREAM_BYTES = 0x7FFFF000  # and above: what programs write that do not know the length yet
@@ -92,7 +92,7 @@ def describe(path: Path, *, allow_truncated: bool = False) -> Recording:
 
     Raises:
         DataError: The file is missing, unreadable, empty, truncated or no audio, lasts less than 0.1 s, or has a
-            sample rate outside 1 kHz to 10 MHz.
+            sample rate outside 1 kHz to 1 MHz.
     """
     try:
         if not path.is_file():
@@ -158,7 +158,7 @@ def check_rate(sample_rate: float, name: str) -> None:
         name: What has it, for the message.
 
     Raises:
-        DataError: It is no number from 1 kHz to 10 MHz.
+        DataError: It is no number from 1 kHz to 1 MHz.
     """
     if not isinstance(sample_rate, numbers.Real) or not MIN_RATE <= sample_rate <= MAX_RATE:  # NaN included
         raise DataError(f"{name} has a sample rate of {sample_rate!r} Hz; give {MIN_RATE:,} to {MAX_RATE:,}.")

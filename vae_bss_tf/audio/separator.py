@@ -96,7 +96,7 @@ class Separator:
 
         Args:
             waveform: `[samples]` or `[channels, samples]`, finite, in [-1, 1], one or two channels, at least 0.1 s.
-            sample_rate: Its rate, Hz, from 1 kHz to 10 MHz.
+            sample_rate: Its rate, Hz, from 1 kHz to 1 MHz.
 
         Returns:
             float32 `[num_sources, samples]` or `[num_sources, channels, samples]`, at the same rate, of sum
@@ -208,7 +208,7 @@ class Separator:
         """Separates a stream of blocks as they come.
 
         The first samples come out when the blocks so far fill one of the model's windows; from then on the output stays
-        less than a window and a half behind the input.
+        at most a window and a half behind the input. Resampling adds up to 0.4 s.
 
         Args:
             blocks: float32 `[samples, num_channels]`, of any lengths.
