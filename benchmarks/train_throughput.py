@@ -32,6 +32,7 @@ from vae_bss_tf.datasets import SourceBank, load_bank
 from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
+from vae_bss_tf.objectives import Elbo
 from vae_bss_tf.presets import get_preset
 
 BATCHES = (32, 128, 512)

@@ -11,9 +11,8 @@ from training import evaluate
 from training.evaluation import judging as comparison
 from training.fit import train
 from training.run import Run
-from vae_bss_tf.config import Preset
+from vae_bss_tf.config import Preset, get_preset
 from vae_bss_tf.datasets import pipeline
-from vae_bss_tf.presets import get_preset
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_one_seed_gives_one_result_and_another_another(tiny_preset, tiny_run, tm
     assert (same.path / "history.csv").read_bytes() == (tiny_run.path / "history.csv").read_bytes()
     for a, b in zip(weights(same.path), weights(tiny_run.path), strict=True):
         np.testing.assert_array_equal(a, b)
-    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.train.replace(seed=1))
+    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.recipe.replace(seed=1))
     assert (fit.train(other, output=tmp_path / "other").path / "history.csv").read_bytes() != (
         tiny_run.path / "history.csv"
     ).read_bytes()
@@ -107,7 +107,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, request):
 
 def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_run, tmp_path):
     """With a learning rate of almost zero it ends with them; a part that it alone has is its own."""
-    still = tiny_preset.train.replace(
+    still = tiny_preset.recipe.replace(
         epochs=1, learning_rate=1e-12, remix_weight=1.0, remix_start=0, remix_mask_start=0
     )
     model = tiny_preset.model.replace(corrector_units=(6,))
@@ -149,7 +149,7 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
     assert fit.main(["--preset", "tiny", "--seed", "3", "--epochs", "1", "--quiet"]) == 0
     before = (first / "model.keras").read_bytes()
     preset = get_preset("tiny-corrected")
-    killed = Preset(preset.model, preset.data, preset.train.replace(seed=3))
+    killed = Preset(preset.model, preset.data, preset.recipe.replace(seed=3))
     Run.create(second, killed, "vae", init=first.name)
     assert fit.main([*last, "--resume"]) == 0
     output = capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_one_command_trains_what_a_preset_goes_on_from(tiny_stages, capsys):
     assert "first a run of tiny-corrected: runs/tiny-corrected-k2-seed3, gone on with" in output
     assert (first / "model.keras").read_bytes() == before
     assert Run.load(third).stages() == [Run.load(path) for path in (first, second, third)]
-    assert [Run.load(path).preset.train.seed for path in (second, third)] == [3, 3]
+    assert [Run.load(path).preset.recipe.seed for path in (second, third)] == [3, 3]
     for part in ("encoder", "corrector"):
         for a, b in zip(*(getattr(Run.load(p).model(), part).get_weights() for p in (second, third)), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -225,8 +225,8 @@ def test_what_would_teach_a_mask_network_nothing_is_refused(tiny_preset, going_o
 def test_a_training_adds_sources_to_a_run(tiny_preset, tmp_path, network):
     """What the run's encoder and decoder say of its sources stays; the added ones do not begin as copies of them."""
     model = tiny_preset.model.replace(network=network, hidden_units=(16, 12, 10))
-    few = fit.train(Preset(model, tiny_preset.data, tiny_preset.train), output=tmp_path / "few")
-    still = tiny_preset.train.replace(epochs=1, learning_rate=1e-12)
+    few = fit.train(Preset(model, tiny_preset.data, tiny_preset.recipe), output=tmp_path / "few")
+    still = tiny_preset.recipe.replace(epochs=1, learning_rate=1e-12)
     more = Preset(model.replace(num_sources=4), tiny_preset.data, still)
     grown = fit.train(more, output=tmp_path / "more", init=few.path).model()
     few_model = few.model()
@@ -246,14 +246,14 @@ def test_a_training_adds_sources_to_a_run(tiny_preset, tmp_path, network):
 
 
 def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
-    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.train.replace(epochs=9))
+    other = Preset(tiny_preset.model, tiny_preset.data, tiny_preset.recipe.replace(epochs=9))
     with pytest.raises(CheckpointError, match="other settings"):
         fit.train(other, output=tiny_run.path, resume="latest")
 
 
 def test_other_counts_and_an_autoencoder_train_too(tiny_preset, tmp_path):
     preset = Preset(
-        tiny_preset.model.replace(num_sources=3), DataConfig("digits", (1, 2, 3)), tiny_preset.train.replace(epochs=1)
+        tiny_preset.model.replace(num_sources=3), DataConfig("digits", (1, 2, 3)), tiny_preset.recipe.replace(epochs=1)
     )
     assert fit.train(preset, output=tmp_path / "counts").metrics["test"]["num_mixed"] == [3]
     assert float(rows(fit.train(preset, output=tmp_path / "ae", system="ae").path)[0]["kl"]) == 0.0
@@ -263,7 +263,7 @@ def test_a_training_that_diverges_late_is_no_success(tiny_preset, tmp_path):
     @keras.saving.register_keras_serializable("tests")
     class Diverging(MultiSourceVAE):
         def compute_loss(self, *arguments, **words):
-            late = self.sampler.step.value > tiny_preset.train.steps_per_epoch
+            late = self.sampler.step.value > tiny_preset.recipe.steps_per_epoch
             return tf.where(late, float("nan"), super().compute_loss(*arguments, **words))
 
     with pytest.raises(DataError, match="not finite any more in epoch 2"):
@@ -309,7 +309,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case, capsys, tmp_path):
 
 
 def test_too_few_sources_is_a_warning(tiny_preset, tmp_path, capsys):
-    preset = Preset(tiny_preset.model.replace(num_sources=1), tiny_preset.data, tiny_preset.train.replace(epochs=1))
+    preset = Preset(tiny_preset.model.replace(num_sources=1), tiny_preset.data, tiny_preset.recipe.replace(epochs=1))
     run = fit.train(preset, output=tmp_path / "run")
     assert "warning: the model has 1 sources" in capsys.readouterr().err
     assert "vaem" not in run.metrics["test"]

@@ -15,13 +15,13 @@ from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import decoded as audio_cache
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
 PRESET = Preset(
-    ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=3, network="conv", hidden_units=(16, 16, 12)),
+    ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=3, network="spectrogram", hidden_units=(16, 16, 12)),
     DataConfig("notes"),
-    TrainConfig(
+    Recipe(
         epochs=2,
         mixtures_per_epoch=128,
         batch_size=16,
@@ -88,6 +88,6 @@ def matched_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:
 
 def test_data_and_preset_must_be_of_one_kind(notes: Path) -> None:
     with pytest.raises(ConfigError, match="holds images"):
-        pipeline.load_banks(Preset(PRESET.model, DataConfig("digits"), PRESET.train, AUDIO), None)
+        pipeline.load_banks(Preset(PRESET.model, DataConfig("digits"), PRESET.recipe, AUDIO), None)
     with pytest.raises(ConfigError, match="holds audio"):
-        pipeline.load_banks(Preset(PRESET.model, PRESET.data, PRESET.train), notes)
+        pipeline.load_banks(Preset(PRESET.model, PRESET.data, PRESET.recipe), notes)

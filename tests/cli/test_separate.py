@@ -15,7 +15,7 @@ import soundfile
 
 from vae_bss_tf import separate
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4)
 
@@ -25,7 +25,7 @@ def write_run(folder: Path, audio: AudioConfig | None) -> Path:
 
     keras.utils.set_random_seed(0)
     config = ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=2, hidden_units=(8,))
-    preset = Preset(config, DataConfig("tones"), TrainConfig(), audio)
+    preset = Preset(config, DataConfig("tones"), Recipe(), audio)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"system": "vae", **preset.to_dict()}))
     MultiSourceVAE(config).save(folder / "model.keras")

@@ -55,7 +55,7 @@ def run(tiny_preset, tmp_path_factory):
             mask_channels=(4, 6),
         ),
         tiny_preset.data,
-        tiny_preset.train,
+        tiny_preset.recipe,
     )
     run = Run.create(tmp_path_factory.mktemp("runs") / "digits", preset, "vae")
     keras.utils.set_random_seed(0)

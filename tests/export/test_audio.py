@@ -17,7 +17,7 @@ from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.runtime import load
 
 AUDIO = AudioConfig(
@@ -31,11 +31,11 @@ def audio_run(tmp_path_factory):
         input_shape=AUDIO.feature_shape,
         latent_dim=4,
         hidden_units=(24, 24, 16),
-        network="conv",
+        network="spectrogram",
         mask_exponent=2.0,
         mask_channels=(4, 6, 8),
     )
-    preset = Preset(config, DataConfig("tones"), TrainConfig(), AUDIO)
+    preset = Preset(config, DataConfig("tones"), Recipe(), AUDIO)
     run = Run.create(tmp_path_factory.mktemp("runs") / "tones", preset, "vae")
     keras.utils.set_random_seed(1)
     model = MultiSourceVAE(config)

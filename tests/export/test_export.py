@@ -24,7 +24,7 @@ from training.run import Run
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import PRESETS
 from vae_bss_tf.runtime import OUTPUTS
 
@@ -260,7 +260,7 @@ def test_an_interrupted_export_leaves_the_earlier_one(run, earlier, capsys, monk
     [
         (PRESETS["mnist-paper"], "python -m training.fit --preset mnist-paper"),
         (
-            Preset(ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), TrainConfig(epochs=120, seed=3)),
+            Preset(ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), Recipe(epochs=120, seed=3)),
             "python -m training.fit --preset mnist-dense --set 'model.hidden_units=[64,32]' --set train.seed=3",
         ),
     ],

@@ -18,10 +18,9 @@ import soundfile
 
 from export.writers import saved_model
 from vae_bss_tf import separate
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.errors import ServerError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Phase, Recipe
 from vae_bss_tf.runtime import load
 from vae_bss_tf.runtime.remote import ServerOptions
 

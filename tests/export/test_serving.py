@@ -25,11 +25,10 @@ from export.devserver.config import read_config
 from export.devserver.server import DevelopmentServer
 from export.serving import main
 from export.writers import saved_model
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Phase, Recipe
 from vae_bss_tf.runtime import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures
 from vae_bss_tf.errors import DataError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000.0, n_fft=128, hop_length=32, num_frames=8, num_bins=16, power=0.5)
 
@@ -59,7 +59,7 @@ def test_digits_warm_up_on_held_out_digits(exported, preset):
 
 
 def test_without_the_data_the_model_makes_them(exported, preset):
-    elsewhere = Preset(preset.model, DataConfig("mnist"), preset.train)
+    elsewhere = Preset(preset.model, DataConfig("mnist"), preset.recipe)
     folder = exported / "saved_model/1"
     mixtures, _ = warmup_mixtures(elsewhere, folder, None)
     latents = np.random.default_rng(0).standard_normal((BATCH_SIZES[-1], 2, 5)).astype(np.float32)
@@ -70,7 +70,7 @@ def test_without_the_data_the_model_makes_them(exported, preset):
 
 
 def test_a_folder_without_the_data_is_said(exported, preset, tmp_path):
-    elsewhere = Preset(ModelConfig(input_shape=(28, 28)), DataConfig("mnist"), preset.train)
+    elsewhere = Preset(ModelConfig(input_shape=(28, 28)), DataConfig("mnist"), preset.recipe)
     with pytest.raises(DataError, match=str(tmp_path)):
         warmup_mixtures(elsewhere, exported / "saved_model/1", tmp_path)
 
@@ -79,7 +79,7 @@ def test_sound_warms_up_on_tones_whatever_it_was_trained_on(tmp_path):
     preset = Preset(
         ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=3, hidden_units=(8,)),
         DataConfig("notes"),
-        TrainConfig(),
+        Recipe(),
         AUDIO,
     )
     spectrograms, waveforms = warmup_mixtures(preset, tmp_path, None)

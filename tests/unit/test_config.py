@@ -4,7 +4,7 @@ import pytest
 
 from vae_bss_tf.config import AudioConfig, ModelConfig, Preset
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import PRESETS, get_preset
 
 
@@ -18,7 +18,7 @@ def test_presets_survive_json_and_keep_their_hash(name):
 
 def test_hash_changes_with_any_setting():
     preset = PRESETS["digits"]
-    changed = Preset(preset.model, preset.data, preset.train.replace(seed=1))
+    changed = Preset(preset.model, preset.data, preset.recipe.replace(seed=1))
     assert changed.config_hash() != preset.config_hash()
 
 
@@ -105,6 +105,6 @@ def test_lists_of_numbers_are_nothing_else(value):
 
 
 def test_an_epoch_is_a_whole_number_of_compiled_calls():
-    config = TrainConfig(mixtures_per_epoch=30_000, batch_size=32, steps_per_execution=32)
+    config = Recipe(mixtures_per_epoch=30_000, batch_size=32, steps_per_execution=32)
     assert config.steps_per_epoch == 960
-    assert TrainConfig(mixtures_per_epoch=100, batch_size=32, steps_per_execution=32).steps_per_epoch == 4
+    assert Recipe(mixtures_per_epoch=100, batch_size=32, steps_per_execution=32).steps_per_epoch == 4

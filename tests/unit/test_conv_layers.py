@@ -40,7 +40,7 @@ def test_decoder_gives_few_spectra_with_their_courses() -> None:
 
 
 def test_the_conv_network_takes_the_place_of_the_dense_one() -> None:
-    config = ModelConfig(input_shape=(16, 24), num_sources=3, latent_dim=4, network="conv", hidden_units=(10, 12, 8))
+    config = ModelConfig(input_shape=(16, 24), num_sources=3, latent_dim=4, network="spectrogram", hidden_units=(10, 12, 8))
     model = MultiSourceVAE(config)
     mixtures = np.random.default_rng(2).uniform(size=(5, 16, 24)).astype(np.float32)
     sources = model.separate(mixtures)

@@ -15,12 +15,12 @@ from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.mask_network import MaskNetwork
 from vae_bss_tf.objectives import remixing
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import get_preset
 
 CONFIG = ModelConfig((8, 8), latent_dim=4, hidden_units=(24, 16), mask_channels=(3, 4), corrector_units=(12,))
 AUDIO = AudioConfig(sample_rate=4_000.0, n_fft=16, hop_length=4, num_frames=32, num_bins=8, frame_pooling=4, power=0.5)
-SOUND = CONFIG.replace(network="conv", hidden_units=(8, 12, 10), mask_exponent=2.0)
+SOUND = CONFIG.replace(network="spectrogram", hidden_units=(8, 12, 10), mask_exponent=2.0)
 
 
 def randomised(layer: keras.Layer) -> None:
@@ -189,6 +189,6 @@ def test_a_shape_that_cannot_be_halved_is_refused() -> None:
 def test_only_a_training_that_masks_has_one() -> None:
     masked = get_preset("mnist-masked")
     assert fit._complete(masked, "vae").model.mask_channels
-    for preset, system in ((masked, "ae"), (dataclasses.replace(masked, train=TrainConfig()), "vae")):
+    for preset, system in ((masked, "ae"), (dataclasses.replace(masked, train=Recipe()), "vae")):
         with pytest.raises(ConfigError, match="mask network"):
             fit._complete(preset, system)

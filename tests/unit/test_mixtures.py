@@ -9,7 +9,7 @@ from vae_bss_tf.datasets import load_bank, pipeline
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_gain_scales_the_same_draw(marked_bank):
 
 
 def test_a_preset_keeps_its_level_whatever_counts_are_drawn():
-    preset = Preset(ModelConfig(num_sources=3), DataConfig("digits", (1, 2, 3)), TrainConfig())
+    preset = Preset(ModelConfig(num_sources=3), DataConfig("digits", (1, 2, 3)), Recipe())
     bank = load_bank("digits", "test")
     gains = [
         pipeline.evaluation_data(preset, bank, num_mixtures=4, num_mixed=counts).gain for counts in (None, (2,), (4,))

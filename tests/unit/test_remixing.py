@@ -16,7 +16,7 @@ from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.objectives import distributions, remixing
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import get_preset
 
 CONFIG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(24, 16))
@@ -91,7 +91,7 @@ def test_faint_sources_are_taken_for_silence() -> None:
 
 def test_a_step_takes_faint_sources_for_silence() -> None:
     keras.utils.set_random_seed(0)
-    train = TrainConfig(remix_weight=1, remix_silence=1 / 3)
+    train = Recipe(remix_weight=1, remix_silence=1 / 3)
     model = MultiSourceVAE.for_training(CONFIG.replace(num_sources=3), train)
     assert MultiSourceVAE.from_config(model.get_config()).remix_silence == 1 / 3
     mixture = np.random.default_rng(9).uniform(size=(16, 8, 8)).astype(np.float32)
@@ -196,7 +196,7 @@ def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:
 
 def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
     keras.utils.set_random_seed(0)
-    config = ModelConfig((32, 256), 2, 4, (8, 8, 12), network="conv", likelihood="normal", likelihood_scale=0.1)
+    config = ModelConfig((32, 256), 2, 4, (8, 8, 12), network="spectrogram", likelihood="normal", likelihood_scale=0.1)
     model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO, seed=1)
     mixture = np.random.default_rng(8).uniform(size=(4, 32, 256)).astype(np.float32)
     inputs = model._with_remixed({"mixture": mixture})
@@ -226,7 +226,7 @@ def test_remixed_sound_trains(num_sources: int) -> None:
     """Pairs compiled by XLA."""
     keras.utils.set_random_seed(0)
     sizes = ((32, 256), num_sources, 4, (8, 8, 12))
-    config = ModelConfig(*sizes, corrector_units=(8,), network="conv", likelihood="normal", likelihood_scale=0.1)
+    config = ModelConfig(*sizes, corrector_units=(8,), network="spectrogram", likelihood="normal", likelihood_scale=0.1)
     model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=num_sources == 2)
     model.remixing, model.remix_masked = True, True
@@ -356,7 +356,7 @@ def test_an_odd_batch_cannot_be_paired() -> None:
 
 
 def test_the_weight_reaches_the_model_and_its_file(tmp_path: Path) -> None:
-    model = MultiSourceVAE.for_training(CONFIG.replace(convolutions=(4,)), TrainConfig(remix_weight=0.25, seed=5))
+    model = MultiSourceVAE.for_training(CONFIG.replace(convolutions=(4,)), Recipe(remix_weight=0.25, seed=5))
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert (loaded.remix_weight, loaded.seed, loaded.config.convolutions) == (0.25, 5, (4,))
@@ -365,16 +365,16 @@ def test_the_weight_reaches_the_model_and_its_file(tmp_path: Path) -> None:
 
 
 def test_settings_of_remixing_are_checked() -> None:
-    assert TrainConfig(epochs=10).remix_epoch == 10
-    assert TrainConfig(epochs=10, remix_weight=1.0, remix_start=0.25).remix_epoch == 3
-    assert TrainConfig(epochs=100, remix_weight=1.0, remix_start=0.07).remix_epoch == 7
+    assert Recipe(epochs=10).remix_epoch == 10
+    assert Recipe(epochs=10, remix_weight=1.0, remix_start=0.25).remix_epoch == 3
+    assert Recipe(epochs=100, remix_weight=1.0, remix_start=0.07).remix_epoch == 7
     with pytest.raises(ConfigError, match="even"):
-        TrainConfig(batch_size=33, remix_weight=1.0)
-    assert TrainConfig(epochs=10, remix_weight=1.0, remix_mask_start=0.75).remix_mask_epoch == 8
-    assert TrainConfig(epochs=10, remix_mask_start=0.5).remix_mask_epoch == 10
+        Recipe(batch_size=33, remix_weight=1.0)
+    assert Recipe(epochs=10, remix_weight=1.0, remix_mask_start=0.75).remix_mask_epoch == 8
+    assert Recipe(epochs=10, remix_mask_start=0.5).remix_mask_epoch == 10
     for shares in ({"remix_mask_start": 1.5}, {"remix_start": 0.7, "remix_mask_start": 0.6}, {"remix_start": -0.1}):
         with pytest.raises(ConfigError, match="remix_start"):
-            TrainConfig(**shares)
+            Recipe(**shares)
     assert get_preset("mnist-paper").train.remix_weight == 0
 
 

@@ -1,12 +1,12 @@
 import keras
 import numpy as np
 import pytest
+from vae_bss_tf.learning_rates import CosineRestart, FlooredExponentialDecay
 
 from training.schedules import KLWeightSchedule, learning_rate_schedule
-from vae_bss_tf.learning_rates import CosineRestart, FlooredExponentialDecay
-from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.phases import Recipe
 
-BASE = TrainConfig(epochs=10, mixtures_per_epoch=1000, batch_size=10, steps_per_execution=10, kl_weight=0.5)
+BASE = Recipe(epochs=10, mixtures_per_epoch=1000, batch_size=10, steps_per_execution=10, kl_weight=0.5)
 
 
 def weights(**changes):

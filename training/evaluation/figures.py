@@ -5,11 +5,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from training.domain import audio_of, domain_of
 from training.evaluation.report import HEADINGS, Comparison
 from training.figures import Picture, grid
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.domains import domain_of
 from vae_bss_tf.model import MultiSourceVAE
 
 Float32 = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ def systems_grid(comparison: Comparison) -> Figure:
         stacks = zip(columns.values(), whites, strict=True)
         rows.append([(images[i, k], max(white, 1e-6)) if k < images.shape[1] else None for images, white in stacks])
     titles = [f"{i + 1}: source {k + 1}" for i, k in np.ndindex(number, len(rows) // number)]
-    return grid(rows, titles, list(columns), audio=truth.audio)
+    return grid(rows, titles, list(columns), audio=audio_of(truth))
 
 
 def _ordered_outputs(outputs: Float32, truth: EvaluationSet, number: int) -> Float32:
@@ -92,7 +92,7 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
         left.scatter(*chosen.T, s=6, color=_colour(int(label)), label=str(label))
     figure.legend(title="class", fontsize=7, markerscale=2, loc="outside left upper")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
-    audio = truth.audio
+    audio = audio_of(truth)
     canvas = _examples_on_map(points, domain_of(audio).upright(decoded))
     right.imshow(canvas, cmap="gray" if audio is None else "magma", vmin=0, aspect="auto")
     right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
@@ -140,7 +140,7 @@ def latent_traversal(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     white = float(decoded.max())
     rows: list[list[Picture | None]] = [[(image, white) for image in images] for images in decoded]
     values = [f"{value:+.1f}" for value in _TRAVERSAL]
-    return grid(rows, [f"z[{dimension}]" for dimension in dimensions], values, audio=truth.audio)
+    return grid(rows, [f"z[{dimension}]" for dimension in dimensions], values, audio=audio_of(truth))
 
 
 def score_against_time(comparison: Comparison) -> Figure:

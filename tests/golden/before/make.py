@@ -6,7 +6,8 @@ import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from pathlib import Path
-import numpy as np, keras, tensorflow as tf
+import numpy as np
+import keras
 from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.model import MultiSourceVAE
 
