@@ -1,19 +1,90 @@
+"""Pictures of a training: what is drawn where."""
+
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
 from training import figures
+from vae_bss_tf.config import AudioConfig
 
-PANELS = ("val_elbo", "val_log_likelihood", "val_kl", "loss")
+AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=16, num_bins=32, power=0.5)
 
 
-def test_a_course_goes_on_where_the_stage_before_ends():
-    def rows(*values):
-        return [{name: 10 * panel + value for panel, name in enumerate(PANELS)} for value in values]
+def drawn(figure: Figure, num_columns: int) -> list[list[np.ndarray | None]]:
+    """The images of a figure by row and column; None where a panel is empty."""
+    images = [axis.images[0].get_array().data if axis.images else None for axis in figure.axes]
+    return [images[first : first + num_columns] for first in range(0, len(images), num_columns)]
 
-    figure = figures.course([("first", 500_000, rows(1.0, 2.0)), ("second", 250_000, rows(5.0, 4.0))])
-    for panel, axis in enumerate(figure.axes[:-1]):
-        lines = {line.get_label(): line.get_xydata() for line in axis.lines}
-        assert list(lines) == ["first", "second"]
-        np.testing.assert_allclose(lines["first"], [(0.5, 10 * panel + 1), (1.0, 10 * panel + 2)])
-        np.testing.assert_allclose(lines["second"], [(1.25, 10 * panel + 5), (1.5, 10 * panel + 4)])
-    (loss,) = figure.axes[-1].lines
-    np.testing.assert_allclose(loss.get_xydata(), [(1.25, 35), (1.5, 34)])
+
+def row_titles(figure: Figure, num_columns: int) -> list[str]:
+    return [axis.get_ylabel() for axis in figure.axes[::num_columns]]
+
+
+def test_each_true_source_is_in_the_row_of_the_estimate_that_it_is_matched_to() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(size=(4, 2, 5, 5)).astype(np.float32)
+    truth[3, 1] = 0  # a mixture of one source
+    sources = truth.copy()
+    sources[[1, 3]] = truth[[1, 3], ::-1]
+    figure = figures.separation(truth.sum(axis=1), sources, truth)
+    assert row_titles(figure, 4) == ["mixture", "source 1", "source 2", "sum", "true 1", "true 2"]
+    mixture, *estimates, total, true_1, true_2 = drawn(figure, 4)
+    np.testing.assert_allclose(total, mixture, atol=1e-6)
+    for column in range(4):
+        for estimate, true in zip(estimates, (true_1, true_2), strict=True):
+            if true[column] is not None:
+                np.testing.assert_allclose(true[column], estimate[column])
+    assert [column is None for column in true_1] == [False, False, False, True]
+
+
+def test_a_spare_output_has_no_row_of_a_true_source() -> None:
+    truth = np.random.default_rng(0).uniform(size=(2, 1, 5, 5)).astype(np.float32)
+    figure = figures.separation(truth[:, 0], np.concatenate([truth, 0 * truth], axis=1), truth)
+    assert row_titles(figure, 2) == ["mixture", "source 1", "source 2", "sum", "true 1"]
+
+
+def test_spectrograms_are_in_decibels_over_hertz_and_seconds() -> None:
+    level = np.full((1, 16, 32), 1e-4, np.float32)
+    level[0, :, 3] = 1.0
+    figure = figures.separation(level**AUDIO.power, level[:, np.newaxis] ** AUDIO.power, audio=AUDIO)
+    image = figure.axes[0].images[0]
+    assert image.get_extent() == [0, 16 * 16 / 4_000, 0, 32 * 4_000 / 64]
+    np.testing.assert_allclose(image.get_array()[3], 0.0, atol=1e-5)
+    np.testing.assert_allclose(image.get_array()[4], -60.0, atol=1e-4)
+    assert "Hz" in figure.axes[0].get_ylabel()
+    assert figure.axes[-1].get_xlabel() == "s"
+
+
+def history_rows() -> list[dict[str, object]]:
+    separate = [{"elbo": -900.0, "val_elbo": -800.0}] + [{"elbo": -100.0 + i, "val_elbo": -101.0 + i} for i in range(3)]
+    masked = [{"score": 20.0 + i, "val_score": 19.0 + i} for i in range(4)]
+    named = [("separate", row) for row in separate] + [(f"mask {1 + i // 2}/2", row) for i, row in enumerate(masked)]
+    return [
+        {"epoch": float(i), "mixtures": 1e6 * (i + 1), "phase": phase, "loss": 1.0, **row}
+        for i, (phase, row) in enumerate(named)
+    ]
+
+
+def test_a_history_shows_all_phases_and_the_range_after_the_first_epoch() -> None:
+    figure = figures.history(history_rows())
+    elbo, score = figure.axes
+    assert [text.get_text() for text in elbo.texts] == ["separate", "mask 1/2", "mask 2/2"]
+    assert elbo.get_ylim()[0] > -110
+    training, validation = elbo.lines
+    np.testing.assert_allclose(training.get_xdata(), np.arange(1, 9))
+    assert np.isnan(training.get_ydata()[4:]).all()
+    np.testing.assert_allclose(validation.get_ydata()[:4], [-800, -101, -100, -99])
+    np.testing.assert_allclose(score.lines[0].get_ydata()[4:], [20, 21, 22, 23])
+    (legend,) = figure.legends
+    figures.to_array(figure)
+    assert not any(legend.get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_history_of_an_old_run_and_of_a_baseline_is_drawn(number: int) -> None:
+    old = [{"epoch": float(i), "loss": 3.0, "elbo": -3.0 - i, "kl": 1.0, "val_elbo": -4.0} for i in range(number)]
+    assert [axis.get_ylabel() for axis in figures.history(old).axes] == ["ELBO, nats", "KL, nats"]
+    baseline = [{"epoch": float(i), "loss": 3.0 - i} for i in range(number)]
+    (axis,) = figures.history(baseline).axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), 3.0 - np.arange(number))
+    assert figures.to_array(figures.history(baseline)).shape[-1] == 4
