@@ -35,8 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _joined(arguments: Sequence[str] | None) -> list[str]:
     """Joins `--gains` to what follows, which argparse would take for an option where it begins with a minus."""
-    words = iter(sys.argv[1:] if arguments is None else arguments)
-    return [f"{word}={next(words, '')}" if word == "--gains" else word for word in words]
+    given = iter(sys.argv[1:] if arguments is None else arguments)
+    words = [f"{word}={next(given, '')}" if word == "--gains" else word for word in given]
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):  # argparse gives an empty list for it
+            raise ConfigError(f"{word} names no value.")
+    return words
 
 
 def _command(options: argparse.Namespace) -> None:
