@@ -19,11 +19,11 @@ _PARTS = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def load(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
-    """Loads a split of NSynth, whose instruments to train on stand in no other split.
+    """Loads a split of NSynth, whose training instruments are in no other split.
 
     A source is a note as `recordings.load_notes` makes it of a recording; silent notes are left out, since NSynth holds
-    some. Validation and test share instruments: of an instrument and pitch that stands in both, the test leaves out
-    its notes.
+    some. Validation and test share instruments: the test leaves out
+    the notes of an instrument and pitch that is in both.
 
     Args:
         split: "train", "validation" or "test".
@@ -78,7 +78,7 @@ def _notes(builder: Any, split: str) -> list[tuple[str, int]]:
 
 
 class _Audios:
-    """The waveforms of a split, read in order: each call may skip some, and never goes back."""
+    """The waveforms of a split, read in order: a call may skip some, but none is read twice."""
 
     def __init__(self, builder: Any, split: str) -> None:
         self._builder, self._split = builder, split

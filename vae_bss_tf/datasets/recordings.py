@@ -26,10 +26,10 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
     """Loads a split of a folder in which each recording is one source.
 
     The folder's own `train/`, `validation/` and `test/` are the splits where it has `train/` and `test/`; without
-    `validation/` a tenth of the identities of `train/` stand in for it. A folder without them is split by a seeded
+    `validation/` a tenth of the identities of `train/` replaces it. A folder without them is split by a seeded
     hash of the identities: a tenth each, and at least two, for validation and test. An identity is an instrument and
     a pitch where the file's name says so (`cello_As3_1_forte.flac`, NSynth's `bass_acoustic_000-024-050.wav`), and
-    the file's name otherwise; none stands in two splits.
+    the file's name otherwise; no identity is in two splits.
 
     A source is the mean of its channels at the model's rate, from where it first exceeds -80 dB of its peak,
     with a peak of 1, cut or filled with zeros to the window's length. The training split holds each recording once
@@ -65,7 +65,7 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
 def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
     """Loads a split of a folder in which each recording is a mixture already, cut into windows.
 
-    Split as `load_notes` splits; the windows of one recording stand in one split. Windows below -80 dB of full
+    Split as `load_notes` splits; all windows of a recording are in one split. Windows below -80 dB of full
     scale throughout are left out.
 
     Args:
@@ -97,7 +97,7 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
 
 
 def identity(path: Path) -> str:
-    """Returns what must not stand in two splits: instrument and pitch where the name says so, or the name.
+    """Returns what must not be in two splits: instrument and pitch where the name says so, or the name.
 
     Args:
         path: A recording's file.
@@ -157,10 +157,10 @@ def _folder(data_dir: Path | None, dataset: str) -> Path:
 
 
 def versions(split: str, audio: AudioConfig) -> list[AudioConfig]:
-    """Gives the settings to decode a recording with: one for each pitch it is heard at.
+    """Gives the settings to decode a recording with, one for each pitch shift.
 
     Args:
-        split: "train" hears all of `audio.pitch_shifts`, the others the recording as it is.
+        split: "train" takes all of `audio.pitch_shifts`, the others the recording as it is.
         audio: The settings.
 
     Returns:
