@@ -6,6 +6,7 @@ compared with the answer of a single thread, bit by bit.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import sys
@@ -71,7 +72,7 @@ def rows(paths: Sequence[Path], seconds: float, rounds: int, calls: int) -> list
     for _ in range(rounds):
         for (i, model), (j, threads) in itertools.product(enumerate(models), enumerate(THREADS)):
             mixture = np.zeros(model.metadata.input_shape, np.float32)
-            took, elapsed = measured(lambda model=model, mixture=mixture: model.separate(mixture), threads, seconds)
+            took, elapsed = measured(functools.partial(model.separate, mixture), threads, seconds)
             finished[i, j] += len(took)
             spent[i, j] += elapsed
     for row, speeds in zip(found, (finished / spent).tolist(), strict=True):

@@ -320,6 +320,54 @@ class TestRetries:
         with pytest.raises(ServerError, match=r"sources (is missing|has shape).*expected \(1, 2, 8, 8\)"):
             self.ask(Answering(answer))
 
+    @pytest.mark.parametrize(
+        "values",
+        [np.full((1, 2, 8, 8), np.nan, np.float32), np.full((1, 2, 8, 8), np.inf, np.float32),
+         np.full((1, 2, 8, 8), b"1", object), np.zeros((1, 2, 8, 8), np.float64)],
+    )  # fmt: skip
+    def test_an_answer_that_is_no_finite_number(self, values):
+        with pytest.raises(ServerError, match="sources holds NaN, infinite or no numbers"):
+            self.ask(Answering({"sources": values}))
+
+    @pytest.mark.parametrize(
+        ("output", "tensor", "message"),
+        [
+            (
+                "sources",
+                Tensor("string", (None, 2, 8, 8)),
+                r"sources is string \[any, 2, 8, 8\]; it is no model",
+            ),
+            ("sources", Tensor("float32", None), "sources is float32"),
+            ("sources", Tensor("float32", (None, 2, 8, 9)), "do not fit"),
+            ("sources", Tensor("float32", (None, 2, None, 8)), "do not fit"),
+            ("estimates", Tensor("float32", (None, 3, 8, 8)), "do not fit"),
+            ("latent_mean", Tensor("float32", (None,)), "do not fit"),
+            ("latent_mean", Tensor("float32", (None, 2, 0)), "do not fit"),
+            ("latent_log_variance", Tensor("float32", (None, 2, 6)), "do not fit"),
+        ],
+    )
+    def test_outputs_that_do_not_fit(self, output, tensor, message):
+        transport = Answering()
+        signatures = transport.signatures(0)
+        signatures["separate"].outputs[output] = tensor
+        transport.signatures = lambda seconds: signatures
+        with pytest.raises(CheckpointError, match=message):
+            self.ask(transport)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            Signature({}, {"settings": Tensor("string", (None,))}),
+            Signature({"request": Tensor("string", (None,))}, {"other": Tensor("string", (None,))}),
+        ],
+    )
+    def test_a_signature_of_settings_that_is_not_ours(self, settings):
+        transport = Answering()
+        signatures = {**transport.signatures(0), "settings": settings}
+        transport.signatures = lambda seconds: signatures
+        with pytest.raises(CheckpointError, match="'settings' that is not ours"):
+            self.ask(transport)
+
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_a_server_that_starts_after_its_client(self, protocol, versions, second_model, mixtures):
         port = free_port()
@@ -422,10 +470,13 @@ class TestOtherServers:
             (200, b'{"metadata": {"signature_def": 7}}'),
             (200, b'{"metadata": {"signature_def": {"signature_def": {"separate": [1]}}}}'),
             (200, b"[" * 100_000),
+            (200, b'{"metadata": {"signature_def": {"signature_def": {"separate": {"inputs": {"x": {"tensor_shape": '
+                  b'{"dim": [{"size": 1e999}]}}}}}}}}'),
+            (200, b"\x1f\x8b\x08compressed"),
             (404, b"<html>not found</html>"),
             (500, b"\xff\xfe"),
         ],
-    )
+    )  # fmt: skip
     def test_answers_that_are_none(self, status, body, scripted_http):
         url, _ = scripted_http((status, body))
         with pytest.raises(ServerError, match="not as TensorFlow Serving does"):
@@ -658,7 +709,7 @@ class TestManifest:
             place = changed("signatures", "settings", None)
             assert load(url, server=ServerOptions(manifest=place)).metadata.preset == run.preset
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"preset": {}}', '{"preset": {}, "config_hash": ""}'])
+    @pytest.mark.parametrize("text", ["", "[]", '{"preset": {}}', '{"preset": {}, "config_hash": ""}', "[" * 10**5])
     def test_settings_that_are_not_ours(self, text, urls, monkeypatch):
         answers = itertools.repeat({"settings": np.array([text], object)})
         monkeypatch.setattr("vae_bss_tf.runtime.remote.rest.RestTransport.predict", lambda *_: next(answers))
