@@ -43,6 +43,8 @@ class ModelConfig(Settings):
             ideal ratio mask.
         mask_channels: Channels at each resolution of a network that rescales the estimates before they are masked (see
             `nn.mask_network.MaskNetwork`), each half as high and wide as the one before; empty does without.
+        mask_patch: Side of the square of pixels that the finest of these resolutions takes as one; at least 1.
+        mask_joint: Whether that network sees all estimates at once, in place of each source on its own.
 
     Example:
         >>> ModelConfig(input_shape=(28, 28), num_sources=3).replace(latent_dim=10).latent_dim
@@ -62,6 +64,8 @@ class ModelConfig(Settings):
     likelihood_scale: float = LAPLACE_SCALE
     mask_exponent: float = 1.0
     mask_channels: tuple[int, ...] = ()
+    mask_patch: int = 1
+    mask_joint: bool = False
 
     def __post_init__(self) -> None:
         sizes = self.input_shape
@@ -76,12 +80,13 @@ class ModelConfig(Settings):
         for name in ("convolutions", "encoder_units"):
             sizes = getattr(self, name)
             check(not sizes or self.network == "image", name, sizes, 'empty for a "spectrogram" network')
-        step = 2 ** max(0, len(self.mask_channels) - 1)
+        check(self.mask_patch >= 1, "mask_patch", self.mask_patch, "at least 1")
+        step = self.mask_patch * 2 ** max(0, len(self.mask_channels) - 1) if self.mask_channels else 1
         check(
             all(n % step == 0 for n in self.input_shape),
             "mask_channels",
             self.mask_channels,
-            f"so few that both sizes of input_shape, {self.input_shape}, can be halved for each but the first",
+            f"so few that both sizes of {self.input_shape}, over mask_patch, can be halved for each but the first",
         )
         check_choice("prior", self.prior, PRIORS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)

@@ -57,7 +57,9 @@ class MultiSourceVAE(keras.Model):
         self.encoder, self.decoder = _networks(config, self.dtype_policy)
         self.mask_network = None
         if config.mask_channels:
-            self.mask_network = MaskNetwork(config.mask_channels, dtype=self.dtype_policy, name="mask_network")
+            self.mask_network = MaskNetwork(
+                config.mask_channels, config.mask_patch, config.mask_joint, dtype=self.dtype_policy, name="mask_network"
+            )
         self.mask = SourceMask(config.mask_exponent, dtype="float32", name="mask")
         self.build((None, *config.input_shape))
 
@@ -102,7 +104,8 @@ class MultiSourceVAE(keras.Model):
         self.encoder.build((None, *self.config.input_shape))
         self.decoder.build((None, self.config.num_sources, self.config.latent_dim))
         if self.mask_network is not None:
-            self.mask_network.build((None, *self.config.input_shape))
+            shape = self.config.input_shape
+            self.mask_network.build((None, *shape), (None, self.config.num_sources, *shape))
         self.built = True
 
     def encode(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:

@@ -30,13 +30,24 @@ _MASKS = Phase(
     mixed_precision="auto",
 )
 
-_IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(16, 32, 64))
+_IMAGE_MODEL = ModelConfig(
+    convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(48, 96), mask_patch=2, mask_joint=True
+)
 _IMAGE_RECIPE = Recipe(
-    epochs=90,
+    epochs=80,
     phases=(
-        _SEPARATE.replace(share=0.15, kl_schedule="constant", learning_rate_floor=7e-4),
-        Phase("remix", objective="remixed_elbo", share=0.25, learning_rate=7e-4, kl_weight=0.25),
-        _MASKS.replace(share=0.6, rounds=6),
+        _SEPARATE.replace(share=0.22, kl_schedule="decay", kl_weight_end=0.5, learning_rate_floor=7e-4),
+        Phase(
+            "remix",
+            objective="remixed_elbo",
+            share=0.22,
+            learning_rate=7e-4,
+            kl_schedule="decay",
+            kl_weight=0.5,
+            kl_weight_end=0.25,
+            kl_decay_start=0.0,
+        ),
+        _MASKS.replace(share=0.56, rounds=6),
     ),
 )
 

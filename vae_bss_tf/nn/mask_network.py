@@ -3,21 +3,25 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from vae_bss_tf.nn.blocks import PACKAGE
 
-_VIEWS = 3
+_VIEWS_OF_ONE = 3
 _KERNEL_SIZE = 3
 _FLOOR = 1e-4  # added to the estimates: a factor alone could not raise what is zero
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MaskNetwork(keras.layers.Layer):
-    """Rescales each pixel of the estimates, each source by one network that they share.
+    """Rescales each pixel of the estimates, so that masks follow the mixture's own strokes.
 
-    A source's latent has room for its shape, not for each of its strokes. For each source the network sees the
-    mixture, the estimate, and the sum of the others' estimates; it is a U-Net (Ronneberger, Fischer, Brox, MICCAI
-    2015), which is used for masks of music by Jansson et al. (ISMIR 2017). Before it is trained it changes no mask.
+    A source's latent has room for its shape, not for each of its strokes. The network is a U-Net (Ronneberger, Fischer,
+    Brox, MICCAI 2015), which is used for masks of music by Jansson et al. (ISMIR 2017). Before it is trained it changes
+    no mask.
+
+    A shared network is applied to each source on its own: it sees the mixture, the estimate, and the sum of the others'
+    estimates. A joint one sees the mixture and all estimates at once: one pass for all sources.
 
     Call arguments:
         mixture: float32 `[batch, height, width]`.
@@ -27,17 +31,28 @@ class MaskNetwork(keras.layers.Layer):
         The estimates plus 1e-4, times factors in (0, 1): float32 `[batch, num_sources, height, width]`.
 
     Args:
-        channels: Channels at each resolution, from that of the mixture; each halves height and width, which must be
+        channels: Channels at each resolution, from the finest; each next one halves height and width, which must be
             divisible as often.
+        patch: Side of the square of pixels that the finest resolution takes as one, in as many more channels (space to
+            depth: Shi et al., CVPR 2016); 1 takes each pixel. Divides height and width.
+        joint: Whether one pass serves all sources.
+
+    Example:
+        >>> network = MaskNetwork((8, 16), patch=2, joint=True)
+        >>> network(keras.ops.ones((1, 28, 28)), keras.ops.ones((1, 2, 28, 28))).shape
+        TensorShape([1, 2, 28, 28])
     """
 
-    def __init__(self, channels: tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(self, channels: tuple[int, ...], patch: int = 1, joint: bool = False, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.channels = tuple(channels)
+        self.patch = patch
+        self.joint = joint
 
-    def build(self, mixture_shape: tuple[int | None, ...], *_: Any) -> None:
-        height, width = mixture_shape[1:]
-        features = _VIEWS
+    def build(self, mixture_shape: tuple[int | None, ...], estimates_shape: tuple[int | None, ...]) -> None:
+        height, width = ((n or 0) // self.patch for n in mixture_shape[1:])
+        outputs = (estimates_shape[1] or 1) if self.joint else 1
+        features = (1 + outputs if self.joint else _VIEWS_OF_ONE) * self.patch**2
         self.down, self.up = [], []
         for level, channels in enumerate(self.channels):
             convolutions = [self._convolution(channels, f"down_{level}_0", strides=1 if level == 0 else 2)]
@@ -52,13 +67,18 @@ class MaskNetwork(keras.layers.Layer):
             widened = keras.layers.Conv2DTranspose(
                 channels, 2, strides=2, dtype=self.dtype_policy, name=f"up_{level}_0"
             )
-            widened.build((None, (height or 0) >> (level + 1), (width or 0) >> (level + 1), features))
+            widened.build((None, height >> (level + 1), width >> (level + 1), features))
             joined = self._convolution(channels, f"up_{level}_1")
             joined.build((None, None, None, 2 * channels))
             features = channels
             self.up.append([widened, joined])
         self.head = keras.layers.Conv2D(
-            1, _KERNEL_SIZE, padding="same", kernel_initializer="zeros", dtype=self.dtype_policy, name="head"
+            outputs * self.patch**2,
+            _KERNEL_SIZE,
+            padding="same",
+            kernel_initializer="zeros",
+            dtype=self.dtype_policy,
+            name="head",
         )
         self.head.build((None, None, None, features))
 
@@ -69,10 +89,21 @@ class MaskNetwork(keras.layers.Layer):
 
     def call(self, mixture: keras.KerasTensor, estimates: keras.KerasTensor) -> keras.KerasTensor:
         num_sources, height, width = estimates.shape[1:]
-        others = keras.ops.sum(estimates, axis=1, keepdims=True) - estimates
-        views = [keras.ops.repeat(keras.ops.expand_dims(mixture, 1), num_sources, axis=1), estimates, others]
-        hidden = keras.ops.stack([keras.ops.reshape(view, (-1, height, width)) for view in views], axis=-1)
-        hidden = keras.ops.cast(hidden, self.compute_dtype)
+        mixture = keras.ops.expand_dims(mixture, 1)
+        if self.joint:
+            hidden = keras.ops.transpose(keras.ops.concatenate([mixture, estimates], axis=1), (0, 2, 3, 1))
+        else:
+            others = keras.ops.sum(estimates, axis=1, keepdims=True) - estimates
+            views = [keras.ops.repeat(mixture, num_sources, axis=1), estimates, others]
+            hidden = keras.ops.stack([keras.ops.reshape(view, (-1, height, width)) for view in views], axis=-1)
+        logits = keras.ops.cast(self._logits(keras.ops.cast(hidden, self.compute_dtype)), "float32")
+        logits = keras.ops.transpose(logits, (0, 3, 1, 2))
+        logits = keras.ops.reshape(logits, (-1, num_sources, height, width))
+        return (estimates + _FLOOR) * keras.ops.sigmoid(logits)
+
+    def _logits(self, hidden: keras.KerasTensor) -> keras.KerasTensor:
+        if self.patch > 1:
+            hidden = tf.nn.space_to_depth(hidden, self.patch)
         passed = []
         for convolutions in self.down:
             for convolution in convolutions:
@@ -80,8 +111,8 @@ class MaskNetwork(keras.layers.Layer):
             passed.append(hidden)
         for (widened, joined), fine in zip(self.up, reversed(passed[:-1]), strict=True):
             hidden = joined(keras.ops.concatenate([widened(hidden), fine], axis=-1))
-        logits = keras.ops.cast(keras.ops.reshape(self.head(hidden), (-1, num_sources, height, width)), "float32")
-        return (estimates + _FLOOR) * keras.ops.sigmoid(logits)
+        logits = self.head(hidden)
+        return tf.nn.depth_to_space(logits, self.patch) if self.patch > 1 else logits
 
     def compute_output_shape(
         self, mixture_shape: tuple[int | None, ...], estimates_shape: tuple[int | None, ...]
@@ -89,4 +120,4 @@ class MaskNetwork(keras.layers.Layer):
         return estimates_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels}
+        return {**super().get_config(), "channels": self.channels, "patch": self.patch, "joint": self.joint}
