@@ -15,7 +15,7 @@ _EXTRAS = {
     **dict.fromkeys(("tensorflow", "keras", "tensorflow_probability", "sklearn", "scipy", "librosa"), "train"),
     **dict.fromkeys(("soundfile", "soxr"), "audio"),
     **dict.fromkeys(("tf2onnx", "onnx", "ai_edge_quantizer"), "export"),
-    "tensorflow_serving": "serving",
+    **dict.fromkeys(("tensorflow_serving", "aiohttp"), "serving"),
     "ai_edge_litert": "tflite",
     "onnxruntime": "onnx",
     "matplotlib": "figures",

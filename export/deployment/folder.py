@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.deployment.files import MODELS, MODELS_CONFIG, read_models_config, read_settings, settings, write_state
-from export.deployment.versions import Versions
+from export.deployment.versions import Versions, versions_in
 from export.deployment.warmup import warmup_mixtures, write_warmup
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
@@ -189,7 +189,7 @@ def add_versions(
     """
     models = read_models_config(folder / MODELS_CONFIG)
     read_settings(folder)
-    there = {name: _versions(folder, name) for name in _names(exports)}
+    there = {name: versions_in(folder / MODELS / name) for name in _names(exports)}
     numbers = {name: version or max(numbers, default=0) + 1 for name, numbers in there.items()}
     for export in exports:
         for name in export.names:
@@ -230,7 +230,7 @@ def move_label(folder: Path, name: str, version: int, *, promote: bool) -> dict[
     models = read_models_config(folder / MODELS_CONFIG)
     if name not in models:
         raise ConfigError(f"{folder} serves no {name}; it serves {', '.join(models)}.")
-    there = sorted(_versions(folder, name))
+    there = versions_in(folder / MODELS / name)
     if version not in there:
         raise ConfigError(f"{folder} has no version {version} of {name}; it has {', '.join(map(str, there))}.")
     change = models[name].promote if promote else models[name].try_out
@@ -245,11 +245,6 @@ def _names(exports: Sequence[ServedExport]) -> list[str]:
     if twice:
         raise ConfigError(f"two models would be named {twice[0]}; name one otherwise: NAME=EXPORT")
     return names
-
-
-def _versions(folder: Path, name: str) -> list[int]:
-    model = folder / MODELS / name
-    return [int(path.name) for path in model.iterdir() if path.name.isdigit()] if model.is_dir() else []
 
 
 def _check_interface(export: ServedExport, folder: Path, name: str, stable: int) -> None:

@@ -8,11 +8,15 @@ outside a trial that is the stable one.
 """
 
 import dataclasses
+import re
+from pathlib import Path
 
 from vae_bss_tf.errors import ConfigError
 
 STABLE = "stable"
 CANARY = "canary"
+
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")  # the protocols have 64 bits for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,3 +86,16 @@ class Versions:
             )
         kept = [v for v in self.loaded if v < version and v == self.stable]
         return Versions(version, None, (*kept, version))
+
+
+def versions_in(folder: Path) -> list[int]:
+    """Lists the versions in a model's folder; sub-folders that are not named by a number of at most 18 digits are none.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        The versions in rising order; none where the folder is missing.
+    """
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if _VERSION.fullmatch(name))

@@ -1,18 +1,19 @@
 """A development server on two ports, in this process: what `python -m export.serve` runs."""
 
+import asyncio
+import socket
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
-from export.devserver import rpc as serve_grpc
+from aiohttp import web
+
+from export.devserver import rest, rpc
 from export.devserver.config import ServedModel
-from export.devserver.rest import RestServer
 from export.devserver.store import ModelStore
 from vae_bss_tf.errors import ConfigError
 
-MAX_MESSAGE_BYTES = 256 * 2**20
-_POLL_SECONDS = 0.05  # between looks at whether to stop
+_GRACE_SECONDS = 10.0
 
 
 class DevelopmentServer:
@@ -24,10 +25,6 @@ class DevelopmentServer:
         port: Port of gRPC; 0 picks a free one.
         rest_port: Port of REST; 0 picks a free one.
         max_message_bytes: Longest request and, over gRPC, longest answer.
-        read_seconds: How long a REST client may take to send a request, and to take its answer.
-        workers: gRPC requests that run at once.
-        models_root: The folder that stands for `/models` in configurations sent over gRPC; None for none.
-        report: Told of each version that a `poll` of the store loads or drops, in one line.
 
     Attributes:
         port: Port of gRPC.
@@ -36,7 +33,11 @@ class DevelopmentServer:
 
     Raises:
         ConfigError: A port cannot be had.
-        CheckpointError: A model cannot be loaded, or fails on its own warm-up requests.
+        CheckpointError: A model cannot be loaded.
+
+    Example:
+        >>> with DevelopmentServer(named_models(["mnist=exported/mnist"])) as server:
+        ...     model = load(f"grpc://127.0.0.1:{server.port}/mnist")
     """
 
     def __init__(
@@ -46,50 +47,41 @@ class DevelopmentServer:
         host: str = "127.0.0.1",
         port: int = 0,
         rest_port: int = 0,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        read_seconds: float = 30.0,
-        workers: int = 8,
-        models_root: Path | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        max_message_bytes: int = 2**28,
     ) -> None:
-        self.store = ModelStore(report)
+        self.store = ModelStore()
+        self._rest = rest.make_runner(self.store, max_message_bytes, _GRACE_SECONDS)
+        self._grpc = rpc.make_server(self.store, max_message_bytes)
+        self._loop = asyncio.new_event_loop()
         # Both ports are taken before the models are loaded, which takes longer.
         try:
-            self._rest = RestServer((host, rest_port), self.store, max_message_bytes, read_seconds)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(
-                f"{host}:{rest_port} cannot be had ({reason}); choose another --rest-port, or 0."
-            ) from error
-        self.rest_port: int = self._rest.server_port
-        self._grpc = serve_grpc.make_server(self.store, max_message_bytes, workers, models_root)
-        try:
+            self._socket = socket.create_server((host, rest_port))
             self.port: int = self._grpc.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            self._rest.server_close()
-            raise ConfigError(f"{host}:{port} cannot be had; choose another --port, or 0.") from error
-        try:
-            self.store.serve(models)
-        except BaseException:
-            self._rest.server_close()
-            self._grpc.stop(None)
-            raise
+        except (OSError, OverflowError, RuntimeError) as error:
+            raise ConfigError(f"a port of {host} is taken ({error}): choose another --port or --rest-port.") from error
+        self.rest_port: int = self._socket.getsockname()[1]
+        self.store.serve(models)
 
-    def start(self) -> None:
+    def start(self) -> Self:
         """Begins to answer."""
         self._grpc.start()
-        self._rest.server_activate()
-        threading.Thread(target=self._rest.serve_forever, args=[_POLL_SECONDS], daemon=True).start()
-
-    def stop(self, grace_seconds: float) -> None:
-        """Refuses new requests and waits so long for those in progress."""
-        finished = self._grpc.stop(grace_seconds)
-        self._rest.stop(grace_seconds)
-        finished.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._wait_for(self._rest.setup())
+        self._wait_for(web.SockSite(self._rest, self._socket).start())
         return self
 
+    def stop(self) -> None:
+        """Refuses new requests and waits for those in progress, for 10 seconds at most."""
+        finished = self._grpc.stop(_GRACE_SECONDS)
+        self._wait_for(self._rest.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        finished.wait()
+
+    def _wait_for(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(self, *_: object) -> None:
-        self.stop(grace_seconds=5.0)
+        self.stop()

@@ -18,9 +18,10 @@ import soundfile
 
 from export.writers import saved_model
 from vae_bss_tf import separate
-from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset, TrainConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import ServerError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.runtime import load
 from vae_bss_tf.runtime.remote import ServerOptions
 
@@ -91,7 +92,7 @@ def test_memory_is_flat_under_bad_requests(process, mixtures):
         for _ in range(count):
             host.request("POST", "/v1/models/digits:predict", json.dumps({"inputs": [[1.0] * 50] * 20}))
             answer = host.getresponse()
-            assert (answer.status, b"expected [?,8,8]" in answer.read()) == (400, True)
+            assert (answer.status, b"expected float32 (None, 8, 8)" in answer.read()) == (400, True)
         return psutil.Process(process.process.pid).memory_info().rss
 
     before = send(200)
@@ -122,7 +123,7 @@ def test_it_follows_its_configuration_and_folders(versions, model, second_model,
         np.testing.assert_allclose(stable.separate(mixtures), model.separate(mixtures), atol=1e-5)
         shutil.copytree(versions / "2", tmp_path / "2")
         (tmp_path / "2").rename(folder / "2")
-        wait_for("digits: version 2 loaded")
+        wait_for("digits: version 1, 2; label stable = 1")
         np.testing.assert_allclose(stable.separate(mixtures), model.separate(mixtures), atol=1e-5)
         write({"stable": 2})
         wait_for("digits: version 1, 2; label stable = 2")
@@ -223,7 +224,7 @@ class TestSeparateCommand:
         config = ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=2, hidden_units=(8,))
         model = MultiSourceVAE(config)
         model({"mixture": np.zeros((1, *config.input_shape), np.float32)})
-        return model, Preset(config, DataConfig("tones"), TrainConfig(), AUDIO)
+        return model, Preset(config, DataConfig("tones"), Recipe(), AUDIO)
 
     @pytest.fixture(scope="class")
     def served(self, audio_model, versions, tmp_path_factory):
