@@ -24,7 +24,16 @@ from vae_bss_tf.runtime.base import (
 )
 
 
-class KerasRun(LoadedModel):
+class _TensorFlowModel(LoadedModel):
+    _function: Any  # a traced function: TensorFlow runs it in any thread
+    _constant: Any
+
+    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
+        outputs = self._function(**{INPUT: self._constant(mixtures)})
+        return {name: outputs[name].numpy() for name in names}
+
+
+class KerasRun(_TensorFlowModel):
     """The `model.keras` of a run folder. It is traced once, for any batch size; TensorFlow runs it in any thread.
 
     Args:
@@ -53,17 +62,13 @@ class KerasRun(LoadedModel):
             config = preset.model
             self._function = tensorflow.function(
                 lambda mixture: self._model({INPUT: mixture}, training=False),
-                input_signature=[tensorflow.TensorSpec((None, *config.input_shape), tensorflow.float32)],
+                input_signature=[tensorflow.TensorSpec((None, *config.input_shape), tensorflow.float32, INPUT)],
             ).get_concrete_function()
         self._constant = tensorflow.constant
         self.metadata = ModelMetadata("keras", path, config.input_shape, config.num_sources, config.latent_dim, preset)
 
-    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
-        outputs = self._function(self._constant(mixtures))
-        return {name: outputs[name].numpy() for name in names}
 
-
-class SavedModel(LoadedModel):
+class SavedModel(_TensorFlowModel):
     """A folder with a `saved_model.pb`; TensorFlow runs its functions in any thread.
 
     Args:
@@ -97,10 +102,6 @@ class SavedModel(LoadedModel):
                 preset,
             )
         self._constant = tensorflow.constant
-
-    def _run(self, mixtures: Array, names: Sequence[str]) -> Mapping[str, Array]:
-        outputs = self._function(**{INPUT: self._constant(mixtures)})
-        return {name: outputs[name].numpy() for name in names}
 
 
 class TFLiteModel(LoadedModel):

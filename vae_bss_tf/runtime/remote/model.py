@@ -1,6 +1,5 @@
 """A model on a server, whatever the protocol: retries, deadline, and the check of what it is."""
 
-import dataclasses
 import itertools
 import json
 import random
@@ -50,12 +49,20 @@ class Transport(Protocol):
 
 
 class RemoteModel(LoadedModel):
-    """A model on a server. It may be used from several threads at once.
+    """A model on a server. Several threads may use it at the same time.
 
     Args:
         address: Where it is.
         options: Deadline, retries and the like.
         transport: The protocol.
+
+    Raises:
+        CheckpointError: The model is not ours, or differs from the manifest in the options.
+        ServerError: The server cannot be reached, or its answer is none of TensorFlow Serving.
+
+    Example:
+        >>> with load("grpc://127.0.0.1:8500/mnist") as model:
+        ...     sources = model.separate(mixture)
     """
 
     def __init__(self, address: Address, options: ServerOptions, transport: Transport) -> None:
@@ -79,7 +86,7 @@ class RemoteModel(LoadedModel):
                 url,
                 separate.inputs[INPUT].shape or (),
                 {name: tensor.shape or () for name, tensor in separate.outputs.items()},
-                None if settings is None else settings.preset,
+                None if settings is None else settings[0],
             )
 
     def close(self) -> None:
@@ -127,46 +134,39 @@ class RemoteModel(LoadedModel):
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _settings(self) -> "_Settings":
+    def _settings(self) -> tuple[Preset, str]:
         signature = self._signatures[SETTINGS]
         if len(signature.inputs) != 1 or SETTINGS not in signature.outputs:
             raise CheckpointError(f"{self._address.url} has a signature {SETTINGS!r} that is not ours.")
         answer = self._predict(SETTINGS, np.array([b""], object), (SETTINGS,))
         try:
-            return _Settings.from_dict(json.loads(answer[SETTINGS][0]))
+            return _settings_in(json.loads(answer[SETTINGS][0]))
         except Exception as error:  # a server can send anything
             raise CheckpointError(
                 f"{self._address.url} has settings that this version cannot read ({error}); export it again."
             ) from error
 
-    def _check_against_manifest(self, settings: "_Settings | None", path: Path) -> "_Settings":
+    def _check_against_manifest(self, settings: tuple[Preset, str] | None, path: Path) -> tuple[Preset, str]:
         """Compares the served model with the manifest and returns the manifest's settings."""
         manifest = read_manifest(path)
         try:
             expected = parse_manifest_signatures(manifest["signatures"])
-            described = _Settings.from_dict(manifest)
+            described = _settings_in(manifest)
         except Exception as error:  # a file can hold anything
             raise CheckpointError(f"{path} is no manifest of ours; export the model again.") from error
         # The form for waveforms is a model of its own.
         expected.pop("waveform", None)
         difference = _difference(expected, self._signatures)
-        if difference is None and settings is not None and settings.config_hash != described.config_hash:
-            difference = f"its config hash is {settings.config_hash}, not {described.config_hash}"
+        if difference is None and settings is not None and settings[1] != described[1]:
+            difference = f"its config hash is {settings[1]}, not {described[1]}"
         if difference is not None:
             raise CheckpointError(f"{self._address.url} is not the model of {path}: {difference}.")
         return described
 
 
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """What a server or a manifest says about its model."""
-
-    preset: Preset
-    config_hash: str
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(Preset.from_dict(values["preset"]), str(values["config_hash"]))
+def _settings_in(values: Mapping[str, Any]) -> tuple[Preset, str]:
+    """The settings that a server or a manifest reports, and their hash."""
+    return Preset.from_dict(values["preset"]), str(values["config_hash"])
 
 
 def _difference(expected: Mapping[str, Signature], found: Mapping[str, Signature]) -> str | None:

@@ -1,4 +1,4 @@
-"""How a model server is spoken to."""
+"""How a client calls a model server."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ _LONGEST = 1_000_000  # seconds; the system's timers end somewhere
 
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
-    """How a model server is spoken to.
+    """How a client calls a model server.
 
     Attributes:
         deadline: Seconds that one request may take, its retries included; > 0.
@@ -22,8 +22,14 @@ class ServerOptions:
         max_backoff: Longest pause, seconds; > 0.
         max_message_bytes: Longest request and longest answer; >= 1. gRPC's own limit of 4 MiB is less than a minute
             of audio.
-        manifest: An export's `manifest.json`: a model that differs from it is refused; it also says the settings of a
-            model whose server does not.
+        manifest: An export's `manifest.json`: a model that differs from it is refused; it also gives the settings of a
+            model whose server does not report them.
+
+    Raises:
+        ConfigError: A value is out of its range.
+
+    Example:
+        >>> load("http://127.0.0.1:8501/v1/models/mnist", server=ServerOptions(deadline=5.0, retries=0))
     """
 
     deadline: float = 60.0
