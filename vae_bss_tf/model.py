@@ -168,7 +168,9 @@ class MultiSourceVAE(keras.Model):
         Returns:
             Sources, float32 `[batch, num_sources, *input_shape]`, masked.
         """
-        return self.masked(self.decode(refined_latents(self, mixture, steps)), mixture)
+        mean, _ = self.encode(mixture)
+        latents = refined_latents(self.config, self.decode, self.prior_weight, mixture, mean, steps)
+        return self.masked(self.decode(latents), mixture)
 
     def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256, refine: int = 0) -> npt.NDArray[np.float32]:
         """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).

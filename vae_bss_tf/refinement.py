@@ -1,14 +1,11 @@
 """Latents of given mixtures by gradient descent, with the decoder fixed."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.objectives import distributions
-
-if TYPE_CHECKING:
-    from vae_bss_tf.model import MultiSourceVAE
 
 LEARNING_RATE = 0.05
 
@@ -63,26 +60,35 @@ def search(
     return tf.while_loop(lambda i, *_: i < steps, step, (tf.constant(0.0), start, zeros, zeros))[1]
 
 
-def refined_latents(model: "MultiSourceVAE", mixture: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Improves the latents of mixtures by gradient descent, from the posterior mean.
+def refined_latents(
+    config: ModelConfig,
+    decode: Callable[[tf.Tensor], tf.Tensor],
+    prior_weight: float,
+    mixture: tf.Tensor,
+    start: tf.Tensor,
+    steps: tf.Tensor,
+) -> tf.Tensor:
+    """Improves the latents of mixtures by gradient descent.
 
-    The objective is `-ln p(x|Z) - w ln p(Z)` with w the model's `prior_weight`: what the ELBO taught the encoder to do
-    for all mixtures at once is done for each alone.
+    The objective is `-ln p(x|Z) - prior_weight * ln p(Z)`: what the ELBO taught the encoder to do for all mixtures at
+    once is done for each alone.
 
     Args:
-        model: The model; its decoder stays as it is.
-        mixture: float32 `[batch, *input_shape]` in [0, 1].
+        config: The model's prior and likelihood.
+        decode: Float32 `[batch, num_sources, latent_dim]` to source estimates, `[batch, num_sources, *input_shape]`.
+        prior_weight: Weight of the prior; >= 0.
+        mixture: float32 `[batch, *input_shape]`.
+        start: float32 `[batch, num_sources, latent_dim]`, such as the posterior mean.
         steps: float32 scalar, the number of Adam steps.
 
     Returns:
         float32 `[batch, num_sources, latent_dim]`.
     """
-    config = model.config
     prior = distributions.latent_prior(config.prior, config.num_sources, config.latent_dim)
 
     def objective(latents: tf.Tensor) -> tf.Tensor:
-        estimate = tf.reduce_sum(model.decode(latents), axis=1)
+        estimate = tf.reduce_sum(decode(latents), axis=1)
         likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale)
-        return -likelihood.log_prob(mixture) - model.prior_weight * prior.log_prob(latents)
+        return -likelihood.log_prob(mixture) - prior_weight * prior.log_prob(latents)
 
-    return search(objective, model.encode(mixture)[0], steps, LEARNING_RATE)
+    return search(objective, start, steps, LEARNING_RATE)

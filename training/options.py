@@ -1,0 +1,157 @@
+"""The options of `python -m training.fit`, and the settings that they resolve to."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training import systems
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.config import Preset
+from vae_bss_tf.datasets import DATASETS
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.presets import PRESETS, get_preset
+
+
+def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
+    """Makes the settings from a preset and the command's options.
+
+    Args:
+        options: As the command's parser gives them.
+
+    Returns:
+        The preset's name and the resolved settings.
+
+    Raises:
+        ConfigError: A name is unknown or a value is out of its range.
+    """
+    if options.dataset is not None:
+        check_choice("data set", options.dataset, DATASETS)
+    name = options.preset or options.dataset or "digits"
+    parts = get_preset(name).to_dict()
+    flags = {
+        "data": {"dataset": options.dataset, "num_mixed": options.num_mixed},
+        "model": {"num_sources": options.num_sources},
+        "recipe": {"epochs": options.epochs, "early_stopping": options.early_stopping, "seed": options.seed},
+    }
+    for part, values in flags.items():
+        parts[part].update({field: value for field, value in values.items() if value is not None})
+    recipe = parts["recipe"]
+    if options.phases is not None:
+        names = [phase["name"] for phase in recipe["phases"]]
+        chosen = [check_choice("phase", phase, names) for phase in options.phases]
+        recipe["phases"] = [phase for phase in recipe["phases"] if phase["name"] in chosen]
+    of_phases = {
+        "batch_size": options.batch_size,
+        "mixed_precision": options.mixed_precision,
+        "jit_compile": options.jit_compile,
+    }
+    for phase in recipe["phases"]:
+        phase.update({field: value for field, value in of_phases.items() if value is not None})
+    for setting in options.set:
+        place, field, value = _parse_setting(parts, setting)
+        place[field] = value
+    return name, Preset.from_dict(parts)
+
+
+def _parse_setting(parts: dict[str, Any], setting: str) -> tuple[dict[str, Any], str, Any]:
+    """Where a setting stands in the parts of a preset, its name there, and its value."""
+    path, equals, text = setting.partition("=")
+    words = path.split(".")
+    if not equals or len(words) not in (2, 3):
+        raise ConfigError(
+            f"--set {setting!r} is not of the form PART.FIELD=VALUE or recipe.PHASE.FIELD=VALUE, such as "
+            "model.latent_dim=10 or recipe.separate.learning_rate=5e-4."
+        )
+    part, field = words[0], words[-1]
+    place = parts[check_choice("part of the settings", part, parts)]
+    if len(words) == 3:
+        phases = {phase["name"]: phase for phase in parts["recipe"]["phases"]}
+        check_choice("part with phases", part, ["recipe"])
+        place = phases[check_choice("phase", words[1], phases)]
+    check_choice(f"{'.'.join(words[:-1])} setting", field, place)
+    try:
+        return place, field, json.loads(text)
+    except (ValueError, RecursionError):
+        return place, field, text
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of `python -m training.fit`."""
+    made = argparse.ArgumentParser(
+        prog="python -m training.fit",
+        description="Trains a separator from mixtures alone; by default on the digits that ship with scikit-learn.",
+        epilog="example: python -m training.fit --dataset mnist --data-dir DIR --minutes 15",
+    )
+    made.add_argument("--dataset", help=f"what is mixed: {', '.join(DATASETS)} (default: digits)")
+    made.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)} (default: the data set's own)")
+    made.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    made.add_argument("--system", default="vae", choices=systems.trained(), help="what to train (default: vae)")
+    made.add_argument("--num-sources", type=int, metavar="K", help="sources that the model emits")
+    made.add_argument(
+        "--num-mixed", type=_counts, metavar="M[,M...]", help="sources in a mixture, 1 to 4, or several counts to mix"
+    )
+    made.add_argument("--epochs", type=int, help="the whole budget, shared out among the phases of the recipe")
+    made.add_argument("--minutes", type=float, help="the whole budget in minutes: the speed is measured first")
+    made.add_argument("--phases", type=_names, metavar="NAME[,NAME...]", help="train only these phases of the recipe")
+    made.add_argument("--batch-size", type=int, help="mixtures a step in every phase, over all devices")
+    made.add_argument("--mixed-precision", help="of every phase: auto, float32, mixed_bfloat16 or mixed_float16")
+    made.add_argument(
+        "--early-stopping", type=int, metavar="EPOCHS", help="end a phase after so many epochs without gain"
+    )
+    made.add_argument(
+        "--jit-compile", action=argparse.BooleanOptionalAction, default=None, help="compile every phase by XLA"
+    )
+    made.add_argument("--seed", type=int)
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="any other setting, such as model.latent_dim=10 or recipe.separate.learning_rate=5e-4",
+    )
+    made.add_argument("--strategy", default="auto", help="auto, mirrored or single (default: %(default)s)")
+    made.add_argument("--output", type=Path, help="run folder (default: runs/PRESET-kK-seedSEED)")
+    made.add_argument(
+        "--resume", nargs="?", const="latest", metavar="BACKUP", help="resume a stopped run from its latest backup"
+    )
+    made.add_argument(
+        "--init",
+        type=Path,
+        metavar="RUN",
+        help="begin with the weights of a finished run, of as many sources or fewer",
+    )
+    made.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
+    made.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")
+    made.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    return made
+
+
+def default_output(name: str, preset: Preset, system: str = "vae", folder: Path = Path("runs")) -> Path:
+    """Where a run goes when nothing else is said.
+
+    Args:
+        name: The preset's name.
+        preset: The resolved settings.
+        system: What is trained.
+        folder: Folder of run folders.
+
+    Returns:
+        `folder/NAME[-SYSTEM]-kK-seedSEED`, without K where the name says it.
+    """
+    num_sources = preset.model.num_sources
+    parts = [
+        name,
+        *([] if system == "vae" else [system]),
+        *([] if name.endswith(f"-k{num_sources}") else [f"k{num_sources}"]),
+        f"seed{preset.recipe.seed}",
+    ]
+    return folder / "-".join(parts)
