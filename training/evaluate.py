@@ -21,6 +21,7 @@ from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
 from vae_bss_tf.presets import get_preset
+from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from training.evaluation.judging import Float32
@@ -85,6 +86,7 @@ def _command(options: argparse.Namespace, command: str) -> None:
         _check_range(option, seed, 0, 2**31 - 1)
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
+    import_tensorflow()
     # Everything that can be missing or in the way is found before anything is computed.
     jobs = _jobs_of_runs(options) if options.run else _jobs_of_systems(options)
     output = options.output or (

@@ -53,7 +53,7 @@ def separation(
     rows = {"mixture": mixtures, **{f"source {k + 1}": sources[:, k] for k in range(sources.shape[1])}, "sum": sums}
     if truth is not None:
         aligned = _aligned(truth[shown], sources)
-        rows |= {f"true {m + 1}": aligned[:, m] for m in range(aligned.shape[1])}
+        rows |= {f"true {m + 1}": aligned[:, m] for m in range(aligned.shape[1]) if np.isfinite(aligned[:, m]).any()}
     whites = {True: _brightest(mixtures), False: _brightest(sources)}
     pictures = [list(zip(images, whites[title in ("mixture", "sum")], strict=True)) for title, images in rows.items()]
     return grid(pictures, list(rows), audio=audio)
@@ -122,6 +122,8 @@ def grid(
             axis.set(xticks=[], yticks=[])
             if picture is None or np.isnan(picture[0]).all():
                 axis.set_frame_on(False)
+                if audio is not None:
+                    axis.set(xlim=(0, _size(audio)[0]), ylim=(0, _size(audio)[1]))
             else:
                 _draw(axis, *picture, audio)
     for title, axis in zip(row_titles, axes[:, 0], strict=True):
@@ -189,13 +191,15 @@ def history(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for (name, title), axis in zip(panels, axes, strict=True):
         for key, label, colour in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
-            values = [row.get(key, np.nan) for row in rows]
-            axis.plot(places, values, color=colour, label=label, lw=1.2, marker=".", markersize=3)
+            if any(key in row for row in rows):
+                values = [row.get(key, np.nan) for row in rows]
+                axis.plot(places, values, color=colour, label=label, lw=1.2, marker=".", markersize=3)
         _show_after_first_epoch(axis, [[row[key] for key in _names(name) & row.keys()] for row in rows])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
     _mark_phases(list(axes), [str(row.get("phase", "")) for row in rows], places)
     axes[-1].set_xlabel("million mixtures seen" if seen else "epoch")
+    axes[-1].xaxis.get_major_locator().set_params(integer=not seen)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
@@ -219,48 +223,20 @@ def _mark_phases(axes: Sequence[Axes], phases: Sequence[str], places: Sequence[f
     if len(starts) < 2:
         return
     edges = [*(0.0 if i == 0 else places[i - 1] for i in starts), places[-1]]
+    narrow = min(np.diff(edges)) < 0.08 * edges[-1]
     for number, (start, low, high) in enumerate(zip(starts, edges, edges[1:], strict=False)):
         for axis in axes:
             axis.axvspan(low, high, color="grey", alpha=0.15 if number % 2 else 0.04, lw=0)
         axes[0].annotate(
-            phases[start], ((low + high) / 2, 1.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+            phases[start],
+            ((low + high) / 2, 1.03),
+            xycoords=("data", "axes fraction"),
+            ha="left" if narrow else "center",
+            rotation=30 if narrow else 0,
+            fontsize=8,
         )
     for axis in axes:
         axis.set_xlim(0, edges[-1])
-
-
-def course(stages: Sequence[tuple[str, int, Sequence[dict[str, float]]]]) -> Figure:
-    """Draws a training of several stages: the ELBO, likelihood and KL of held-out mixtures, and what is minimised.
-
-    That is another quantity in each stage, so it is drawn of the last alone.
-
-    Args:
-        stages: Of each its name, the mixtures of an epoch, and a dictionary for each epoch, as
-            `callbacks.read_history` gives them.
-
-    Returns:
-        The figure; each stage begins where the one before ends.
-    """
-    panels = [
-        ("val_elbo", "ELBO (nats), validation"),
-        ("val_log_likelihood", "log-likelihood (nats), validation"),
-        ("val_kl", "KL (nats), validation"),
-        ("loss", "loss in training, last stage"),
-    ]
-    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=80, layout="constrained")
-    for axis, (quantity, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        seen = 0
-        for name, mixtures, rows in stages:
-            places = [(seen + mixtures * (i + 1)) / 1e6 for i in range(len(rows))]
-            if quantity != "loss" or name == stages[-1][0]:
-                axis.plot(
-                    places, [row.get(quantity, np.nan) for row in rows], label=name, lw=1.2, marker=".", markersize=3
-                )
-            seen += mixtures * len(rows)
-        axis.set(title=title, xlabel="million mixtures")
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend(frameon=False, fontsize="x-small")
-    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

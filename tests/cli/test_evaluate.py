@@ -11,16 +11,16 @@ from training import evaluate
 from training.evaluation import judging as comparison
 from training.fit import train
 from training.run import Run
-from vae_bss_tf.config import Preset, get_preset
+from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
+from vae_bss_tf.presets import get_preset
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_preset: Preset) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    quick = tiny_preset.train.replace(jit_compile=False)
     for system in ("vae", "mixit"):
-        train(Preset(tiny_preset.model, tiny_preset.data, quick), output=folder / system, system=system)
+        train(tiny_preset, output=folder / system, system=system)
     return folder
 
 
@@ -57,8 +57,27 @@ def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, caps
     with (tmp_path / "out" / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(scores) * len(scores["irm"])
-    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 2
-    assert "--force" in capsys.readouterr().err
+    assert {row["score"] for row in comparison["paired"]} == {"psnr"}
+    columns = (tmp_path / "out" / "comparison.md").read_text().partition("| system | ")[2]
+    assert columns.startswith("PSNR full | PSNR halved | SSIM full | SSIM halved | SI-SDR |")
+
+
+@pytest.mark.parametrize("name", ["comparison.csv", "separation-digits-k2.png", "time-digits-k2.png", "latents.png"])
+def test_nothing_is_overwritten_without_force(tmp_path: Path, capsys: pytest.CaptureFixture, name: str) -> None:
+    words = ["--dataset", "digits", "--systems", "mixture/k", "--num-mixtures", "10", "--output", str(tmp_path)]
+    (tmp_path / name).symlink_to("gone")
+    assert evaluate.main(words) == 2
+    assert f"already holds {name}; replace what is there with --force" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_force_replaces_an_earlier_evaluation_and_leaves_the_rest(tmp_path: Path) -> None:
+    words = ["--dataset", "digits", "--systems", "mixture/k", "--num-mixtures", "10", "--output", str(tmp_path)]
+    for name in ("comparison.csv", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    assert evaluate.main([*words, "--force"]) == 0
+    assert (tmp_path / "comparison.csv").read_text().startswith("dataset,")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_every_k_is_judged_on_the_same_mixtures(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +143,15 @@ def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: py
     ("words", "message"),
     [
         ([], "nothing to judge"),
-        (["--dataset", "digits", "--num-mixtures", "0"], "from 1 to 20,000"),
+        (["--dataset", "digits", "--num-mixtures", "0"], "--num-mixtures is 0; it must be from 1 to 20,000"),
+        (["--dataset", "digits", "--num-mixtures", "-5"], "from 1 to 20,000"),
+        (["--dataset", "digits", "--num-mixtures", "9" * 30], "from 1 to 20,000"),
+        (["--dataset", "digits", "--num-sources", "2,0"], "--num-sources is 0"),
+        (["--dataset", "digits", "--num-sources", "9" * 30], "from 1 to 64"),
+        (["--dataset", "digits", "--num-mixed", "-1"], "--num-mixed is -1"),
+        (["--dataset", "digits", "--seed", "-1"], "--seed is -1"),
+        (["--dataset", "digits", "--test-seed", "9" * 30], "--test-seed is 9"),
+        (["--dataset", "digits", "--systems", "nmf-kl"], "nmf-kl does not separate images"),
         (["--dataset", "digits", "--num-sources", "1"], "K=1 outputs cannot be matched to mixtures of 2"),
         (["--dataset", "digits", "--systems", "nmf,glo"], "python -m training.fit --dataset digits --system glo"),
         (["--dataset", "digits", "--systems", "mixt"], "Did you mean 'mixit'"),
@@ -147,7 +174,15 @@ def test_bad_input_is_one_line_and_code_2(
     words = [word.format(runs=runs) for word in words]
     where = ["--runs-dir", str(runs), "--output", str(tmp_path / "out")]
     assert evaluate.main([*where, "--num-mixtures", "20", *words]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(": judged")]
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--num-mixtures", "--num-sources", "--num-mixed", "--seed", "--systems"])
+def test_what_is_no_number_is_told_with_the_option(option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(["--dataset", "digits", option, "," if option == "--systems" else "two"])
+    assert stopped.value.code == 2
+    assert f"argument {option}:" in capsys.readouterr().err.splitlines()[-1]

@@ -5,11 +5,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from training.domain import audio_of, domain_of
 from training.evaluation.report import HEADINGS, Comparison
 from training.figures import Picture, grid
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.domains import domain_of
 from vae_bss_tf.model import MultiSourceVAE
 
 Float32 = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ def systems_grid(comparison: Comparison) -> Figure:
         stacks = zip(columns.values(), whites, strict=True)
         rows.append([(images[i, k], max(white, 1e-6)) if k < images.shape[1] else None for images, white in stacks])
     titles = [f"{i + 1}: source {k + 1}" for i, k in np.ndindex(number, len(rows) // number)]
-    return grid(rows, titles, list(columns), audio=audio_of(truth))
+    return grid(rows, titles, list(columns), audio=truth.audio)
 
 
 def _ordered_outputs(outputs: Float32, truth: EvaluationSet, number: int) -> Float32:
@@ -87,20 +87,18 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
 
     figure = Figure(figsize=(11, 5.4), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for label in np.unique(labels):
-        chosen = points[labels == label]
-        left.scatter(*chosen.T, s=6, color=_colour(int(label)), label=str(label))
-    figure.legend(title="class", fontsize=7, markerscale=2, loc="outside left upper")
+    few = len(np.unique(labels)) <= matplotlib.colormaps["tab20"].N
+    scattered = left.scatter(*points.T, s=6, c=labels, cmap="tab20" if few else "viridis")
+    if few:
+        figure.legend(*scattered.legend_elements(num=None), title="class", fontsize=7, loc="outside left upper")
+    else:
+        figure.colorbar(scattered, ax=left, location="left", label="class")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
-    audio = audio_of(truth)
+    audio = truth.audio
     canvas = _examples_on_map(points, domain_of(audio).upright(decoded))
     right.imshow(canvas, cmap="gray" if audio is None else "magma", vmin=0, aspect="auto")
     right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
     return figure
-
-
-def _colour(label: int) -> tuple[float, ...]:
-    return matplotlib.colormaps["tab20"](label % 20)
 
 
 def _examples_on_map(points: Float32, decoded: Float32) -> Float32:
@@ -140,7 +138,7 @@ def latent_traversal(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     white = float(decoded.max())
     rows: list[list[Picture | None]] = [[(image, white) for image in images] for images in decoded]
     values = [f"{value:+.1f}" for value in _TRAVERSAL]
-    return grid(rows, [f"z[{dimension}]" for dimension in dimensions], values, audio=audio_of(truth))
+    return grid(rows, [f"z[{dimension}]" for dimension in dimensions], values, audio=truth.audio)
 
 
 def score_against_time(comparison: Comparison) -> Figure:
@@ -168,9 +166,10 @@ def score_against_time(comparison: Comparison) -> Figure:
         if system.kind not in _MARKERS:
             continue
         for axis, seconds in ((left, result.budget["seconds"]), (right, 1000 * result.seconds_per_mixture)):
-            if seconds > 0:
+            if seconds > 0:  # NMF of sound is not fitted before
                 axis.plot(seconds, mean, marker=_MARKERS[system.kind], color=f"C{index % 10}", linestyle="none")
-                axis.annotate(system.title, (seconds, mean), textcoords="offset points", xytext=(5, 4), fontsize=8)
+                where = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+                axis.annotate(system.title, (seconds, mean), **where, fontsize=8)
     left.set(xscale="log", xlabel="time to fit, s", ylabel=f"{HEADINGS[score]}, dB")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):

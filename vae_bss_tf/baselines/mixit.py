@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from vae_bss_tf import legacy
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import ConfigError
@@ -186,7 +187,7 @@ class MixIT(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MixIT":
-        return cls(**{**config, "config": ModelConfig.from_dict(config["config"])})
+        return cls(**{**config, "config": ModelConfig.from_dict(legacy.upgraded_model(config["config"]))})
 
 
 def keep_strongest(
