@@ -365,7 +365,7 @@ class TestManifest:
     def test_damaged_settings(self, value, export):
         manifest = json.loads((export / "manifest.json").read_text())
         (export / "manifest.json").write_text(json.dumps({**manifest, "preset": value}))
-        with pytest.raises((CheckpointError, ConfigError)):
+        with pytest.raises(CheckpointError, match="damaged or not ours"):
             load(export)
 
 

@@ -188,15 +188,19 @@ def import_library(module: str, extra: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def refusing_damage(path: Path | str) -> Iterator[None]:
-    """Turns whatever a block raises about a model into one line; errors of this package pass.
+def refusing_damage(path: Path | str, passing: type[VaeBssError] = VaeBssError) -> Iterator[None]:
+    """Turns whatever a block raises about a model into one line.
+
+    Args:
+        path: The model.
+        passing: The errors that are raised as they are.
 
     Raises:
         CheckpointError: The block raised; the message names `path` and the first line of the reason.
     """
     try:
         yield
-    except VaeBssError:
+    except passing:
         raise
     except Exception as error:  # every runtime raises its own
         reason = [line for line in map(str.strip, str(error).splitlines()) if line] or [type(error).__name__]

@@ -52,7 +52,7 @@ class KerasRun(_TensorFlowModel):
         from vae_bss_tf.model import MultiSourceVAE
         from vae_bss_tf.saved import load_keras_model
 
-        with refusing_damage(path):
+        with refusing_damage(path, passing=CheckpointError):
             preset = Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
             if not (path / "model.keras").is_file():
                 raise CheckpointError(f"{path} has no model.keras; end its training first.")
