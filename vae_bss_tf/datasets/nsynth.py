@@ -22,8 +22,8 @@ def load(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
     """Loads a split of NSynth, whose training instruments are in no other split.
 
     A source is a note as `recordings.load_notes` makes it of a recording; silent notes are left out, since NSynth holds
-    some. Validation and test share instruments: the test leaves out
-    the notes of an instrument and pitch that is in both.
+    some. Validation and test share instruments: the test leaves out the notes of an instrument and pitch that is in
+    both.
 
     Args:
         split: "train", "validation" or "test".
