@@ -7,7 +7,7 @@ their layers. Its runs load, are judged and are exported; an interrupted one is 
 from collections.abc import Mapping
 from typing import Any
 
-from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.errors import CheckpointError, ConfigError
 
 _NETWORKS = {"dense": "image", "conv": "spectrogram"}
 _OF_CORRECTOR = (
@@ -102,10 +102,10 @@ def check_no_corrector(values: Mapping[str, Any]) -> None:
         values: Fields of `ModelConfig` as the model's file has them.
 
     Raises:
-        ConfigError: It has one.
+        CheckpointError: It has one.
     """
     if values.get("corrector_units"):
-        raise ConfigError(
+        raise CheckpointError(
             "the model has a corrector of its latents, which release 0.1 had and this one has not; separate with its "
-            "exported files, or train again"
+            "exported files, or train again."
         )

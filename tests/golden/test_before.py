@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from training.run import Run
+from vae_bss_tf.errors import CheckpointError
 
-RUNS = sorted((Path(__file__).parent / "before" / "runs").iterdir())
+FOLDER = Path(__file__).parent / "before" / "runs"
+RUNS = sorted(path for path in FOLDER.iterdir() if path.name != "corrected")
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
@@ -18,3 +20,9 @@ def test_a_saved_run_loads_and_separates_equally(path: Path) -> None:
     model = run.model()
     sources = model.separate(mixtures)
     np.testing.assert_allclose(sources, expected, atol=1e-5)
+
+
+def test_a_model_with_a_corrector_is_refused_in_one_line() -> None:
+    with pytest.raises(CheckpointError, match="^the model has a corrector of its latents.*train again") as raised:
+        Run.load(FOLDER / "corrected").model()
+    assert "\n" not in str(raised.value)

@@ -4,15 +4,11 @@ import pytest
 import tensorflow as tf
 
 from vae_bss_tf.masking import ratio_mask
-from vae_bss_tf.nn.images import (
-    DenseBlock,
-    GaussianSampler,
-    ImageConvolutionBlock,
-    ImageDecoder,
-    ImageEncoder,
-    SourceMask,
-)
-from vae_bss_tf.nn.spectrograms import FrameConvolutionBlock, SpectrogramDecoder, SpectrogramEncoder
+from vae_bss_tf.nn.blocks import DenseBlock, FrameConvolutionBlock, ImageConvolutionBlock
+from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
+from vae_bss_tf.nn.sampling import sample_latents
+from vae_bss_tf.nn.spectrograms import SpectrogramDecoder, SpectrogramEncoder
+from vae_bss_tf.objectives import Noise
 
 BATCH, SOURCES, LATENT, SHAPE = 5, 3, 4, (6, 7)
 
@@ -25,7 +21,6 @@ LAYERS = [
     (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
     (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
-    (GaussianSampler(seed=3), [(BATCH, SOURCES, LATENT), (BATCH, SOURCES, LATENT)]),
     (SourceMask(2.0), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
 ]
 
@@ -96,27 +91,24 @@ def test_one_decoder_serves_all_sources():
     assert together.max() < 1
 
 
-def test_sampler_follows_the_posterior_and_takes_the_mean_at_inference():
-    sampler = GaussianSampler(seed=1)
+def test_samples_follow_the_posterior_and_differ_from_step_to_step():
     mean, log_variance = np.full((40_000, 1, 2), 3.0, np.float32), np.full((40_000, 1, 2), np.log(4.0), np.float32)
-    first, second = (sampler(mean, log_variance, training=True).numpy() for _ in range(2))
+    first, second = (sample_latents(mean, log_variance, Noise(1).latents(step)).numpy() for step in (0, 1))
     assert first.mean() == pytest.approx(3.0, abs=0.05)
     assert first.std() == pytest.approx(2.0, rel=0.02)
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02
-    np.testing.assert_array_equal(sampler(mean, log_variance), mean)
 
 
-def test_sampler_noise_depends_on_seed_and_step_alone():
+def test_noise_depends_on_seed_and_step_alone():
+    """A phase that begins after seven steps goes on with the noise of the eighth; remixing draws other noise."""
     mean = log_variance = np.zeros((4, 2, 3), np.float32)
-    one, same, other = GaussianSampler(seed=1), GaussianSampler(seed=1), GaussianSampler(seed=2)
-    one(mean, log_variance, training=True)
-    same.build(mean.shape, mean.shape)
-    same.step.assign(1)
-    second = one(mean, log_variance, training=True).numpy()
-    np.testing.assert_array_equal(second, same(mean, log_variance, training=True))
-    other.build(mean.shape, mean.shape)
-    other.step.assign(1)
-    assert not np.allclose(second, other(mean, log_variance, training=True))
+
+    def sample(seed):
+        return sample_latents(mean, log_variance, seed).numpy()
+
+    np.testing.assert_array_equal(sample(Noise(1).latents(9)), sample(Noise(1, first_step=7).latents(2)))
+    others = [Noise(2).latents(9), Noise(1).latents(8), Noise(1).remix(9)]
+    assert not any(np.allclose(sample(Noise(1).latents(9)), sample(other)) for other in others)
 
 
 @pytest.mark.parametrize("exponent", [1.0, 2.0])

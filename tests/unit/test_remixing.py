@@ -1,25 +1,21 @@
 """Mixtures made of separated sources, and their likelihood."""
 
 import itertools
-from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
 
-from training.callbacks import BestModel, EarlyStopping, Remixing
-from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import ModelConfig, Preset
+from vae_bss_tf.domains import Images, Sound, sound_remixing
+from vae_bss_tf.domains.image import MASKED_SCALE, RemixedImages
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
-from vae_bss_tf.objectives import distributions, remixing
-from vae_bss_tf.phases import Recipe
+from vae_bss_tf.objectives import remixing
 from vae_bss_tf.presets import get_preset
 
-CONFIG = ModelConfig(input_shape=(8, 8), latent_dim=4, hidden_units=(24, 16))
+SEED = tf.constant([0, 1])
 
 
 def labelled_sources(batch: int, num_sources: int) -> tf.Tensor:
@@ -65,9 +61,9 @@ def test_the_likelihood_of_known_sources_is_that_of_their_best_order() -> None:
     np.testing.assert_allclose(remixing.best_order(found), expected, rtol=1e-4)
 
     masked = mixture[:, None] * estimates / estimates.sum(1, keepdims=True)
-    densities = scipy.stats.norm.logpdf(sources[:, None], masked[:, :, None], remixing.MASKED_SCALE)
+    densities = scipy.stats.norm.logpdf(sources[:, None], masked[:, :, None], MASKED_SCALE)
     np.testing.assert_allclose(
-        remixing.masked_log_likelihood(estimates, mixture, sources),
+        Images().masked_log_likelihood(estimates, RemixedImages(mixture, sources)),
         densities.astype(np.float64).sum((-2, -1)),
         rtol=1e-4,
     )
@@ -77,7 +73,8 @@ def test_the_masked_likelihood_has_a_gradient_where_all_estimates_vanish() -> No
     logits = tf.fill([2, 2, 8, 8], -60.0)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        fit = remixing.masked_log_likelihood(tf.sigmoid(logits), tf.fill([2, 8, 8], 0.5), tf.fill([2, 2, 8, 8], 0.25))
+        mixed = RemixedImages(tf.fill([2, 8, 8], 0.5), tf.fill([2, 2, 8, 8], 0.25))
+        fit = Images().masked_log_likelihood(tf.sigmoid(logits) + remixing.MASK_FLOOR, mixed)
     assert np.isfinite(tape.gradient(fit, logits)).all()
 
 
@@ -89,17 +86,41 @@ def test_faint_sources_are_taken_for_silence() -> None:
     np.testing.assert_array_equal(silenced, sources.astype(np.float32))
 
 
-def test_a_step_takes_faint_sources_for_silence() -> None:
-    keras.utils.set_random_seed(0)
-    train = Recipe(remix_weight=1, remix_silence=1 / 3)
-    model = MultiSourceVAE.for_training(CONFIG.replace(num_sources=3), train)
-    assert MultiSourceVAE.from_config(model.get_config()).remix_silence == 1 / 3
-    mixture = np.random.default_rng(9).uniform(size=(16, 8, 8)).astype(np.float32)
-    energy = np.square(model(mixture)["sources"]).sum((2, 3))
+def test_new_mixtures_take_faint_sources_for_silence() -> None:
+    sources = np.random.default_rng(9).uniform(size=(16, 3, 8, 8)).astype(np.float32)
+    energy = np.square(sources).sum((2, 3))
     faint = energy < 1 / 3 * energy.sum(1, keepdims=True)
-    silent = ~np.any(model._with_remixed({"mixture": mixture})["remixed_sources"], axis=(2, 3))
+    mixed = remixing.remixed(Images(), tf.constant(sources), tf.zeros([16, 8, 8]), SEED, silence=1 / 3)
+    silent = ~np.any(mixed.sources, axis=(2, 3))
     assert 0 < silent.sum() < 48
     assert silent.sum() == faint.sum()
+
+
+def test_new_images_are_the_sums_of_exchanged_sources() -> None:
+    """What the neighbours have in all is what they had: nothing is lost in an exchange."""
+    sources = np.random.default_rng(2).uniform(size=(4, 2, 8, 8)).astype(np.float32) / 2
+    mixed = remixing.remixed(Images(), tf.constant(sources), tf.reduce_sum(sources, 1), SEED, silence=0.0)
+    np.testing.assert_allclose(mixed.mixture, np.sum(mixed.sources, axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        np.reshape(mixed.mixture, (2, 2, 8, 8)).sum(1), sources.sum(1).reshape(2, 2, 8, 8).sum(1), atol=1e-5
+    )
+    assert np.abs(mixed.mixture - sources.sum(1)).max(axis=(1, 2)).min() > 0.1
+    bright = remixing.remixed(Images(), tf.ones([2, 2, 8, 8]), tf.ones([2, 8, 8]), SEED, silence=0.0)
+    np.testing.assert_array_equal(bright.mixture, 1.0)
+
+
+def test_no_gradient_flows_into_what_is_remixed() -> None:
+    sources = tf.random.uniform([4, 2, 8, 8])
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        mixed = remixing.remixed(Images(), sources, tf.reduce_sum(sources, 1), SEED, silence=0.1)
+        total = tf.reduce_sum(mixed.mixture) + tf.reduce_sum(mixed.sources)
+    assert tape.gradient(total, sources) is None
+
+
+def test_an_odd_batch_cannot_be_paired() -> None:
+    with pytest.raises(ConfigError, match="even"):
+        remixing.remixed(Images(), tf.zeros([3, 2, 8, 8]), tf.zeros([3, 8, 8]), SEED, silence=0.0)
 
 
 AUDIO = get_preset("notes").audio
@@ -113,7 +134,7 @@ def test_magnitudes_of_separated_sound_are_those_of_the_mask_on_the_mixture() ->
     sources = mixture[:, None] * estimates / estimates.sum(1, keepdims=True)
     pooled = spectrogram.source_masks(sources, AUDIO)[:, :, :: AUDIO.frame_pooling, : AUDIO.num_bins]
     expected = pooled * spectrogram.expand(mixture, AUDIO)[:, None]
-    np.testing.assert_allclose(remixing.source_magnitudes(sources, mixture, AUDIO), expected, atol=1e-5)
+    np.testing.assert_allclose(sound_remixing.source_magnitudes(sources, mixture, AUDIO), expected, atol=1e-5)
 
 
 def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
@@ -122,7 +143,7 @@ def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     unpooled = AUDIO.replace(frame_pooling=1)
     magnitudes = np.broadcast_to(np.float32([0.5, 0.3, 0.2])[:, None, None], (40, 3, 64, 256)).copy()
     noise = rng.normal(size=(40, 2, 256, 2)).astype(np.float32)
-    mixture, sources = (part.numpy() for part in remixing.mix_sound(magnitudes, noise, unpooled)[:2])
+    mixture, sources = (part.numpy() for part in sound_remixing.mix_sound(magnitudes, noise, unpooled)[:2])
     assert mixture.max() == pytest.approx(1.0)
     scale = magnitudes[:, 0] / spectrogram.expand(sources, AUDIO)[:, 0]
     power = np.square(spectrogram.expand(mixture, AUDIO) * scale)
@@ -130,17 +151,17 @@ def test_powers_of_sound_add_and_a_lone_source_stays_as_it_is() -> None:
     assert power.min() < 1e-3
     assert np.sqrt(power.max()) == pytest.approx(1.0, abs=1e-3)
     # A uniform phase: the share of each quarter of the circle between the first source and the second.
-    pair = remixing.mix_sound(magnitudes[:, :2], noise[:, :1], unpooled)[0].numpy()
+    pair = sound_remixing.mix_sound(magnitudes[:, :2], noise[:, :1], unpooled)[0].numpy()
     cosine = (np.square(spectrogram.expand(pair, AUDIO) * 0.8) - 0.34) / 0.3
     np.testing.assert_allclose(
         np.quantile(cosine, [0.25, 0.5, 0.75]), np.cos(np.pi * np.array([0.75, 0.5, 0.25])), atol=0.02
     )
 
     alone = rng.uniform(0.1, 1.0, size=(2, 1, 32, 256)).astype(np.float32)
-    mixed = remixing.mix_sound(alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
+    mixed = sound_remixing.mix_sound(alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
     mixture, sources = mixed.mixture.numpy(), mixed.sources.numpy()
     np.testing.assert_allclose(mixture, sources[:, 0], rtol=1e-5)
-    silent = remixing.mix_sound(0 * alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
+    silent = sound_remixing.mix_sound(0 * alone, np.zeros((2, 0, 256, 2), np.float32), AUDIO)
     for part in silent:
         assert not np.any(part)
 
@@ -151,7 +172,7 @@ def test_masked_sound_is_judged_by_the_error_of_its_stft() -> None:
     audio = AUDIO.replace(num_frames=16)
     magnitudes = rng.uniform(size=(2, 3, 4, 256)).astype(np.float32)
     noise = rng.normal(size=(2, 2, 256, 2)).astype(np.float32)
-    mixed = remixing.mix_sound(magnitudes, noise, audio)
+    mixed = sound_remixing.mix_sound(magnitudes, noise, audio)
     frames = np.arange(16)[:, None]
     turns = noise[:, :, None, :, 0] + frames * noise[:, :, None, :, 1] * audio.hop_length / audio.n_fft
     sources = np.repeat(magnitudes, 4, axis=2).astype(np.complex128)
@@ -168,11 +189,11 @@ def test_masked_sound_is_judged_by_the_error_of_its_stft() -> None:
     masked = spectrogram.source_masks(shared, audio)[..., :256] * mixture[:, None]
     errors = np.abs(masked[:, :, None] - sources[:, None]) ** 2 / scale[:, None] ** 2
     errors = errors.reshape(2, 3, 3, 4, 4, 256).mean(4).sum((3, 4))
-    found = remixing.masked_sound_log_likelihood(estimates, mixed, audio)
-    np.testing.assert_allclose(found, -errors / (2 * remixing.MASKED_SOUND_SCALE**2), rtol=1e-3)
+    found = sound_remixing.masked_sound_log_likelihood(estimates, mixed, audio)
+    np.testing.assert_allclose(found, -errors / (2 * sound_remixing.MASKED_SOUND_SCALE**2), rtol=1e-3)
     energies = (np.abs(sources) ** 2 / scale**2).reshape(2, 3, 4, 4, 256).mean(3).sum((2, 3))
     ratios = 10 * np.log10(energies[:, None] / (errors + 1e-3 * energies[:, None]))
-    np.testing.assert_allclose(remixing.masked_sound_sdr(estimates, mixed, audio), ratios, atol=0.01)
+    np.testing.assert_allclose(sound_remixing.masked_sound_sdr(estimates, mixed, audio), ratios, atol=0.01)
 
 
 def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:
@@ -189,197 +210,20 @@ def test_remixed_sources_beat_as_sines_a_bin_apart_do() -> None:
 
     magnitudes = np.abs(stft).reshape(1, 2, -1, AUDIO.frame_pooling).mean(-1)[..., None].astype(np.float32)
     noise = np.array([start / (2 * np.pi), 1.0], np.float32).reshape(1, 1, 1, 2)
-    mixture = spectrogram.expand(remixing.mix_sound(magnitudes, noise, AUDIO)[0].numpy(), AUDIO)[0, :, 0]
+    mixture = spectrogram.expand(sound_remixing.mix_sound(magnitudes, noise, AUDIO)[0].numpy(), AUDIO)[0, :, 0]
     assert pooled.min() < 0.8 * pooled.max()
     np.testing.assert_allclose(mixture, pooled / pooled.max(), atol=1e-4)
 
 
-def test_a_remixing_step_of_sound_sees_whole_spectrograms() -> None:
-    keras.utils.set_random_seed(0)
-    config = ModelConfig((32, 256), 2, 4, (8, 8, 12), network="spectrogram", likelihood="normal", likelihood_scale=0.1)
-    model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO, seed=1)
+def test_new_mixtures_of_sound_lie_between_the_sum_and_the_difference_of_their_sources() -> None:
     mixture = np.random.default_rng(8).uniform(size=(4, 32, 256)).astype(np.float32)
-    inputs = model._with_remixed({"mixture": mixture})
-    remixed, known = inputs["mixture"].numpy()[1::2], inputs["remixed_sources"]
-    sources = known.sources.numpy()
-    np.testing.assert_array_equal(inputs["mixture"][::2], mixture)
-    np.testing.assert_array_equal(known.mixture, remixed)
+    estimates = np.random.default_rng(9).uniform(size=(4, 2, 32, 256)).astype(np.float32)
+    separated = ratio_mask(estimates, mixture)
+    known = remixing.remixed(Sound(AUDIO), separated, tf.constant(mixture), SEED, silence=0.0)
+    remixed, sources = known.mixture.numpy(), known.sources.numpy()
     np.testing.assert_allclose(remixed.max((1, 2)), 1.0, rtol=1e-6)
     loud, quiet = np.sort(spectrogram.expand(sources, AUDIO), axis=1)[:, ::-1].swapaxes(0, 1)
     magnitude = spectrogram.expand(remixed, AUDIO)
     inside = loud < 1  # a louder one was cut
     assert np.all((magnitude <= loud + quiet + 1e-4)[inside])
     assert np.all((magnitude >= loud - quiet - 1e-4)[inside])
-    model.remixing, model.remix_masked = True, True
-    outputs = model(inputs, training=False)
-    second = outputs["estimates"][1::2]
-    kl = model._kl(outputs["latent_mean"], outputs["latent_log_variance"])[1::2]
-    fits = remixing.log_likelihood("normal", 0.1, second, sources)
-    fits += remixing.masked_sound_log_likelihood(second, known, AUDIO)
-    plain = model.compute_loss(x=mixture, y_pred={name: value[::2] for name, value in outputs.items()})
-    expected = plain + tf.reduce_mean(kl - remixing.best_order(fits))
-    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("num_sources", [1, 2])
-def test_remixed_sound_trains(num_sources: int) -> None:
-    """Pairs compiled by XLA."""
-    keras.utils.set_random_seed(0)
-    sizes = ((32, 256), num_sources, 4, (8, 8, 12))
-    config = ModelConfig(*sizes, corrector_units=(8,), network="spectrogram", likelihood="normal", likelihood_scale=0.1)
-    model = MultiSourceVAE(config, remix_weight=1.0, audio=AUDIO)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=num_sources == 2)
-    model.remixing, model.remix_masked = True, True
-    mixtures = np.random.default_rng(10).uniform(size=(16, 32, 256)).astype(np.float32)
-    losses = model.fit(mixtures, batch_size=4, epochs=4, verbose=0).history["loss"]
-    assert losses[-1] < 0.98 * losses[0]
-
-
-def test_the_loss_adds_that_of_the_remixed_mixtures() -> None:
-    """With `remixing` the loss is the ELBO's on the mixtures and, weighted, the sources' on the remixed ones."""
-    keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(CONFIG, kl_weight=0.5, remix_weight=0.25, seed=3)
-    mixture = np.random.default_rng(2).uniform(size=(4, 8, 8)).astype(np.float32)
-    inputs = model._with_remixed({"mixture": mixture})
-    assert inputs["mixture"].shape == (8, 8, 8)
-    np.testing.assert_array_equal(inputs["mixture"][::2], mixture)
-    np.testing.assert_allclose(
-        inputs["mixture"][1::2], np.clip(tf.reduce_sum(inputs["remixed_sources"], 1), 0, 1), atol=1e-6
-    )
-    # What the neighbours have in all is what they had: nothing is lost in an exchange.
-    np.testing.assert_allclose(
-        tf.reduce_sum(inputs["remixed_sources"], 1).numpy().reshape(2, 2, 8, 8).sum(1),
-        mixture.reshape(2, 2, 8, 8).sum(1),
-        atol=1e-5,
-    )
-    outputs = model(inputs, training=False)
-    first, second = (
-        {name: value[half] for name, value in outputs.items()} for half in (slice(0, None, 2), slice(1, None, 2))
-    )
-    plain = model.compute_loss(x={"mixture": mixture}, y_pred=first)
-    kl = distributions.kl_divergence(
-        distributions.latent_posterior(second["latent_mean"], second["latent_log_variance"]),
-        distributions.latent_prior("normal", 2, 4),
-    )
-    sources = inputs["remixed_sources"]
-    fits = remixing.log_likelihood("laplace", CONFIG.likelihood_scale, second["estimates"], sources)
-
-    def loss_with(fits: tf.Tensor) -> tf.Tensor:
-        return plain + 0.25 * tf.reduce_mean(0.5 * kl - remixing.best_order(fits))
-
-    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), loss_with(fits), rtol=1e-5)
-    model.remix_masked = True
-    fits += remixing.masked_log_likelihood(second["estimates"], inputs["mixture"][1::2], sources)
-    np.testing.assert_allclose(model.compute_loss(x=inputs, y_pred=outputs), loss_with(fits), rtol=1e-5)
-
-
-def test_training_begins_to_remix_and_to_mask_at_their_epochs() -> None:
-    keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(CONFIG, remix_weight=1.0)
-    model.compile(optimizer=keras.optimizers.Adam(), jit_compile=False, steps_per_execution=2)
-    mixtures = np.random.default_rng(3).uniform(size=(16, 8, 8)).astype(np.float32)
-    data = tf.data.Dataset.from_tensor_slices({"mixture": mixtures}).batch(4, drop_remainder=True).repeat()
-    was: list[tuple[bool, bool]] = []
-    recorder = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: was.append((model.remixing, model.remix_masked))
-    )
-    history = model.fit(data, epochs=4, steps_per_epoch=4, callbacks=[Remixing(2, 3), recorder], verbose=0).history
-    assert was == [(False, False), (False, False), (True, False), (True, True)]
-    # The loss then holds a second mixture's for each; the reported terms are those of the real ones alone.
-    plain = -np.asarray(history["elbo"])
-    np.testing.assert_allclose(history["loss"][:2], plain[:2], rtol=1e-5)
-    assert np.all(np.abs(history["loss"][2:] - plain[2:]) > 0.1 * np.abs(plain[2:]))
-
-
-@pytest.mark.parametrize("num_sources", [1, 3])
-def test_a_remixing_step_of_other_numbers_of_sources(num_sources: int) -> None:
-    keras.utils.set_random_seed(0)
-    config = CONFIG.replace(num_sources=num_sources, convolutions=(4,), encoder_units=(12,))
-    model = MultiSourceVAE(config, remix_weight=1.0)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2))
-    model.remixing = True
-    mixtures = np.random.default_rng(4).uniform(size=(32, 8, 8))  # float64, as numpy gives it
-    losses = model.fit(mixtures, batch_size=8, epochs=6, verbose=0).history["loss"]
-    assert losses[-1] < 0.98 * losses[0]
-
-
-def test_a_change_between_two_fits_takes_effect() -> None:
-    keras.utils.set_random_seed(0)
-    model = MultiSourceVAE(CONFIG, remix_weight=1.0)
-    model.compile(optimizer=keras.optimizers.SGD(0.0))
-    mixtures = np.random.default_rng(5).uniform(size=(16, 8, 8)).astype(np.float32)
-
-    def loss() -> float:
-        return model.fit(mixtures, batch_size=8, verbose=0, shuffle=False).history["loss"][0]
-
-    plain = loss()
-    model.remixing = True
-    remixed = loss()
-    assert abs(remixed - plain) > 0.1 * abs(plain)
-    model.remix_masked = True
-    assert abs(loss() - remixed) > 0.1 * abs(remixed)
-    model.remixing = False
-    assert abs(loss() - plain) < 0.05 * abs(plain)
-
-
-def test_models_before_and_after_masking_do_not_compete(tmp_path: Path) -> None:
-    """Before masking the best is kept, then the last, though an earlier one had a better ELBO; a resume knows it."""
-    model = MultiSourceVAE(CONFIG)
-
-    def kept(elbos: list[float], past: list[float]) -> list[bool]:
-        best = BestModel(tmp_path / "m.keras", past, mask_epoch=2)
-        stopping = EarlyStopping(2, past, mask_epoch=2)
-        for callback in (best, stopping):
-            callback.set_model(model)
-            callback.on_train_begin()
-        written = []
-        for epoch, elbo in enumerate(elbos, start=len(past)):
-            (tmp_path / "m.keras").unlink(missing_ok=True)
-            for callback in (best, stopping):
-                callback.on_epoch_begin(epoch)
-                callback.on_epoch_end(epoch, {"val_elbo": elbo})
-            written.append((tmp_path / "m.keras").exists())
-        assert stopping.stopped_epoch == 0
-        return written
-
-    elbos = [-5.0, -9.0, -8.0, -8.5, -7.0]
-    expected = [True, False, True, True, True]
-    assert kept(elbos, []) == expected
-    for done in (1, 2, 3, 4):
-        assert kept(elbos[done:], elbos[:done]) == expected[done:]
-
-
-def test_an_odd_batch_cannot_be_paired() -> None:
-    model = MultiSourceVAE(CONFIG, remix_weight=1.0)
-    with pytest.raises(ConfigError, match="even"):
-        model._with_remixed(np.zeros((3, 8, 8), np.float32))
-
-
-def test_the_weight_reaches_the_model_and_its_file(tmp_path: Path) -> None:
-    model = MultiSourceVAE.for_training(CONFIG.replace(convolutions=(4,)), Recipe(remix_weight=0.25, seed=5))
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    assert (loaded.remix_weight, loaded.seed, loaded.config.convolutions) == (0.25, 5, (4,))
-    mixture = np.random.default_rng(6).uniform(size=(2, 8, 8)).astype(np.float32)
-    np.testing.assert_array_equal(loaded.separate(mixture), model.separate(mixture))
-
-
-def test_settings_of_remixing_are_checked() -> None:
-    assert Recipe(epochs=10).remix_epoch == 10
-    assert Recipe(epochs=10, remix_weight=1.0, remix_start=0.25).remix_epoch == 3
-    assert Recipe(epochs=100, remix_weight=1.0, remix_start=0.07).remix_epoch == 7
-    with pytest.raises(ConfigError, match="even"):
-        Recipe(batch_size=33, remix_weight=1.0)
-    assert Recipe(epochs=10, remix_weight=1.0, remix_mask_start=0.75).remix_mask_epoch == 8
-    assert Recipe(epochs=10, remix_mask_start=0.5).remix_mask_epoch == 10
-    for shares in ({"remix_mask_start": 1.5}, {"remix_start": 0.7, "remix_mask_start": 0.6}, {"remix_start": -0.1}):
-        with pytest.raises(ConfigError, match="remix_start"):
-            Recipe(**shares)
-    assert get_preset("mnist-paper").train.remix_weight == 0
-
-
-def test_a_run_from_before_masking_is_one_without() -> None:
-    settings = get_preset("mnist").to_dict()
-    assert Preset.from_dict(settings).train.remix_mask_epoch == 54
-    del settings["train"]["remix_mask_start"]
-    assert Preset.from_dict(settings).train.remix_mask_epoch == 90

@@ -1,0 +1,101 @@
+"""The plan of a training: epochs shared out among phases and rounds, and the budget in minutes."""
+
+import itertools
+
+import pytest
+
+from training.recipe import plan, steps_per_epoch, within_minutes
+from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.presets import PRESETS, get_preset
+
+THREE = Recipe(
+    epochs=20,
+    mixtures_per_epoch=1_000,
+    phases=(
+        Phase("separate", share=0.15, batch_size=64, steps_per_execution=8),
+        Phase("remix", objective="remixed_elbo", share=0.25, batch_size=32, steps_per_execution=4),
+        Phase("masks", objective="masked_remix", trains=("mask_network",), share=0.6, rounds=3, steps_per_execution=1),
+    ),
+)
+
+
+def test_epochs_are_shared_out_by_the_shares_and_the_rounds() -> None:
+    assert [(call.title, call.epochs) for call in plan(THREE)] == [
+        ("separate", 3),
+        ("remix", 5),
+        ("masks 1/3", 4),
+        ("masks 2/3", 4),
+        ("masks 3/3", 4),
+    ]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 31, 90])
+def test_a_plan_adds_up(name: str, epochs: int) -> None:
+    recipe = get_preset(name).recipe.replace(epochs=epochs)
+    calls = plan(recipe)
+    assert sum(call.epochs for call in calls) == epochs
+    assert all(call.epochs >= 1 for call in calls)
+    assert [call.index for call in calls] == list(range(len(calls)))
+    assert [call.phase.name for call in calls] == sorted(
+        (call.phase.name for call in calls), key=[phase.name for phase in recipe.phases].index
+    )
+    for before, call in itertools.pairwise(calls):
+        assert call.first_epoch == before.first_epoch + before.epochs
+        assert call.first_step == before.first_step + before.num_steps
+        assert call.first_mixture == before.first_mixture + before.num_mixtures
+        assert call.round == (before.round + 1 if call.phase == before.phase else 1)
+    assert (calls[0].first_epoch, calls[0].first_step, calls[0].first_mixture) == (0, 0, 0)
+    for phase in recipe.phases:
+        rounds = [call for call in calls if call.phase == phase]
+        assert len(rounds) <= phase.rounds
+        assert max((call.epochs for call in rounds), default=0) - min((call.epochs for call in rounds), default=0) <= 1
+
+
+def test_fewer_epochs_than_phases_train_the_first_ones() -> None:
+    assert [call.title for call in plan(THREE.replace(epochs=2))] == ["separate", "remix"]
+    assert [call.title for call in plan(THREE.replace(epochs=3))] == ["separate", "remix", "masks"]
+    assert [call.title for call in plan(THREE.replace(epochs=4))] == ["separate", "remix", "masks 1/2", "masks 2/2"]
+
+
+def test_an_epoch_is_a_whole_number_of_compiled_calls() -> None:
+    phase = Phase(batch_size=32, steps_per_execution=32)
+    assert steps_per_epoch(Recipe(mixtures_per_epoch=30_000), phase) == 960
+    assert steps_per_epoch(Recipe(mixtures_per_epoch=100), phase) == 4
+
+
+RATES = {"separate": 4_000.0, "remix": 2_000.0, "masks": 500.0}
+START_UP = {"separate": 10.0, "remix": 20.0, "masks": 5.0}
+
+
+def seconds_of(recipe: Recipe) -> float:
+    """What a plan takes at these speeds."""
+    return sum(START_UP[c.phase.name] + c.num_mixtures / RATES[c.phase.name] for c in plan(recipe))
+
+
+@pytest.mark.parametrize("minutes", [5.0, 15.0, 60.0])
+@pytest.mark.parametrize("spent", [0.0, 60.0])
+def test_a_budget_in_minutes_is_used_and_kept_to(minutes: float, spent: float) -> None:
+    found = within_minutes(THREE, minutes, RATES, START_UP, spent)
+    total = spent + seconds_of(found)
+    assert 0.8 * 60 * minutes - 30 < total < 60 * minutes
+    assert found.phases == THREE.phases
+    assert len({call.phase.name for call in plan(found)}) == 3
+
+
+def test_mixtures_in_a_time_are_those_of_the_closed_form() -> None:
+    """With shares s and speeds v, a second trains 1 / sum(s / v) mixtures."""
+    found = within_minutes(THREE, 10, RATES, START_UP, spent=30.0)
+    available = 600 * 0.94 - 25 - 30 - (10 + 20 + 3 * 5)
+    expected = available / (0.15 / 4_000 + 0.25 / 2_000 + 0.6 / 500)
+    assert found.epochs * found.mixtures_per_epoch == pytest.approx(expected, abs=found.epochs)
+    slower = within_minutes(THREE, 10, {name: rate / 2 for name, rate in RATES.items()}, START_UP, spent=30.0)
+    assert slower.epochs * slower.mixtures_per_epoch == pytest.approx(expected / 2, abs=slower.epochs)
+
+
+def test_minutes_that_do_not_suffice_are_refused_with_what_would() -> None:
+    with pytest.raises(ConfigError, match=r"--minutes 1 is too short.*at least (\d+\.\d)") as raised:
+        within_minutes(THREE, 1, RATES, START_UP, spent=30.0)
+    enough = float(str(raised.value).rstrip(".").split()[-1])
+    assert within_minutes(THREE, enough, RATES, START_UP, spent=30.0).epochs >= 3
