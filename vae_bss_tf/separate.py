@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import functools
 import itertools
 import sys
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _command(options: argparse.Namespace) -> None:
                 skip_silent=options.skip_silent,
                 allow_truncated=options.allow_truncated,
                 force=options.force,
-                progress=lambda seconds, bar=bar: bar.update(min(seconds, bar.total - bar.n)),  # of rounded sums
+                progress=functools.partial(_advance, bar),
             )
         _report(recording.path, result)
         if options.figure:
@@ -74,6 +75,10 @@ def _command(options: argparse.Namespace) -> None:
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
     print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+
+
+def _advance(bar: tqdm, seconds: float) -> None:
+    bar.update(min(seconds, bar.total - bar.n))  # the sum of rounded parts may exceed the total
 
 
 def _figure_place(path: Path, output: Path) -> Path:
