@@ -18,12 +18,12 @@ from export.formats import FORMATS
 from export.gate.workers import Worker
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
-from vae_bss_tf.files import write_json
+from vae_bss_tf.files import refuse_existing, write_json
 from vae_bss_tf.runtime import MANIFEST, read_manifest
 
 _ROUNDS = 20
 _BATCH = 32  # of `run_file.py`
-_KERAS = {"keras_predict": "Keras, predict_on_batch", "keras_call": "Keras, plain call"}
+KERAS_ROWS = {"keras_predict": "Keras, predict_on_batch", "keras_call": "Keras, plain call"}
 
 
 def measure(
@@ -98,7 +98,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [
-            _KERAS.get(row["format"], row["format"]),
+            KERAS_ROWS.get(row["format"], row["format"]),
             row["threads"],
             f"{row['bytes'] / 1e6:.1f}",
             f"{row['load_seconds']:.2f}",
@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
+    if options.json:
+        refuse_existing([options.json], force=options.force, option="--json")
     print(f"timing the files of {options.export} on the CPU")
     rows = measure(options.export, run=options.run, threads=options.threads, calls=options.calls)
     print(table(rows))
@@ -146,9 +148,8 @@ def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     if not model.is_file():
         raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
     scores = {f"{score}_db": manifest["reference"]["scores_db"][score] for score in ("si_sdr", "psnr")}
-    return [
-        {"format": kind, "path": f"{kind}:{run.resolve()}", "bytes": model.stat().st_size, **scores} for kind in _KERAS
-    ]
+    size, path = model.stat().st_size, run.resolve()
+    return [{"format": kind, "path": f"{kind}:{path}", "bytes": size, **scores} for kind in KERAS_ROWS]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--calls", type=int, default=20, help="calls a round, of 20 rounds (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the same rows as JSON")
+    parser.add_argument("--force", action="store_true", help="replace the file of --json")
     return parser
 
 

@@ -25,6 +25,10 @@ class Format:
             weights are compared one by one instead.
         max_change_db: Largest change of the mean SI-SDR and of the mean PSNR, in dB.
         waveform: Whether it takes waveforms and gives waveforms, the transform inside; for models of audio only.
+
+    Example:
+        >>> FORMATS["tflite_float32"].path
+        'float32.tflite'
     """
 
     name: str

@@ -43,6 +43,10 @@ class Export:
         reference: The held-out mixtures and the model's outputs.
         reports: What the gate measured, by name of format.
         dynamic_batch: Whether the TFLite files take any number of mixtures.
+
+    Example:
+        >>> export = Export("mnist", "python -m export ...", run, reference, reports, dynamic_batch=False)
+        >>> described = manifest(export, Path("exported/mnist"))
     """
 
     name: str

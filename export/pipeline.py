@@ -15,7 +15,7 @@ from export.manifest import COURSE, Export, manifest
 from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.history import read_history
-from training.run import Run
+from training.run import Run, exclusive
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
@@ -57,16 +57,19 @@ def export_run(
         The manifest.
 
     Raises:
-        CheckpointError: The run is missing, damaged, has no weights, or is no multi-source VAE.
+        CheckpointError: The run is missing, damaged, unfinished, has no weights, or is no multi-source VAE.
         ConfigError: A format is unknown, or the folder cannot be made.
         DataError: The data set cannot be read.
-        OutputExistsError: `target` exists and may not be replaced.
+        OutputExistsError: `target` exists and may not be replaced, or the run is being trained.
         ExportError: A file differs from the model. Nothing is left behind and an earlier export stays.
     """
     _check_target(target, force)
     run = Run.load(run_path)
+    with exclusive(run.path):
+        if not run.metrics:
+            raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
     wanted = get_formats(names, audio=run.preset.audio is not None)
-    with replacing_folder(target) as staging, tempfile.TemporaryDirectory() as work:
+    with replacing_folder(target) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
         report(f"loading {run_path}")
         figures.save(figures.history(read_history(run.path / "history.csv")), staging / COURSE)
         model = float32_model(run)

@@ -14,8 +14,10 @@ from export.deployment.versions import Versions, versions_in
 from export.deployment.warmup import warmup_mixtures, write_warmup
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import replacing, replacing_folder, sha256, write_text
-from vae_bss_tf.runtime import MANIFEST, SIGNATURE
+from vae_bss_tf.files import replacing, replacing_folder, write_text
+from vae_bss_tf.runtime import MANIFEST, SIGNATURE, read_manifest
+from vae_bss_tf.runtime.base import refusing_damage
+from vae_bss_tf.runtime.manifest import check_file
 
 _SUFFIXES = {"saved_model": "", "saved_model_waveform": "-waveform"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -29,6 +31,10 @@ class ServedExport:
         name: The name that its model is served under.
         folder: The folder that `python -m export` made.
         manifest: Its manifest.
+
+    Example:
+        >>> ServedExport.read("digits=exported/mnist").names
+        ['digits']
     """
 
     name: str
@@ -58,23 +64,13 @@ class ServedExport:
             )
         if not (folder / MANIFEST).is_file():
             raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            Preset.from_dict(manifest["preset"])
-            export = cls(name, folder, manifest)
-            listed = {
-                folder / file: entry["sha256"]
-                for kind in export.kinds
-                for file, entry in manifest["formats"][kind]["files"].items()
-            }
-            _ = export.interface, export.paths
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{folder / MANIFEST} is damaged ({error!r}); export the run again.") from error
+        export = cls(name, folder, read_manifest(folder / MANIFEST))
         if "saved_model" not in export.kinds:
             raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
-        for file, checksum in listed.items():
-            if not file.is_file() or sha256(file) != checksum:
-                raise CheckpointError(f"{file} is not the file that {MANIFEST} lists; copy it again.")
+        for path in export.paths.values():
+            check_file(path)
+        with refusing_damage(folder / MANIFEST):
+            _ = export.interface
         return export
 
     @property

@@ -27,6 +27,10 @@ class Versions:
         stable: The version that clients are meant to use.
         canary: The version on trial; None outside a trial.
         loaded: The versions that the server holds ready, in rising order.
+
+    Example:
+        >>> Versions.first(1).try_out(2, "mnist").labels
+        {'stable': 1, 'canary': 2}
     """
 
     stable: int

@@ -25,6 +25,9 @@ class Quantized(NamedTuple):
     Attributes:
         values: float32 `[outputs, inputs]`, dequantised.
         steps: float32 `[outputs, 1]`, the size of a quantisation step.
+
+    Example:
+        >>> Quantized(values=np.array([[0.2, -0.4]], np.float32), steps=np.array([[0.1]], np.float32))
     """
 
     values: Array

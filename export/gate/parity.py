@@ -36,6 +36,10 @@ class Reference:
         outputs: The model's outputs for `mixtures`, by name.
         scores: Mean scores, in dB, of the model's sources for the held-out mixtures; see `mean_scores`.
         kernels: The model's weights; see `weights.kernels`.
+
+    Example:
+        >>> reference = Reference.of(separate, held_out, extreme_mixtures((28, 28)), weights.kernels(model))
+        >>> report = check(FORMATS["onnx_float32"], Path("float32.onnx"), reference, work)
     """
 
     held_out: EvaluationSet

@@ -30,6 +30,10 @@ class Worker:
         path: The file or folder, or a run as `keras_predict:PATH` or `keras_call:PATH`.
         num_threads: Threads of its runtime.
         log: Where its stderr goes.
+
+    Example:
+        >>> with Worker(Path("exported/mnist/float32.tflite"), num_threads=1, log=Path("log.txt")) as worker:
+        ...     seconds = worker.ask(do="one", calls=100)["seconds"]
     """
 
     def __init__(self, path: Path | str, num_threads: int, log: Path) -> None:

@@ -28,7 +28,7 @@ def test_table_and_json(exported, manifest, capsys, tmp_path):
 
 
 def test_tflite_is_no_slower_than_keras(exported, manifest, run, monkeypatch, tmp_path):
-    monkeypatch.delitem(benchmark._KERAS, "keras_call")  # saves a start of TensorFlow
+    monkeypatch.delitem(benchmark.KERAS_ROWS, "keras_call")  # saves a start of TensorFlow
     formats = {"tflite_float32": manifest["formats"]["tflite_float32"]}
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
     (tmp_path / "float32.tflite").symlink_to(exported / "float32.tflite")
@@ -36,6 +36,13 @@ def test_tflite_is_no_slower_than_keras(exported, manifest, run, monkeypatch, tm
     assert predict["format"] == "keras_predict"
     assert predict["bytes"] == (run.path / "model.keras").stat().st_size
     assert tflite["median_ms"] < predict["median_ms"]
+
+
+def test_a_file_that_exists_stays(exported, capsys, tmp_path):
+    (tmp_path / "rows.json").write_text("precious")
+    assert main([str(exported), "--json", str(tmp_path / "rows.json")]) == 2
+    assert "rows.json exists; replace it by --force, or choose another --json" in capsys.readouterr().err
+    assert (tmp_path / "rows.json").read_text() == "precious"
 
 
 def test_bad_input(exported, capsys, tmp_path):

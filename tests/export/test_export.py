@@ -4,6 +4,8 @@ import json
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -19,12 +21,11 @@ from export.manifest import training_command
 from export.pipeline import export_run
 from export.writers import saved_model, tflite
 from export.writers.onnx import OPSET
-from training import fit
-from training.run import Run
+from training import options
+from training.run import Run, exclusive
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import PRESETS
 from vae_bss_tf.runtime import OUTPUTS
 
@@ -187,10 +188,24 @@ class TestBadInput:
 
     def test_a_run_without_weights(self, capsys, run, tmp_path):
         (tmp_path / "run").mkdir()
-        shutil.copy(run.path / "config.json", tmp_path / "run")
+        for name in ("config.json", "metrics.json"):
+            shutil.copy(run.path / name, tmp_path / "run")
         error = self.refused(capsys, "--run", tmp_path / "run", "--to", tmp_path / "out")
-        assert "has no model.keras" in error
+        assert "model.keras is not there" in error
         assert leftovers(tmp_path / "run") == []
+
+    def test_an_unfinished_run(self, capsys, run, tmp_path):
+        unfinished = shutil.copytree(run.path, tmp_path / "run")
+        (unfinished / "metrics.json").unlink()
+        error = self.refused(capsys, "--run", unfinished, "--to", tmp_path / "out")
+        assert "is not finished: it has no metrics.json; finish it with --resume" in error
+        assert leftovers(unfinished) == []
+
+    def test_a_run_that_is_being_trained(self, capsys, run, tmp_path):
+        with exclusive(run.path):
+            error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "out")
+        assert "is being trained by another process" in error
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_cannot_be_made(self, capsys, run, tmp_path):
         (tmp_path / "file").write_text("")
@@ -220,7 +235,13 @@ def earlier(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "out")
 
 
-def test_force_replaces_an_earlier_export(run, earlier):
+def test_force_replaces_an_earlier_export_and_what_a_killed_one_left(run, earlier):
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from vae_bss_tf.files import replacing_folder\n"
+        "with replacing_folder(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(earlier)], check=False)
+    assert leftovers(earlier) != []
     export_run(run.path, earlier, names=["saved_model"], force=True, command="again", report=lambda line: None)
     assert json.loads((earlier / "manifest.json").read_text())["command"] == "again"
     assert leftovers(earlier) == []
@@ -260,12 +281,14 @@ def test_an_interrupted_export_leaves_the_earlier_one(run, earlier, capsys, monk
     [
         (PRESETS["mnist-paper"], "python -m training.fit --preset mnist-paper"),
         (
-            Preset(ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), Recipe(epochs=120, seed=3)),
-            "python -m training.fit --preset mnist-dense --set 'model.hidden_units=[64,32]' --set train.seed=3",
+            Preset(
+                ModelConfig(hidden_units=(64, 32)), DataConfig("mnist"), PRESETS["mnist-dense"].recipe.replace(seed=3)
+            ),
+            "python -m training.fit --preset mnist-dense --set 'model.hidden_units=[64,32]' --set recipe.seed=3",
         ),
     ],
 )
 def test_the_training_command_gives_the_settings(preset, command, tmp_path):
     assert training_command(Run(tmp_path, preset, "vae")) == command
-    options = fit._parser().parse_args(shlex.split(command)[3:])
-    assert fit.resolve(options)[1] == preset
+    given = options.parser().parse_args(shlex.split(command)[3:])
+    assert options.resolve(given)[1] == preset

@@ -446,7 +446,7 @@ class TestBadInput:
     def test_a_damaged_export(self, refused, exported, tmp_path):
         damaged = shutil.copytree(exported, tmp_path / "damaged")
         (damaged / "saved_model/1/saved_model.pb").write_bytes(b"garbage")
-        assert "is not the file that manifest.json lists" in refused(damaged, "--to", tmp_path / "out")
+        assert f"is not the file that {damaged}/manifest.json lists" in refused(damaged, "--to", tmp_path / "out")
         manifest = json.loads((damaged / "manifest.json").read_text())
         for broken in (
             "{",
@@ -455,7 +455,7 @@ class TestBadInput:
             json.dumps(manifest | {"signatures": {}}),
         ):
             (damaged / "manifest.json").write_text(broken)
-            assert "manifest.json is damaged" in refused(damaged, "--to", tmp_path / "out")
+            assert "manifest.json cannot be loaded" in refused(damaged, "--to", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_is_there(self, refused, deployment, exported):

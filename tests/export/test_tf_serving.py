@@ -67,11 +67,9 @@ def endpoint(request):
     return Endpoint(host, grpc_port, rest_port, name, export, export / MANIFEST)
 
 
-@pytest.fixture(params=["row", "column", "grpc"])
+@pytest.fixture(params=["rest", "grpc"])
 def loaded(request, endpoint):
-    form = request.param
-    url = endpoint.grpc_url if form == "grpc" else endpoint.rest_url
-    with load(url, server=ServerOptions(rest_form="row" if form == "grpc" else form)) as loaded:
+    with load(getattr(endpoint, f"{request.param}_url")) as loaded:
         yield loaded
 
 
