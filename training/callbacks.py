@@ -57,6 +57,19 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         super().__init__(monitor=monitor, mode="max", patience=patience)
         self.past = past
 
+    @staticmethod
+    def has_ended(patience: int, scores: Sequence[float]) -> bool:
+        """Says whether a phase with these scores, one for each epoch, has been stopped.
+
+        Args:
+            patience: As the class takes it.
+            scores: The validation scores, the higher the better.
+        """
+        if not scores:
+            return False
+        best = max(scores)
+        return scores.index(best) < len(scores) - patience
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         for epoch, score in enumerate(self.past):

@@ -37,6 +37,7 @@ def train(
     init: Path | None = None,
     force: bool = False,
     quiet: bool = True,
+    started: float | None = None,
 ) -> "Run":
     """Trains a model through all phases of its recipe and fills its run folder (see `training.run`).
 
@@ -53,6 +54,7 @@ def train(
             sources: the heads of the encoder for the added ones begin anew. A resumed run has its own weights.
         force: Whether an earlier run in `output` is deleted first.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
+        started: When the minutes began to count, as `time.perf_counter` gives it; None counts from this call.
 
     Returns:
         The run, with its model, metrics and figures written.
@@ -65,6 +67,7 @@ def train(
             network.
         OSError: The disk is full or not writable.
     """
+    started = time.perf_counter() if started is None else started
     preset = completed(preset, check_choice("system", system, systems.trained()))
     if resume is None and init is None and preset.recipe.phases[0].remixes:
         raise ConfigError(
@@ -89,7 +92,7 @@ def train(
     if resume is None:
         Run.check_new(output, force=force)
         if minutes is not None:
-            preset = _within_minutes(preset, system, banks, distribution, minutes)
+            preset = _within_minutes(preset, system, banks, distribution, minutes, started)
         run = Run.create(output, preset, system, init=None if init is None else init.name, force=force)
     else:
         run = _resumed(output, preset, system, planned_in_minutes=minutes is not None)
@@ -156,7 +159,9 @@ def _in_precision(preset: Preset) -> Preset:
     return preset.replace(recipe=preset.recipe.replace(phases=tuple(resolved)))
 
 
-def _within_minutes(preset: Preset, system: str, banks: Any, distribution: Any, minutes: float) -> Preset:
+def _within_minutes(
+    preset: Preset, system: str, banks: Any, distribution: Any, minutes: float, started: float
+) -> Preset:
     """The preset with as many epochs as fit into a time, at speeds that are measured."""
     import tempfile
 
@@ -180,7 +185,7 @@ def _within_minutes(preset: Preset, system: str, banks: Any, distribution: Any, 
         minutes,
         {name: found.mixtures_per_second for name, found in speeds.items()},
         {name: found.start_up for name, found in speeds.items()},
-        time.perf_counter() - _STARTED,
+        time.perf_counter() - started,
     )
     print(f"planned: {recipe.epochs} epochs of {recipe.mixtures_per_epoch:,} mixtures", flush=True)
     return preset.replace(recipe=recipe)
@@ -242,6 +247,7 @@ def _command(options: argparse.Namespace) -> None:
         init=options.init,
         force=options.force,
         quiet=options.quiet,
+        started=_STARTED,
     )
     _report(run)
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")

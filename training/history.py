@@ -67,7 +67,8 @@ class History(keras.callbacks.Callback):
         done = epoch + 1 - self.planned.first_epoch
         mixtures = self.planned.first_mixture + done * self.planned.steps_per_epoch * self.planned.phase.batch_size
         values = {name: float(value) for name, value in (logs or {}).items() if name in COLUMNS}
-        rows = [*read_history(self.path)[:epoch], {"phase": self.planned.title, "epoch": epoch, "mixtures": mixtures}]
+        past = [row for row in read_history(self.path) if row["epoch"] < epoch]
+        rows = [*past, {"phase": self.planned.title, "epoch": epoch, "mixtures": mixtures}]
         rows[-1].update(values)
         for row in rows:
             row |= {name: int(row[name]) for name in ("epoch", "mixtures") if name in row}

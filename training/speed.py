@@ -8,7 +8,6 @@ from vae_bss_tf.datasets import pipeline
 if TYPE_CHECKING:
     from training.trainer import Trainer
 
-_LEAST_SECONDS = 4.0
 _MOST_CALLS = 400
 
 
@@ -24,11 +23,12 @@ class Speed(NamedTuple):
     start_up: float
 
 
-def measured(trainer: "Trainer") -> dict[str, Speed]:
+def measured(trainer: "Trainer", seconds: float = 4.0) -> dict[str, Speed]:
     """Trains a few steps of each phase, on a model that is thrown away.
 
     Args:
         trainer: The trainer of a run whose training has not begun.
+        seconds: How long each phase is trained at least, unless it takes 400 calls in less.
 
     Returns:
         The speed of each phase, by name.
@@ -48,7 +48,7 @@ def measured(trainer: "Trainer") -> dict[str, Speed]:
         learner.fit(data, epochs=1, steps_per_epoch=calls, verbose=0, shuffle=False)
         start_up = time.perf_counter() - started
         done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < _LEAST_SECONDS and done < _MOST_CALLS:
+        while time.perf_counter() - started < seconds and done < _MOST_CALLS:
             steps = calls * max(1, 16 // calls)
             learner.fit(data, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)
             done += steps

@@ -134,6 +134,9 @@ class Trainer:
         if done.state is not None:
             self.backup.load_epoch(learner, done.state)
         end = planned.first_epoch + planned.epochs
+        patience = self.preset.recipe.early_stopping
+        if patience and EarlyStopping.has_ended(patience, self._past_scores(planned, learner)):
+            end = done.epochs  # it was stopped early before the resume
         bar.begin(planned)
         started = time.perf_counter()
         learner.fit(
@@ -196,7 +199,7 @@ class Trainer:
         of_separators: list[keras.callbacks.Callback] = []
         if isinstance(learner, Learner):
             monitor = f"val_{learner.objective.monitor}"
-            past = [row[monitor] for row in read_history(history)[planned.first_epoch :] if monitor in row]
+            past = self._past_scores(planned, learner)
             if planned.phase.keep == "best":
                 of_separators.append(BestModel(self.backup, planned, monitor, past))
             of_separators.append(
@@ -219,15 +222,21 @@ class Trainer:
             EpochBackup(self.backup, planned, done.seconds),
         ]
 
+    def _past_scores(self, planned: PlannedPhase, learner: Learner) -> list[float]:
+        """The validation score of each epoch of a phase before a resume."""
+        monitor = f"val_{learner.objective.monitor}"
+        rows = read_history(self.run.path / "history.csv")
+        return [row[monitor] for row in rows if row["epoch"] >= planned.first_epoch and monitor in row]
+
     def _truncate_history(self, epochs: int) -> None:
         path = self.run.path / "history.csv"
-        write_history(path, read_history(path)[:epochs])
+        write_history(path, [row for row in read_history(path) if row["epoch"] < epochs])
 
     def _check_finite(self) -> None:
         rows = read_history(self.run.path / "history.csv")
         if rows and not math.isfinite(rows[-1].get("loss", 0.0)):
             raise DataError(
-                f"the loss is not finite any more in epoch {len(rows)}; lower the phase's learning rate "
+                f"the loss is not finite any more in epoch {rows[-1]['epoch'] + 1:.0f}; lower the phase's learning rate "
                 f"(--set recipe.{rows[-1]['phase'].split()[0]}.learning_rate=...) and train into another --output."
             )
 
