@@ -236,7 +236,7 @@ class Trainer:
         rows = read_history(self.run.path / "history.csv")
         if rows and not math.isfinite(rows[-1].get("loss", 0.0)):
             raise DataError(
-                f"the loss is not finite any more in epoch {rows[-1]['epoch'] + 1:.0f}; lower the phase's learning rate "
+                f"the loss is not finite any more in epoch {rows[-1]['epoch'] + 1:.0f}; lower its learning rate "
                 f"(--set recipe.{rows[-1]['phase'].split()[0]}.learning_rate=...) and train into another --output."
             )
 
