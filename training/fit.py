@@ -113,18 +113,21 @@ def completed(preset: Preset, system: str) -> Preset:
         system: A trained system's name.
 
     Returns:
-        For "vae" the preset itself; for "ae" the same without sampling, remixing and a mask network; for a baseline one
-        phase, of which the baseline brings the objective.
+        For "vae" the preset itself, without the phases for spare sources where there are none; for "ae" the same
+        without sampling, remixing and a mask network; for a baseline one phase, of which the baseline brings the
+        objective.
 
     Raises:
         ConfigError: The system is not for the preset's domain.
     """
     if system == "vae":
-        return preset
+        spare = preset.model.num_sources > preset.data.max_mixed
+        phases = tuple(phase for phase in preset.recipe.phases if spare or phase.sources != "spare")
+        return preset.replace(recipe=preset.recipe.replace(phases=phases))
     kind = domain_of(preset.audio).kind
     if not systems.trains_on(system, kind):
         raise ConfigError(f"{system} is not made for {kind}; train another --system.")
-    first = preset.recipe.phases[0].replace(name="train", share=1.0, rounds=1, keep="last")
+    first = preset.recipe.phases[0].replace(name="train", share=1.0, rounds=1, keep="last", sources="all")
     if system == "ae":
         phase = first.replace(objective="elbo", trains=("encoder", "decoder"))
     else:

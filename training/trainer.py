@@ -21,7 +21,6 @@ from training.run import Run
 from training.schedules import kl_weight_schedule, learning_rate_schedule
 from training.warm_start import begin_from
 from vae_bss_tf import baselines
-from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import DataError
@@ -97,7 +96,7 @@ class Trainer:
                 self.backup.begin_phase(planned.index, planned.first_epoch, seconds, model)
                 done = Progress(planned.index, planned.first_epoch, seconds, None)
             seconds = self._fit(planned, model, done, bar)
-            save_model(model, self.run.path / "model.keras")
+            save_model(self._whole(model), self.run.path / "model.keras")
         bar.close()
         rows = read_history(self.run.path / "history.csv")
         figures.save(figures.history(rows), self.run.path / "history.png")
@@ -110,21 +109,35 @@ class Trainer:
             "mixtures_per_second": round(bar.mixtures_per_second),
         }
 
+    def _whole(self, model: keras.Model) -> keras.Model:
+        """The model with all sources of the settings; those that no phase trained yet are untrained."""
+        if model.config == self.preset.model:
+            return model
+        whole = MultiSourceVAE(self.preset.model, self.preset.recipe.final_kl_weight)
+        begin_from(whole, model)
+        return whole
+
     def model_for(self, planned: PlannedPhase, model: keras.Model | None = None) -> keras.Model:
-        """The model in the precision of a phase.
+        """The model in the precision of a phase and with as many sources.
 
         Args:
             planned: The phase.
             model: The model as the phase before left it; None for an untrained one.
 
         Returns:
-            `model` itself where its precision is the phase's.
+            `model` itself where it is as the phase wants it.
         """
-        if model is None:
-            return new_model(self.preset, self.run.system, planned)
-        if isinstance(model, MultiSourceVAE) and model.dtype_policy.name != planned.phase.mixed_precision:
-            return model.copy(precision=planned.phase.mixed_precision)
-        return model
+        if systems.is_baseline(self.run.system):
+            return model or baselines.build(self.run.system, self.preset.model, seed=self.preset.recipe.seed)
+        config, precision = self.preset.model, planned.phase.mixed_precision
+        if planned.phase.sources == "mixed":
+            config = config.replace(num_sources=min(config.num_sources, self.preset.data.max_mixed))
+        if model is not None and (model.config, model.dtype_policy.name) == (config, precision):
+            return model
+        made = MultiSourceVAE(config, self.preset.recipe.final_kl_weight, dtype=precision)
+        if model is not None:
+            begin_from(made, model)
+        return made
 
     def _fit(self, planned: PlannedPhase, model: keras.Model, done: Progress, bar: ProgressBar) -> float:
         """Trains one phase to its end and returns the seconds of the training so far."""
@@ -173,17 +186,16 @@ class Trainer:
     def _objective(self, planned: PlannedPhase, model: MultiSourceVAE) -> Objective:
         phase = planned.phase
         noise = Noise(self.preset.recipe.seed, planned.first_step)
+        some_are_silent = model.config.num_sources > min(self.preset.data.num_mixed)
+        silence = phase.remix_silence if some_are_silent else 0.0
         if phase.objective == "masked_remix":
-            teacher = model.copy(mask_network=self._mask_network_has_learned(planned))
-            return MaskedRemix(teacher, self.domain, phase.remix_silence, noise)
+            teacher = model.copy(mask_network=model.mask_network is not None and model.mask_network.is_trained)
+            return MaskedRemix(teacher, self.domain, silence, noise)
         beta = kl_weight_schedule(phase, planned.steps_per_epoch, planned.num_steps)
         elbo = Elbo(beta, phase.final_kl_weight, noise)
         if phase.objective == "elbo":
             return elbo
-        return RemixedElbo(elbo, self.domain, phase.remix_weight, phase.remix_silence, phase.remix_masked)
-
-    def _mask_network_has_learned(self, planned: PlannedPhase) -> bool:
-        return any("mask_network" in before.phase.trains for before in self.plan[: planned.index])
+        return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked)
 
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
         batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)
@@ -250,22 +262,6 @@ class Trainer:
                 f"no space left on the disk of {self.run.path}: a training of this model needs {needed / 1e6:.0f} MB, "
                 f"{free / 1e6:.0f} MB are free. Free some, or choose another --output."
             )
-
-
-def new_model(preset: Preset, system: str, planned: PlannedPhase) -> keras.Model:
-    """Builds the untrained model of a system.
-
-    Args:
-        preset: The settings.
-        system: A trained system's name.
-        planned: The phase that it is built for, which has a precision.
-
-    Returns:
-        The model, built and not compiled.
-    """
-    if systems.is_baseline(system):
-        return baselines.build(system, preset.model, seed=preset.recipe.seed)
-    return MultiSourceVAE(preset.model, preset.recipe.final_kl_weight, dtype=planned.phase.mixed_precision)
 
 
 def save_model(model: keras.Model, path: Path) -> None:

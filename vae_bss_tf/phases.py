@@ -7,6 +7,7 @@ from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.settings import Settings
 
 OBJECTIVES = ("elbo", "remixed_elbo", "masked_remix", "own")
+SOURCES = ("all", "mixed", "spare")
 PARTS = ("encoder", "decoder", "mask_network")
 KL_SCHEDULES = ("constant", "linear", "decay")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine", "exponential")
@@ -22,6 +23,9 @@ class Phase(Settings):
         objective: What a step minimises: "elbo" (`objectives.Elbo`), "remixed_elbo" (`objectives.RemixedElbo`),
             "masked_remix" (`objectives.MaskedRemix`), or "own", what a baseline brings itself.
         trains: The parts of the model whose weights change: of "encoder", "decoder" and "mask_network".
+        sources: How many sources the model has in it: "all" K, or "mixed", no more than mixtures hold at most, so that
+            no two outputs come to share one source; the spare ones are added after it. "spare" has all, and is left
+            out where there are none to spare.
         share: Its share of the whole training's mixtures, relative to the other phases'; > 0.
         rounds: How often it is repeated, each time with the model as the round before left it as a frozen teacher; at
             least 1. A short training does fewer rounds (see `training.recipe`).
@@ -40,7 +44,8 @@ class Phase(Settings):
         remix_weight: Weight of the remixed mixtures' loss in "remixed_elbo"; > 0.
         remix_masked: Whether "remixed_elbo" also judges the masked estimates.
         remix_silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence
-            before it is remixed: it teaches the outputs that a mixture does not need to stay silent.
+            before it is remixed: it teaches the outputs that a mixture does not need to stay silent. Without effect
+            where every mixture needs all outputs.
         keep: Which model the phase ends with: "last", or "best" by the validation mixtures.
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
@@ -50,6 +55,7 @@ class Phase(Settings):
     name: str = "separate"
     objective: str = "elbo"
     trains: tuple[str, ...] = ("encoder", "decoder")
+    sources: str = "all"
     share: float = 1.0
     rounds: int = 1
     batch_size: int = 64
@@ -97,6 +103,7 @@ class Phase(Settings):
         check_choice("kl_schedule", self.kl_schedule, KL_SCHEDULES)
         check_choice("mixed_precision", self.mixed_precision, PRECISIONS)
         check_choice("keep", self.keep, ("last", "best"))
+        check_choice("sources", self.sources, SOURCES)
 
     @property
     def remixes(self) -> bool:

@@ -36,7 +36,8 @@ _IMAGE_MODEL = ModelConfig(
 _IMAGE_RECIPE = Recipe(
     epochs=80,
     phases=(
-        _SEPARATE.replace(share=0.22, kl_schedule="decay", kl_weight_end=0.5, learning_rate_floor=7e-4),
+        _SEPARATE.replace(sources="mixed", share=0.22, kl_weight_end=0.5, learning_rate_floor=7e-4),
+        Phase("spare", sources="spare", share=0.05, learning_rate=7e-4, learning_rate_floor=7e-4, kl_weight=0.5),
         Phase(
             "remix",
             objective="remixed_elbo",
@@ -46,8 +47,9 @@ _IMAGE_RECIPE = Recipe(
             kl_weight=0.5,
             kl_weight_end=0.25,
             kl_decay_start=0.0,
+            remix_silence=0.05,
         ),
-        _MASKS.replace(share=0.56, rounds=6),
+        _MASKS.replace(share=0.56, rounds=6, remix_silence=0.05),
     ),
 )
 

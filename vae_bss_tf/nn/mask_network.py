@@ -82,6 +82,11 @@ class MaskNetwork(keras.layers.Layer):
         )
         self.head.build((None, None, None, features))
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it changes any mask: an untrained head is zero and changes none."""
+        return bool(keras.ops.any(self.head.kernel != 0))
+
     def _convolution(self, channels: int, name: str, strides: int = 1) -> keras.layers.Conv2D:
         return keras.layers.Conv2D(
             channels, _KERNEL_SIZE, strides, padding="same", activation="relu", dtype=self.dtype_policy, name=name
