@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import functools
 import os
 import shlex
 import sys
@@ -15,11 +16,12 @@ from training import systems
 from training.memory import keep_freed_memory
 from training.systems import Material, System
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.config import DataConfig, Preset
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
 from vae_bss_tf.files import write_json, write_text
+from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
+    from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
 _TABLES = ("comparison.json", "comparison.csv", "comparison.md")
 _LATENTS = ("latents.png", "traversal.png")
@@ -55,6 +58,13 @@ class _Job:
     systems: "list[System]"
     runs: "list[Run]"
     run: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_sources < max(self.num_mixed):
+            raise ConfigError(
+                f"K={self.num_sources} outputs cannot be matched to mixtures of {max(self.num_mixed)} sources; use a "
+                "larger K."
+            )
 
     def figures(self) -> list[str]:
         """Names of the figures that may be drawn of it."""
@@ -95,8 +105,8 @@ def _command(options: argparse.Namespace, command: str) -> None:
     _check_output(output, [*_TABLES, *_LATENTS, *(name for job in jobs for name in job.figures())], options.force)
 
     started = time.perf_counter()
-    materials = _Materials(options)
-    comparisons = [_compare(job, materials) for job in jobs]
+    _material.cache_clear()
+    comparisons = [_compare(job, options) for job in jobs]
     model_run = next((run for job in jobs for run in job.runs if run.system == "vae"), None)
     _write(comparisons, jobs, model_run, output, command, started, options.test_seed)
 
@@ -143,7 +153,6 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
                 name,
             )
         )
-        _check_counts(jobs[-1])
     return jobs
 
 
@@ -171,7 +180,6 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
     jobs = []
     for num_sources in options.num_sources:
         job = _Job(f"{dataset}-k{num_sources}", preset, num_mixed, num_sources, compared, [])
-        _check_counts(job)
         runs = [
             judging.find_run(options.runs_dir, dataset, name, num_sources, num_mixed[0], options.seed)
             for name in needed
@@ -187,54 +195,35 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
     return jobs
 
 
-def _check_counts(job: _Job) -> None:
-    if job.num_sources < max(job.num_mixed):
-        raise ConfigError(
-            f"K={job.num_sources} outputs cannot be matched to mixtures of {max(job.num_mixed)} sources; use a "
-            "larger K."
-        )
+@functools.lru_cache(maxsize=1)
+def _material(
+    preset: Preset, num_mixed: tuple[int, ...], learns: bool, data_dir: Path | None, num_mixtures: int, test_seed: int
+) -> "tuple[Material, Float32]":
+    """What the untrained systems are made from, and training mixtures to fit the counting threshold on."""
+    from training.evaluation import judging
+
+    banks = pipeline.load_banks(preset, data_dir, ("train", "test"))
+
+    def drawn(split: str, number: int, seed: int) -> "EvaluationSet":
+        return pipeline.evaluation_data(preset, banks[split], num_mixtures=number, num_mixed=num_mixed, seed=seed)
+
+    truth = drawn("test", num_mixtures, test_seed)
+    counting = drawn("train", judging.THRESHOLD_MIXTURES, judging.TRAINING_SEED).mixtures
+    learning = drawn("train", judging.NMF_MIXTURES, judging.TRAINING_SEED).mixtures if learns else counting
+    return Material(truth, learning), counting
 
 
-class _Materials:
-    """The mixtures of each job, drawn again only where a job has others than the one before."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.key: object = None
-        self.drawn: tuple[Material, Float32]
-
-    def of(self, job: _Job) -> "tuple[Material, Float32]":
-        """What the untrained systems are made from, and the training mixtures to fit the counting threshold on."""
-        from training.evaluation import judging
-
-        # Sources have the level that the runs were trained with.
-        trained_with = job.preset.data.num_mixed if job.runs else job.num_mixed
-        preset = dataclasses.replace(job.preset, data=DataConfig(job.preset.data.dataset, trained_with))
-        key = preset.model.input_shape, preset.data, preset.audio, job.num_mixed
-        if key == self.key:
-            return self.drawn
-        banks = pipeline.load_banks(preset, self.options.data_dir, ("train", "test"))
-        truth = pipeline.evaluation_data(
-            preset,
-            banks["test"],
-            num_mixtures=self.options.num_mixtures,
-            num_mixed=job.num_mixed,
-            seed=self.options.test_seed,
-        )
-        counting = learning = judging.training_examples(
-            preset, banks["train"], job.num_mixed, judging.THRESHOLD_MIXTURES
-        )
-        if any(system.learns for system in job.systems):
-            learning = judging.training_examples(preset, banks["train"], job.num_mixed, judging.NMF_MIXTURES)
-        self.key, self.drawn = key, (Material(truth, learning), counting)
-        return self.drawn
-
-
-def _compare(job: _Job, materials: _Materials) -> "Comparison":
+def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     from training.evaluation import judging
     from training.evaluation.report import Comparison
 
-    material, counting = materials.of(job)
+    # Sources have the level that the runs were trained with; of the model only the shape, so that all K share mixtures.
+    data = DataConfig(job.preset.data.dataset, job.preset.data.num_mixed if job.runs else job.num_mixed)
+    preset = Preset(ModelConfig(input_shape=job.preset.model.input_shape), data, Recipe(), job.preset.audio)
+    learns = any(system.learns for system in job.systems)
+    material, counting = _material(
+        preset, job.num_mixed, learns, options.data_dir, options.num_mixtures, options.test_seed
+    )
     separators = {
         name: (separate, judging.run_budget(run))
         for run in job.runs

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vae_bss_tf import metrics
 from vae_bss_tf.audio import spectrogram
@@ -131,11 +132,13 @@ def grid(
             axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
         else:
             axis.set_ylabel(f"{title}\nHz", fontsize=8)
-            _mark(axis.yaxis, _size(audio)[1])
+            axis.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+            axis.tick_params(labelsize=7)
     if audio is not None:
         for axis in axes[-1]:
             axis.set_xlabel("s", fontsize=8)
-            _mark(axis.xaxis, _size(audio)[0])
+            axis.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+            axis.tick_params(labelsize=7)
     for title, axis in zip(column_titles, axes[0], strict=False):
         axis.set_title(title, fontsize=7)
     return figure
@@ -159,14 +162,6 @@ def _size(audio: AudioConfig) -> tuple[float, float]:
     """Seconds and Hz that a spectrogram spans."""
     seconds = audio.num_frames * audio.hop_length / audio.sample_rate
     return seconds, audio.num_bins * audio.sample_rate / audio.n_fft
-
-
-def _mark(axis: Any, end: float) -> None:
-    """Puts a few round ticks on the axis of a panel."""
-    step = 10 ** np.floor(np.log10(end / 2))
-    step *= max(factor for factor in (1, 2, 5) if factor * step <= end / 2)
-    ticks = np.arange(0, end, step)
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> Figure:

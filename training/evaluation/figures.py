@@ -1,5 +1,7 @@
 """Pictures of an evaluation: all systems side by side, the latent space, and score against time."""
 
+import textwrap
+
 import matplotlib
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +41,7 @@ def systems_grid(comparison: Comparison) -> Figure:
     columns = {"mixture": truth.mixtures[:number, None], "truth": truth.sources[:number]}
     for result in comparison.results:
         if result.system.kind != "trivial":
-            title = result.system.title.replace(", ", ",\n").replace(" (", "\n(")
-            columns[title] = _ordered_outputs(result.outputs[:number], truth, number)
+            columns[textwrap.fill(result.system.title, 15)] = _ordered_outputs(result.outputs[:number], truth, number)
     rows: list[list[Picture | None]] = []
     for i, k in np.ndindex(number, max(images.shape[1] for images in columns.values())):
         whites = [float((truth.mixtures if title == "mixture" else truth.sources)[i].max()) for title in columns]

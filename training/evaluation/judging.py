@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,6 @@ from training.recipe import plan
 from training.run import Run
 from training.systems import BATCH, Budget, System
 from vae_bss_tf import metrics
-from vae_bss_tf.config import Preset
-from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import ConfigError
@@ -27,7 +25,7 @@ SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_
 
 NMF_MIXTURES = 5_000
 THRESHOLD_MIXTURES = 500
-_TRAINING_SEED = 1_000_000  # of training mixtures that NMF and the count's threshold are fitted on
+TRAINING_SEED = 1_000_000  # of training mixtures that NMF and the count's threshold are fitted on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,23 +128,6 @@ def run_separators(run: Run) -> dict[str, Separate]:
         for name, system in systems.of(domain_of(run.preset.audio).kind).items()
         if system.trained_as == run.system
     }
-
-
-def training_examples(preset: Preset, bank: SourceBank, num_mixed: Sequence[int], number: int) -> Float32:
-    """Training mixtures for what is fitted when the comparison runs, without their sources.
-
-    Args:
-        preset: Gives the sources' level and, for audio, the spectrogram.
-        bank: The sources of the training split.
-        num_mixed: The counts M.
-        number: How many.
-
-    Returns:
-        float32 `[number, *shape]`.
-    """
-    return pipeline.evaluation_data(
-        preset, bank, num_mixtures=number, num_mixed=num_mixed, seed=_TRAINING_SEED
-    ).mixtures
 
 
 def judge(

@@ -10,7 +10,6 @@ import tensorflow as tf
 from vae_bss_tf import legacy
 from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
-from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.blocks import PACKAGE
 from vae_bss_tf.nn.images import ImageDecoder
@@ -127,26 +126,20 @@ class GLO(keras.Model):
         )
         return self.decoder(latents, training=False), self.objective(mixture, latents, training=False)
 
-    def separate(
-        self, mixtures: npt.ArrayLike, batch_size: int = 500, *, num_sources: int | None = None
-    ) -> npt.NDArray[np.float32]:
+    def separate(self, mixtures: npt.ArrayLike, batch_size: int = 500) -> npt.NDArray[np.float32]:
         """Separates mixtures: latents fitted to each by gradient descent, decoded, masked over all sources.
 
         Args:
             mixtures: `[num_mixtures, *input_shape]`, finite, in [0, 1].
             batch_size: Mixtures that are fitted at once.
-            num_sources: K; the model's own by default. The decoder serves any number.
 
         Returns:
             float32 `[num_mixtures, num_sources, *input_shape]`; the sources of a mixture sum to it.
 
         Raises:
-            ConfigError: `num_sources` is below 1.
             DataError: The mixtures' shape or range is wrong.
         """
-        num_sources = self.config.num_sources if num_sources is None else num_sources
-        if num_sources < 1:
-            raise ConfigError(f"num_sources is {num_sources}; it must be at least 1.")
+        num_sources = self.config.num_sources
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         rng = np.random.default_rng(self.seed)
         sources = np.empty((len(mixtures), num_sources, *self.config.input_shape), np.float32)

@@ -154,33 +154,22 @@ class MixIT(keras.Model):
         self._loss_tracker.update_state(loss)
         return self.get_metrics_result()
 
-    def test_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        self._loss_tracker.update_state(self.mixture_of_mixtures_loss(data["mixture"], training=False))
-        return self.get_metrics_result()
-
-    def separate(
-        self, mixtures: npt.ArrayLike, batch_size: int = 256, *, num_sources: int | None = None
-    ) -> npt.NDArray[np.float32]:
+    def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> npt.NDArray[np.float32]:
         """Separates mixtures into the K strongest of the 2K outputs, which share the mixture among them.
 
         Args:
             mixtures: `[num_mixtures, *input_shape]`, finite, in [0, 1].
             batch_size: Mixtures a call.
-            num_sources: K; the model's own by default, at most twice that.
 
         Returns:
             float32 `[num_mixtures, num_sources, *input_shape]`; the sources of a mixture sum to it.
 
         Raises:
-            ConfigError: `num_sources` is below 1 or more than the outputs.
             DataError: The mixtures' shape or range is wrong.
         """
-        num_sources = self.config.num_sources if num_sources is None else num_sources
-        if not 1 <= num_sources <= self.num_outputs:
-            raise ConfigError(f"num_sources is {num_sources}; this MixIT network gives 1 to {self.num_outputs}.")
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         outputs = self.predict({"mixture": mixtures}, batch_size=batch_size, verbose=0)["outputs"]
-        return keep_strongest(outputs, mixtures, num_sources)
+        return keep_strongest(outputs, mixtures, self.config.num_sources)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "width": self.width}
