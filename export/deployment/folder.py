@@ -67,8 +67,8 @@ class ServedExport:
         export = cls(name, folder, read_manifest(folder / MANIFEST))
         if "saved_model" not in export.kinds:
             raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
-        for path in export.paths.values():
-            check_file(path)
+        for saved_model in export.paths.values():
+            check_file(saved_model)
         with refusing_damage(folder / MANIFEST):
             _ = export.interface
         return export

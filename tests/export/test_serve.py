@@ -12,6 +12,8 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -582,6 +584,43 @@ class TestRudeClients:
         with pytest.raises(RequestError) as raised:
             server.store.find("letters")
         assert raised.value.code == grpc.StatusCode.NOT_FOUND
+
+
+NAMES = st.sampled_from(["mixture", "request", "inputs", "instances", "signature_name", "settings", "separate", ""])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | NAMES | st.just([[0.5] * 8] * 8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+class TestRandomRequests:
+    @settings(max_examples=100, deadline=None)
+    @given(body=st.binary(max_size=100) | st.dictionaries(NAMES, VALUES).map(lambda value: json.dumps(value).encode()))
+    def test_over_rest(self, body, server):
+        status, answer = rest(server, "POST", f"{MODEL}:predict", body)
+        assert status == 200 or (status == 400 and answer["error"])
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        sizes=st.lists(st.sampled_from([0, 1, 2, 8]) | st.integers(-(2**63), 2**63 - 1), max_size=12),
+        dtype=st.sampled_from([1, 1, 7, 2, 0]),
+        numbers=st.lists(st.floats(width=32), max_size=9) | st.just([0.5] * 64),
+        strings=st.lists(st.binary(max_size=9), max_size=3),
+        content=st.binary(max_size=9) | st.just(bytes(256)),
+    )
+    def test_over_grpc(self, sizes, dtype, numbers, strings, content, prediction):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "digits"
+        request.model_spec.signature_name = "settings" if dtype == 7 else "separate"
+        tensor = request.inputs["request" if dtype == 7 else "mixture"]
+        tensor.dtype, tensor.tensor_content = dtype, content
+        tensor.float_val.extend(numbers)
+        tensor.string_val.extend(strings)
+        for size in sizes:
+            tensor.tensor_shape.dim.add().size = size
+        code = prediction.Predict.future(request).code()
+        assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def test_config_errors_are_the_apis_too(tmp_path):
