@@ -41,7 +41,8 @@ def systems_grid(comparison: Comparison) -> Figure:
     columns = {"mixture": truth.mixtures[:number, None], "truth": truth.sources[:number]}
     for result in comparison.results:
         if result.system.kind != "trivial":
-            columns[textwrap.fill(result.system.title, 15)] = _ordered_outputs(result.outputs[:number], truth, number)
+            title = textwrap.fill(result.system.title, 16, break_on_hyphens=False)
+            columns[title] = _ordered_outputs(result.outputs[:number], truth, number)
     rows: list[list[Picture | None]] = []
     for i, k in np.ndindex(number, max(images.shape[1] for images in columns.values())):
         whites = [float((truth.mixtures if title == "mixture" else truth.sources)[i].max()) for title in columns]
