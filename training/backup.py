@@ -114,7 +114,10 @@ class Backup:
             if name != LATEST:
                 raise CheckpointError(f"{self.folder} has no state {name}; start again with --force.")
             return None
-        start = self._read(begun[-1])
+        try:
+            start = self._read(begun[-1])
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; start again with --force.") from error
         states = [state for state in self._states("epoch") if state.name > f"epoch-{start['epoch']:05d}"]
         state = self.folder / name
         if name == LATEST:

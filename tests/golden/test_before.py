@@ -23,6 +23,6 @@ def test_a_saved_run_loads_and_separates_equally(path: Path) -> None:
 
 
 def test_a_model_with_a_corrector_is_refused_in_one_line() -> None:
-    with pytest.raises(CheckpointError, match="^the model has a corrector of its latents.*train again") as raised:
+    with pytest.raises(CheckpointError, match=r"^the model has a corrector of its latents.*train again") as raised:
         Run.load(FOLDER / "corrected").model()
     assert "\n" not in str(raised.value)

@@ -1,99 +1,238 @@
+"""The states that an interrupted training resumes from."""
+
+import errno
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from training import backup
+from training.backup import Backup, EpochBackup
+from training.callbacks import BestModel, EarlyStopping
+from training.history import read_history, write_history
+from training.learner import Learner
+from training.recipe import PlannedPhase, plan
 from vae_bss_tf import MultiSourceVAE
-from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.image_mixtures import training_mixtures
+from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.objectives import Elbo
 
 
-def compiled(config):
-    model = MultiSourceVAE(config)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3))
-    return model
+def compiled(config: ModelConfig) -> Learner:
+    learner = Learner(MultiSourceVAE(config), Elbo(), ("encoder", "decoder"))
+    learner.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
+    return learner
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def planned(tiny_preset: Preset) -> PlannedPhase:
+    return plan(tiny_preset.recipe)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_config: ModelConfig, planned: PlannedPhase, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """A learner after four epochs and the folder of its backups."""
+    learner, folder = compiled(tiny_config), tmp_path_factory.mktemp("run") / "backup"
+    backup = Backup(folder, "hash")
+    backup.begin_phase(0, 0, 0.0, learner.separator)
+    data = {"mixture": tf.random.stateless_uniform([32, 8, 8], [0, 0])}
+    learner.fit(data, batch_size=16, epochs=4, verbose=0, callbacks=[EpochBackup(backup, planned, 0.0)])
+    return learner, folder
 
 
 @pytest.fixture
-def trained(tiny_config, tmp_path):
-    """A model after four epochs and the folder of its backups."""
-    model, folder = compiled(tiny_config), tmp_path / "backup"
-    data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=16, seed=0)
-    model.fit(
-        data, epochs=4, steps_per_epoch=2, verbose=0, shuffle=False, callbacks=[backup.EpochBackup(folder, "hash")]
-    )
-    return model, folder
+def trained(fitted: tuple, tmp_path: Path) -> tuple[Learner, Path]:
+    """The same with a folder of its own."""
+    shutil.copytree(fitted[1], tmp_path / "backup")
+    return fitted[0], tmp_path / "backup"
 
 
-def test_the_last_two_states_are_kept(trained):
-    assert sorted(p.name for p in trained[1].iterdir()) == ["epoch-00003", "epoch-00004"]
+def test_the_start_of_the_phase_and_the_last_two_states_are_kept(trained: tuple[Learner, Path]) -> None:
+    assert names(trained[1]) == ["epoch-00003", "epoch-00004", "phase-000"]
 
 
-def test_no_state_is_kept_of_an_epoch_that_diverged_or_was_cut_off(trained):
-    model, folder = trained
-    (folder / ".partial-1-epoch-00005").mkdir()
-    again = backup.EpochBackup(folder, "hash")
-    again.set_model(model)
+def test_no_state_is_kept_of_an_epoch_that_diverged(trained: tuple[Learner, Path], planned: PlannedPhase) -> None:
+    learner, folder = trained
+    again = EpochBackup(Backup(folder, "hash"), planned, 0.0)
+    again.set_model(learner)
     again.on_train_begin()
     again.on_epoch_end(4, {"loss": float("nan")})
-    assert sorted(p.name for p in folder.iterdir()) == ["epoch-00003", "epoch-00004"]
+    assert names(folder) == ["epoch-00003", "epoch-00004", "phase-000"]
 
 
-def test_restored_state_is_the_whole_state(trained, tiny_config):
-    model, folder = trained
-    other = compiled(tiny_config)
-    epochs, seconds = backup.restore(other, folder, "hash")
-    assert epochs == 4
-    assert seconds > 0
+def test_a_restored_state_is_the_whole_state(trained: tuple[Learner, Path], tiny_config: ModelConfig) -> None:
+    learner, folder = trained
+    other, backup = compiled(tiny_config), Backup(folder, "hash")
+    done = backup.progress()
+    assert (done.phase, done.epochs, done.state) == (0, 4, folder / "epoch-00004")
+    assert done.seconds > 0
+    backup.load_epoch(other, done.state)
     assert int(other.optimizer.iterations) == 8
-    for a, b in zip(
-        model.variables + model.optimizer.variables, other.variables + other.optimizer.variables, strict=True
-    ):
+    ours, theirs = (m.separator.get_weights() + [v.numpy() for v in m.optimizer.variables] for m in (learner, other))
+    for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_seconds_add_up_over_resumes(trained, tiny_config):
-    model, folder = trained
-    before = backup.restore(model, folder, "hash")[1]
-    data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=16, seed=0, start_step=8)
-    again = backup.EpochBackup(folder, "hash", before + 1_000)
-    model.fit(data, initial_epoch=4, epochs=5, steps_per_epoch=2, verbose=0, shuffle=False, callbacks=[again])
-    assert backup.restore(model, folder, "hash")[1] > before + 1_000
+def test_seconds_add_up_over_resumes(trained: tuple[Learner, Path], planned: PlannedPhase) -> None:
+    learner, folder = trained
+    again = EpochBackup(Backup(folder, "hash"), planned, 1_000.0)
+    again.set_model(learner)
+    again.on_train_begin()
+    again.on_epoch_end(4, {"loss": 1.0})
+    assert Backup(folder, "hash").progress().seconds > 1_000
 
 
-def test_a_damaged_state_is_refused_and_the_older_one_offered(trained, tiny_config):
+def test_a_new_phase_takes_the_place_of_the_one_before(trained: tuple[Learner, Path], tiny_config: ModelConfig) -> None:
+    learner, folder = trained
+    backup = Backup(folder, "hash")
+    backup.keep_best(0, 4, learner.separator)
+    backup.begin_phase(1, 4, 9.0, learner.separator)
+    assert names(folder) == ["phase-001"]
+    assert backup.progress() == (1, 4, 9.0, None)
+    model = MultiSourceVAE(tiny_config)
+    backup.load_begin(model)
+    for a, b in zip(model.get_weights(), learner.separator.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_states_of_the_phase_before_are_passed_over(trained: tuple[Learner, Path]) -> None:
+    """A process was killed after the next phase's state was written and before those of its own were removed."""
+    learner, folder = trained
+    shutil.copytree(folder, folder.parent / "before")
+    Backup(folder, "hash").begin_phase(1, 4, 9.0, learner.separator)
+    shutil.copytree(folder.parent / "before", folder, dirs_exist_ok=True)
+    assert names(folder) == ["epoch-00003", "epoch-00004", "phase-000", "phase-001"]
+    assert Backup(folder, "hash").progress() == (1, 4, 9.0, None)
+    with pytest.raises(CheckpointError, match=r"epoch-00003 belongs to an earlier phase.*--resume phase-001"):
+        Backup(folder, "hash").progress("epoch-00003")
+
+
+def test_resuming_from_an_older_state_forgets_the_later_ones(trained: tuple[Learner, Path]) -> None:
+    learner, folder = trained
+    Backup(folder, "hash").keep_best(0, 4, learner.separator)
+    assert Backup(folder, "hash").progress("epoch-00003").epochs == 3
+    assert names(folder) == ["epoch-00003", "phase-000"]
+    assert Backup(folder, "hash").progress("phase-000") == (0, 0, 0.0, None)
+    assert names(folder) == ["phase-000"]
+
+
+def test_a_damaged_state_is_refused_and_the_older_one_offered(trained: tuple[Learner, Path]) -> None:
     _, folder = trained
     file = folder / "epoch-00004" / "state.weights.h5"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged.*--resume epoch-00003"):
-        backup.restore(compiled(tiny_config), folder, "hash")
-    assert backup.restore(compiled(tiny_config), folder, "hash", "epoch-00003")[0] == 3
+        Backup(folder, "hash").progress()
+    assert Backup(folder, "hash").progress("epoch-00003").epochs == 3
 
 
-def test_a_foreign_state_is_refused(trained, tiny_config):
+def test_a_foreign_state_is_refused(trained: tuple[Learner, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"other settings.*--force"):
-        backup.restore(compiled(tiny_config), trained[1], "another hash")
+        Backup(trained[1], "another hash").progress()
+
+
+def test_a_damaged_start_of_the_phase_is_refused(trained: tuple[Learner, Path]) -> None:
+    (trained[1] / "phase-000" / "state.weights.h5").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"phase-000 is damaged.*--force"):
+        Backup(trained[1], "hash").progress()
 
 
 @pytest.mark.parametrize("damage", ["state.json", "state.weights.h5"])
-def test_a_missing_part_is_named(trained, tiny_config, damage):
+def test_a_missing_part_is_named(trained: tuple[Learner, Path], damage: str) -> None:
     (trained[1] / "epoch-00004" / damage).unlink()
     with pytest.raises(CheckpointError, match=f"lacks {damage}"):
-        backup.restore(compiled(tiny_config), trained[1], "hash")
+        Backup(trained[1], "hash").progress()
 
 
-def test_an_unreadable_description_is_refused(trained, tiny_config):
-    (trained[1] / "epoch-00004" / "state.json").write_text(json.dumps([1]))
+@pytest.mark.parametrize("content", [[1], {"phase": 0}, None])
+def test_an_unreadable_description_is_refused(trained: tuple[Learner, Path], content: object) -> None:
+    (trained[1] / "epoch-00004" / "state.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="unreadable"):
-        backup.restore(compiled(tiny_config), trained[1], "hash")
+        Backup(trained[1], "hash").progress()
 
 
-def test_nothing_to_restore_is_a_start_from_the_beginning(tiny_config, tmp_path):
-    assert backup.restore(compiled(tiny_config), tmp_path, "hash") == (0, 0.0)
-    with pytest.raises(CheckpointError, match="lacks"):
-        backup.restore(compiled(tiny_config), tmp_path, "hash", "epoch-00001")
+def test_nothing_to_restore_is_a_start_from_the_beginning(tmp_path: Path) -> None:
+    assert Backup(tmp_path, "hash").progress() is None
+    with pytest.raises(CheckpointError, match="has no state epoch-00001"):
+        Backup(tmp_path, "hash").progress("epoch-00001")
+
+
+def test_a_state_that_cannot_be_written_leaves_the_earlier_ones(
+    trained: tuple[Learner, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, folder = trained
+
+    def fill(path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(learner, "save_weights", fill)
+    monkeypatch.setattr(learner.separator, "save_weights", fill)
+    backup = Backup(folder, "hash")
+    for save in (
+        lambda: backup.end_epoch(0, 5, 0.0, learner),
+        lambda: backup.keep_best(0, 5, learner.separator),
+        lambda: backup.begin_phase(1, 5, 0.0, learner.separator),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            save()
+        assert names(folder) == ["epoch-00003", "epoch-00004", "phase-000"]
+        assert backup.progress().epochs == 4
+
+
+def scripted(folder: Path, planned: PlannedPhase, learner: Learner, scores: list[float], done: int) -> None:
+    """Epochs whose weights are their numbers, from the one after `done` on, and the end of the phase."""
+    best = BestModel(Backup(folder, "hash"), planned, "val_elbo", scores[:done])
+    best.set_model(learner)
+    weight = learner.separator.decoder.head.bias
+    for epoch in range(done, len(scores)):
+        weight.assign(np.full(weight.shape, epoch + 1))
+        best.on_epoch_end(epoch, {"val_elbo": scores[epoch]})
+    best.on_train_end()
+
+
+@pytest.mark.parametrize("scores", [[1, 3, 2, 2.5], [4, 3, 2, 1], [1, 2, 3, 4], [1, float("nan"), 2, 1]])
+def test_the_best_model_is_given_back_whenever_the_phase_was_resumed(
+    scores: list[float], tiny_config: ModelConfig, planned: PlannedPhase, tmp_path: Path
+) -> None:
+    learner = compiled(tiny_config)
+    for done in range(5):
+        folder = tmp_path / str(done)
+        scripted(folder, planned, learner, scores[:done], 0)
+        scripted(folder, planned, learner, scores, done)
+        np.testing.assert_array_equal(learner.separator.decoder.head.bias, 1 + np.nanargmax(scores))
+        assert names(folder) == [f"best-{1 + np.nanargmax(scores):05d}"]
+
+
+def test_early_stopping_counts_the_epochs_before_a_resume(tiny_config: ModelConfig) -> None:
+    learner, scores = compiled(tiny_config), [1.0, 3.0, 2.0, 2.5, 4.0]
+    for done in range(4):
+        stopping = EarlyStopping(2, "val_elbo", scores[:done])
+        stopping.set_model(learner)
+        learner.stop_training = False
+        stopping.on_train_begin()
+        for epoch in range(done, len(scores)):
+            stopping.on_epoch_end(epoch, {"val_elbo": scores[epoch]})
+            if learner.stop_training:
+                break
+        assert epoch == 3
+
+
+def test_the_history_can_be_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"phase": "separate", "epoch": 0, "mixtures": 10, "loss": 2.5, "kl": 0.1},
+        {"phase": "masks 1/2", "epoch": 1, "mixtures": 20, "loss": float("nan"), "score": 3.0},
+    ]
+    write_history(tmp_path / "history.csv", rows)
+    found = read_history(tmp_path / "history.csv")
+    assert [list(row) for row in found] == [list(row) for row in rows]
+    np.testing.assert_equal(found, rows)
+    assert read_history(tmp_path / "none.csv") == []
