@@ -69,6 +69,8 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     preset = completed(preset, check_choice("system", system, systems.trained()))
+    if init is not None:
+        preset = _as_many_sources(preset, init)
     if resume is None and init is None and preset.recipe.phases[0].remixes:
         raise ConfigError(
             f"the phase {preset.recipe.phases[0].name} remixes what a model separates, and an untrained one separates "
@@ -134,6 +136,16 @@ def completed(preset: Preset, system: str) -> Preset:
         phase = first.replace(objective="own")
     model = preset.model.replace(variational=system != "ae", mask_channels=())
     return preset.replace(model=model, recipe=preset.recipe.replace(phases=(phase,)))
+
+
+def _as_many_sources(preset: Preset, init: Path) -> Preset:
+    """The preset without phases of fewer sources than the run has that the training begins with."""
+    from training.run import Run
+
+    if Run.load(init).preset.model.num_sources <= preset.data.max_mixed:
+        return preset
+    phases = [phase.replace(sources="all") for phase in preset.recipe.phases if phase.sources != "spare"]
+    return preset.replace(recipe=preset.recipe.replace(phases=tuple(phases)))
 
 
 def _check_batches(preset: Preset, system: str, replicas: int) -> None:

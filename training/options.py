@@ -28,6 +28,8 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
     if options.dataset is not None:
         check_choice("data set", options.dataset, DATASETS)
     name = options.preset or options.dataset or "digits"
+    if options.preset is None and name not in PRESETS:
+        raise ConfigError(f"{name} has no preset of its own; name one that fits by --preset, such as mnist for images.")
     parts = get_preset(name).to_dict()
     flags = {
         "data": {"dataset": options.dataset, "num_mixed": options.num_mixed},

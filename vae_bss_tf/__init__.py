@@ -21,6 +21,8 @@ _EXPORTS = {
     "training_mixtures": "vae_bss_tf.datasets.image_mixtures",
     "ratio_mask": "vae_bss_tf.masking",
     "Separator": "vae_bss_tf.audio.separator",
+    "load": "vae_bss_tf.runtime",
+    "ServerOptions": "vae_bss_tf.runtime",
     "VaeBssError": "vae_bss_tf.errors",
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.masking import ratio_shares
 
 Array = Any  # a NumPy array or a tensor, as `ops` says
 SILENCE = 1e-8
@@ -158,8 +159,7 @@ def source_masks(sources: Array, config: AudioConfig, ops: types.ModuleType = np
     Returns:
         float32 `[batch, num_sources, num_frames, n_fft // 2 + 1]`, in [0, 1]; their sum over sources is 1.
     """
-    magnitude = full_magnitudes(sources, config, ops) + SILENCE
-    return magnitude / ops.sum(magnitude, axis=1, keepdims=True)
+    return ratio_shares(full_magnitudes(sources, config, ops) + SILENCE, ops=ops)
 
 
 def full_magnitudes(sources: Array, config: AudioConfig, ops: types.ModuleType = np) -> Array:

@@ -117,7 +117,6 @@ class GLO(keras.Model):
         Returns:
             Source estimates, float32 `[batch, K, *input_shape]` in (0, 1), and the objective, float32 `[batch]`.
         """
-
         latents = search(
             lambda latents: self.objective(mixture, latents, training=False),
             start,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.masking import ratio_mask, ratio_shares
 
 MASKED_SOUND_SCALE = 0.05
 
@@ -57,7 +57,7 @@ def mix_sound(magnitudes: tf.Tensor, noise: tf.Tensor, audio: AudioConfig) -> So
 
     The phases of independent sources are independent. From frame to frame they drift apart by a difference of
     frequency, whose standard deviation is a bin: what partials that share a bin differ by. So they beat, and pooled
-    frames interfere as deep as those of real mixtures (docs/quality.md).
+    frames interfere as deeply as those of real mixtures.
 
     Args:
         magnitudes: float32 `[batch, num_sources, frames, bins]`, >= 0, of pooled frames.
@@ -128,8 +128,8 @@ def masked_sound_sdr(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioCon
 def masked_sound_errors(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
     """Squared error of each of a model's masked estimates (VAEM) against each of the known sources of sound.
 
-    The mask is that of `spectrogram.source_masks` (where `compression` is "power"), on the mixture's STFT. So, but for
-    overlapping frames, it is the squared error of waveforms, which SI-SDR judges by.
+    The mask is that of `spectrogram.source_masks`, on the mixture's STFT. So, but for overlapping frames, it is the
+    squared error of waveforms, which SI-SDR judges by.
 
     Args:
         estimates: float32 `[batch, num_sources, frames, bins]`, compressed, > 0, such as a model's plus `MASK_FLOOR`;
@@ -142,7 +142,7 @@ def masked_sound_errors(estimates: tf.Tensor, mixed: SoundMixtures, audio: Audio
         the frames that are pooled in one; >= 0 but for rounding.
     """
     magnitudes = spectrogram.expand(estimates, audio, keras.ops)
-    masks = ratio_mask(magnitudes, tf.ones_like(mixed.power))
+    masks = ratio_shares(magnitudes)
     of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
     of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
     return of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]

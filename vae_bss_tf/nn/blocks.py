@@ -13,7 +13,7 @@ _FRAME_KERNEL_SIZE = 3
 
 
 def fan_in_uniform() -> keras.initializers.Initializer:
-    """Kernel initialiser: uniform in +-1/sqrt(fan_in). Keras' default, Glorot, does not part the sources."""
+    """Kernel initialiser: uniform in +-1/sqrt(fan_in). With Keras' default, Glorot, they never separate."""
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 

@@ -1,5 +1,4 @@
-"""One interface over a run, a SavedModel, a TFLite file, an ONNX file and a model server: the same names in, the
-same arrays out.
+"""One interface over runs, SavedModels, TFLite and ONNX files and model servers: the same names, the same arrays.
 
     model = load("saved_models/mnist")
     model = load("http://127.0.0.1:8501/v1/models/mnist")
