@@ -1,4 +1,7 @@
-"""Made by the code before the redesign: saved runs of every kind, and the losses of every objective step by step."""
+"""Fixtures of release 0.1: saved runs of every kind, and the losses of every objective, step by step.
+
+It runs with the code of release 0.1 (commit 9011970) alone: `python make.py FOLDER` in a checkout of it.
+"""
 import json
 import os
 import shutil
