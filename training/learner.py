@@ -1,5 +1,7 @@
 """A model and an objective, as one Keras model that `fit` trains."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.objectives import Objective
+from vae_bss_tf.phases import PARTS
 
 
 class Learner(keras.Model):
@@ -62,16 +65,29 @@ class Learner(keras.Model):
         Returns:
             The metrics by name.
         """
-        mixture = _mixture(data)
-        with tf.GradientTape() as tape:
-            loss, values = self.objective(self.separator, mixture, self.optimizer.iterations.value)
-            # Gradients are summed over the replicas, so each contributes its share of the mean.
-            share = self.optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(share, variables), variables)
+        mixture, variables = _mixture(data), self.trainable_variables
+        with self._others_frozen():
+            with tf.GradientTape() as tape:
+                loss, values = self.objective(self.separator, mixture, self.optimizer.iterations.value)
+                # Gradients are summed over the replicas, so each contributes its share of the mean.
+                share = self.optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
+            self.optimizer.apply(tape.gradient(share, variables), variables)  # all replicas meet here
         for name, value in {"loss": loss, **values}.items():
             self.trackers[name].update_state(value)
         return self.get_metrics_result()
+
+    @contextlib.contextmanager
+    def _others_frozen(self) -> Iterator[None]:
+        """Batch normalisation of the parts that are not trained uses its own moments, and does not change them."""
+        others = [getattr(self.separator, part) for part in PARTS if part not in self.parts]
+        others = [part for part in others if part is not None]
+        try:
+            for part in others:
+                part.trainable = False
+            yield
+        finally:
+            for part in others:
+                part.trainable = True
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The objective's metrics on a batch of held-out mixtures; called by `fit`.
