@@ -57,6 +57,12 @@ def tiny_recipe(tiny_preset: Preset) -> Preset:
 
 
 @pytest.fixture(scope="session")
+def golden_runs() -> Path:
+    """The folder with small runs of release 0.1, of every system."""
+    return REPOSITORY / "tests" / "golden" / "before" / "runs"
+
+
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder with the real data sets, from VAE_BSS_DATA or beside the repository."""
     folder = Path(os.environ.get("VAE_BSS_DATA", REPOSITORY.parent / "shared" / "data"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training import evaluate
+from training import evaluate, results
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.audio.separator import Separator
@@ -15,19 +15,28 @@ from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import decoded as audio_cache
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.phases import Recipe
+from vae_bss_tf.phases import Phase, Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
+PHASE = Phase(batch_size=16, steps_per_execution=4, jit_compile=False)
 PRESET = Preset(
-    ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=3, network="spectrogram", hidden_units=(16, 16, 12)),
+    ModelConfig(
+        input_shape=AUDIO.feature_shape,
+        latent_dim=3,
+        network="spectrogram",
+        hidden_units=(16, 16, 12),
+        mask_channels=(3, 4),
+    ),
     DataConfig("notes"),
     Recipe(
-        epochs=2,
+        epochs=3,
         mixtures_per_epoch=128,
-        batch_size=16,
-        steps_per_execution=4,
         validation_mixtures=32,
-        jit_compile=False,
+        phases=(
+            PHASE,
+            PHASE.replace(name="remix", objective="remixed_elbo", remix_masked=True),
+            PHASE.replace(name="masks", objective="masked_remix", trains=("mask_network",)),
+        ),
     ),
     AUDIO,
 )
@@ -46,7 +55,7 @@ def test_a_folder_of_recordings_becomes_a_separator(
     notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr("training.fit._SCORED", 20)
+    monkeypatch.setattr(results, "NUM_SCORED", 20)
     run = train(PRESET, output=tmp_path / "run", data_dir=notes)
     assert Run.load(run.path).preset == PRESET
     assert (run.path / "separation.png").is_file()
@@ -89,5 +98,5 @@ def matched_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:
 def test_data_and_preset_must_be_of_one_kind(notes: Path) -> None:
     with pytest.raises(ConfigError, match="holds images"):
         pipeline.load_banks(Preset(PRESET.model, DataConfig("digits"), PRESET.recipe, AUDIO), None)
-    with pytest.raises(ConfigError, match="holds audio"):
+    with pytest.raises(ConfigError, match="holds sound"):
         pipeline.load_banks(Preset(PRESET.model, PRESET.data, PRESET.recipe), notes)
