@@ -134,6 +134,8 @@ class Trainer:
             config = config.replace(num_sources=min(config.num_sources, self.preset.data.max_mixed))
         if model is not None and (model.config, model.dtype_policy.name) == (config, precision):
             return model
+        # Added sources begin at random: a resumed training must draw what it would have drawn without a pause.
+        keras.utils.set_random_seed(self.preset.recipe.seed + planned.index)
         made = MultiSourceVAE(config, self.preset.recipe.final_kl_weight, dtype=precision)
         if model is not None:
             begin_from(made, model)
