@@ -12,6 +12,7 @@ from vae_bss_tf.files import write_text
 
 _VALUES = ("loss", "elbo", "log_likelihood", "kl", "score")
 COLUMNS = ("phase", "epoch", "mixtures", *_VALUES, *(f"val_{name}" for name in _VALUES[1:]))
+_WHOLE = ("epoch", "mixtures")
 
 Row = dict[str, Any]
 
@@ -46,7 +47,8 @@ def write_history(path: Path, rows: list[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({name: int(value) if name in _WHOLE else value for name, value in row.items()})
     write_text(path, text.getvalue())
 
 
@@ -70,6 +72,4 @@ class History(keras.callbacks.Callback):
         past = [row for row in read_history(self.path) if row["epoch"] < epoch]
         rows = [*past, {"phase": self.planned.title, "epoch": epoch, "mixtures": mixtures}]
         rows[-1].update(values)
-        for row in rows:
-            row |= {name: int(row[name]) for name in ("epoch", "mixtures") if name in row}
         write_history(self.path, rows)

@@ -235,4 +235,7 @@ def test_the_history_can_be_read_as_it_was_written(tmp_path: Path) -> None:
     found = read_history(tmp_path / "history.csv")
     assert [list(row) for row in found] == [list(row) for row in rows]
     np.testing.assert_equal(found, rows)
+    text = (tmp_path / "history.csv").read_text()
+    write_history(tmp_path / "history.csv", found)
+    assert (tmp_path / "history.csv").read_text() == text
     assert read_history(tmp_path / "none.csv") == []
