@@ -101,54 +101,78 @@ def grid(
     Returns:
         The figure.
     """
-    first = next(picture for row in pictures for picture in row if picture is not None)[0]
     if audio is None:
-        width, height, left, bottom = 0.9, 0.9 * min(first.shape[0] / first.shape[1], 2.0), 0.9, 0.1
-    else:
-        width, height, left, bottom = 1.7, 1.1, 1.2, 0.5
-    top = 0.1 + 0.14 * max((title.count("\n") + 1 for title in column_titles), default=0)
-    size = left + width * len(pictures[0]) + 0.1, bottom + height * len(pictures) + top
-    figure = Figure(figsize=size, dpi=_DPI)
+        return _mosaic(pictures, row_titles, column_titles)
+    left, bottom, width, height = 1.2, 0.5, 1.7, 1.1
+    figure = _figure(pictures, column_titles, left, bottom, width, height)
     axes = figure.subplots(len(pictures), len(pictures[0]), squeeze=False)
-    figure.subplots_adjust(
-        left / size[0],
-        bottom / size[1],
-        1 - 0.1 / size[0],
-        1 - top / size[1],
-        wspace=0.06,
-        hspace=0.06 * width / height,
-    )
+    seconds, hertz = _size(audio)
     for row, row_axes in zip(pictures, axes, strict=True):
         for picture, axis in zip(row, row_axes, strict=True):
-            axis.set(xticks=[], yticks=[])
-            if picture is None or np.isnan(picture[0]).all():
+            axis.set(xticks=[], yticks=[], xlim=(0, seconds), ylim=(0, hertz))
+            if _is_empty(picture):
                 axis.set_frame_on(False)
-                if audio is not None:
-                    axis.set(xlim=(0, _size(audio)[0]), ylim=(0, _size(audio)[1]))
-            else:
-                _draw(axis, *picture, audio)
+            elif picture is not None:
+                _draw_spectrogram(axis, *picture, audio)
     for title, axis in zip(row_titles, axes[:, 0], strict=True):
-        if audio is None:
-            axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
-        else:
-            axis.set_ylabel(f"{title}\nHz", fontsize=8)
-            axis.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
-            axis.tick_params(labelsize=7)
-    if audio is not None:
-        for axis in axes[-1]:
-            axis.set_xlabel("s", fontsize=8)
-            axis.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
-            axis.tick_params(labelsize=7)
+        axis.set_ylabel(f"{title}\nHz", fontsize=8)
+        axis.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+        axis.tick_params(labelsize=7)
+    for axis in axes[-1]:
+        axis.set_xlabel("s", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+        axis.tick_params(labelsize=7)
     for title, axis in zip(column_titles, axes[0], strict=False):
         axis.set_title(title, fontsize=7)
     return figure
 
 
-def _draw(axis: Axes, image: Float32, white: float, audio: AudioConfig | None) -> None:
-    if audio is None:
-        shown = np.clip(image / white, 0, 1)
-        axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        return
+def _mosaic(
+    pictures: Sequence[Sequence[Picture | None]], row_titles: Sequence[str], column_titles: Sequence[str]
+) -> Figure:
+    """Draws images as one: many axes take a second, one takes none."""
+    height, width = next(p for row in pictures for p in row if p is not None and not _is_empty(p))[0].shape
+    gap = max(1, round(0.05 * width))
+    canvas = np.ones((len(pictures) * (height + gap) - gap, len(pictures[0]) * (width + gap) - gap), np.float32)
+    for r, row in enumerate(pictures):
+        for c, picture in enumerate(row):
+            if picture is not None and not _is_empty(picture):
+                image, white = picture
+                top, left = r * (height + gap), c * (width + gap)
+                canvas[top : top + height, left : left + width] = np.clip(image / white, 0, 1)
+    figure = _figure(pictures, column_titles, 0.9, 0.1, 0.9, 0.9 * min(height / width, 2.0))
+    axis = figure.subplots()
+    axis.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    axis.set_frame_on(False)
+    axis.set_yticks([r * (height + gap) + height / 2 for r in range(len(pictures))], row_titles, fontsize=8)
+    columns = [c * (width + gap) + width / 2 for c in range(len(column_titles))]
+    axis.set_xticks(columns, column_titles, fontsize=7)
+    axis.tick_params(length=0, bottom=False, labelbottom=False, labeltop=True)
+    return figure
+
+
+def _figure(
+    pictures: Sequence[Sequence[Picture | None]],
+    column_titles: Sequence[str],
+    left: float,
+    bottom: float,
+    width: float,
+    height: float,
+) -> Figure:
+    """An empty figure for a grid of pictures; all sizes in inches."""
+    top = 0.1 + 0.14 * max((title.count("\n") + 1 for title in column_titles), default=0)
+    size = left + width * len(pictures[0]) + 0.1, bottom + height * len(pictures) + top
+    figure = Figure(figsize=size, dpi=_DPI)
+    space = {"wspace": 0.06, "hspace": 0.06 * width / height}
+    figure.subplots_adjust(left / size[0], bottom / size[1], 1 - 0.1 / size[0], 1 - top / size[1], **space)
+    return figure
+
+
+def _is_empty(picture: Picture | None) -> bool:
+    return picture is None or bool(np.isnan(picture[0]).all())
+
+
+def _draw_spectrogram(axis: Axes, image: Float32, white: float, audio: AudioConfig) -> None:
     magnitude = spectrogram.expand(image / white, audio)
     level = 20 * np.log10(np.maximum(magnitude, 10 ** (-_RANGE_DB / 20)))
     seconds, hertz = _size(audio)
