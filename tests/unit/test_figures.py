@@ -10,14 +10,19 @@ from vae_bss_tf.config import AudioConfig
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=16, num_bins=32, power=0.5)
 
 
-def drawn(figure: Figure, num_columns: int) -> list[list[np.ndarray | None]]:
-    """The images of a figure by row and column; None where a panel is empty."""
-    images = [axis.images[0].get_array().data if axis.images else None for axis in figure.axes]
-    return [images[first : first + num_columns] for first in range(0, len(images), num_columns)]
+SIDE = 5  # of the images, in pixels
 
 
-def row_titles(figure: Figure, num_columns: int) -> list[str]:
-    return [axis.get_ylabel() for axis in figure.axes[::num_columns]]
+def drawn(figure: Figure) -> list[list[np.ndarray | None]]:
+    """The images of a figure by row and column, a pixel apart; None where a place is empty, which is white."""
+    canvas = np.asarray(figure.axes[0].images[0].get_array())
+    starts = [range(0, n, SIDE + 1) for n in canvas.shape]
+    images = [[canvas[top : top + SIDE, left : left + SIDE] for left in starts[1]] for top in starts[0]]
+    return [[None if (image == 1).all() else image for image in row] for row in images]
+
+
+def row_titles(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def test_each_true_source_is_in_the_row_of_the_estimate_that_it_is_matched_to() -> None:
@@ -27,8 +32,8 @@ def test_each_true_source_is_in_the_row_of_the_estimate_that_it_is_matched_to() 
     sources = truth.copy()
     sources[[1, 3]] = truth[[1, 3], ::-1]
     figure = figures.separation(truth.sum(axis=1), sources, truth)
-    assert row_titles(figure, 4) == ["mixture", "source 1", "source 2", "sum", "true 1", "true 2"]
-    mixture, *estimates, total, true_1, true_2 = drawn(figure, 4)
+    assert row_titles(figure) == ["mixture", "source 1", "source 2", "sum", "true 1", "true 2"]
+    mixture, *estimates, total, true_1, true_2 = drawn(figure)
     np.testing.assert_allclose(total, mixture, atol=1e-6)
     for column in range(4):
         for estimate, true in zip(estimates, (true_1, true_2), strict=True):
@@ -40,7 +45,7 @@ def test_each_true_source_is_in_the_row_of_the_estimate_that_it_is_matched_to() 
 def test_a_spare_output_has_no_row_of_a_true_source() -> None:
     truth = np.random.default_rng(0).uniform(size=(2, 1, 5, 5)).astype(np.float32)
     figure = figures.separation(truth[:, 0], np.concatenate([truth, 0 * truth], axis=1), truth)
-    assert row_titles(figure, 2) == ["mixture", "source 1", "source 2", "sum", "true 1"]
+    assert row_titles(figure) == ["mixture", "source 1", "source 2", "sum", "true 1"]
 
 
 def test_spectrograms_are_in_decibels_over_hertz_and_seconds() -> None:
