@@ -43,8 +43,7 @@ def _command(options: argparse.Namespace) -> None:
     config = partial(read_config, options.models_config, options.models_root)
     wanted = partial(named_models, options.model) if options.model else config
     models = wanted()
-    # After the words have been checked: this imports TensorFlow.
-    from export.devserver.server import DevelopmentServer
+    from export.devserver.server import DevelopmentServer  # imports TensorFlow
 
     server = DevelopmentServer(models, host=options.host, port=options.port, rest_port=options.rest_port).start()
     told = server.store.describe()
@@ -57,7 +56,7 @@ def _command(options: argparse.Namespace) -> None:
         problems = []
         try:
             server.store.serve(wanted())
-        except VaeBssError as error:
+        except (VaeBssError, OSError) as error:
             problems = [f"{error} What was served before is served still."]
         lines = server.store.describe() + problems
         for line in lines:

@@ -67,10 +67,10 @@ class ServedExport:
         export = cls(name, folder, read_manifest(folder / MANIFEST))
         if "saved_model" not in export.kinds:
             raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
-        for saved_model in export.paths.values():
-            check_file(saved_model)
         with refusing_damage(folder / MANIFEST):
             _ = export.interface
+        for saved_model in export.paths.values():
+            check_file(saved_model)
         return export
 
     @property

@@ -192,8 +192,8 @@ class ModelStore:
             version = model.labels[label]
         found = {number: loaded[number] for number in sorted(loaded, reverse=True) if version in (None, number)}
         if not found:
-            which = "" if version is None else f" with version {version}"
-            raise RequestError(f"Could not find any versions of model {name}{which}", StatusCode.NOT_FOUND)
+            which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise RequestError(f"Servable not found for request: {which}", StatusCode.NOT_FOUND)
         return found
 
     def find(self, *which: Any) -> tuple[int, Servable]:

@@ -118,10 +118,10 @@ class TestRest:
     @pytest.mark.parametrize(
         ("path", "status", "message"),
         [
-            ("/v1/models/letters", 404, "Could not find any versions of model letters"),
-            ("/v1/models/letters/metadata", 404, "Could not find any versions of model letters"),
-            (f"{MODEL}/versions/9/metadata", 404, "Could not find any versions of model digits with version 9"),
-            (f"{MODEL}/versions/9", 404, "Could not find any versions of model digits with version 9"),
+            ("/v1/models/letters", 404, "Servable not found for request: Latest(letters)"),
+            ("/v1/models/letters/metadata", 404, "Servable not found for request: Latest(letters)"),
+            (f"{MODEL}/versions/9/metadata", 404, "Servable not found for request: Specific(digits, 9)"),
+            (f"{MODEL}/versions/9", 404, "Servable not found for request: Specific(digits, 9)"),
             (f"{MODEL}/labels/none/metadata", 400, "Unrecognized servable version label: none"),
             ("/v1/models", 400, "Malformed request: GET /v1/models"),
             (f"{MODEL}:predict", 400, "Malformed request: GET"),
@@ -258,8 +258,8 @@ class TestGrpc:
     @pytest.mark.parametrize(
         ("change", "code", "message"),
         [
-            (lambda r: setattr(r.model_spec, "name", "letters"), "NOT_FOUND", "model letters"),
-            (lambda r: setattr(r.model_spec.version, "value", 9), "NOT_FOUND", "with version 9"),
+            (lambda r: setattr(r.model_spec, "name", "letters"), "NOT_FOUND", "Latest(letters)"),
+            (lambda r: setattr(r.model_spec.version, "value", 9), "NOT_FOUND", "Specific(digits, 9)"),
             (lambda r: setattr(r.model_spec, "version_label", "x"), "INVALID_ARGUMENT", "label: x"),
             (lambda r: setattr(r.model_spec, "signature_name", "x"), "FAILED_PRECONDITION", 'key "x" not found'),
             (lambda r: r.output_filter.append("x"), "INVALID_ARGUMENT", "there is no output x"),

@@ -137,12 +137,10 @@ def test_it_follows_its_configuration_and_folders(versions, model, second_model,
 
 
 def test_it_finishes_requests_in_progress(versions, model, mixtures):
-    body = json.dumps({"inputs": mixtures.tolist()}).encode()
+    many = np.resize(mixtures, (4_000, 8, 8))  # seconds of work
     with Process("--model", f"digits={versions}", "--port", 0, "--rest-port", 0) as process:
         host = http.client.HTTPConnection("127.0.0.1", process.ports[1], timeout=60)
-        host.putrequest("POST", "/v1/models/digits/versions/1:predict")
-        host.putheader("Content-Length", str(len(body)))
-        host.endheaders(body[:1_000])
+        host.request("POST", "/v1/models/digits/versions/1:predict", json.dumps({"inputs": many.tolist()}))
         # A second connection is answered only after the first one's request has been taken up.
         load(process.urls[1])
         process.process.send_signal(signal.SIGTERM)
@@ -155,10 +153,9 @@ def test_it_finishes_requests_in_progress(versions, model, mixtures):
 
         with pytest.raises(ServerError):
             load_until_refused()
-        host.send(body[1_000:])
         answer = host.getresponse()
         assert answer.status == 200
-        found = np.asarray(json.loads(answer.read())["outputs"]["sources"])
+        found = np.asarray(json.loads(answer.read())["outputs"]["sources"][: len(mixtures)])
         np.testing.assert_allclose(found, model.separate(mixtures), atol=1e-5)
         assert process.process.wait(timeout=60) == 0
 
