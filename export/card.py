@@ -36,7 +36,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units += f", a mask network of {_listed(model.mask_channels)} channels"
     phases = "; ".join(_described(phase) for phase in recipe.phases)
     intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
-        alone: no clean source was seen in training. The method is that of J. Neri, R. Badeau and P. Depalle,
+        alone: no clean source was seen in training. The method was published by J. Neri, R. Badeau and P. Depalle,
         "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with
         the export; what it says stands in `manifest.json` too."""
     names = f"""Every file has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they sum

@@ -30,18 +30,16 @@ _MASKS = Phase(
     mixed_precision="auto",
 )
 
-_IMAGE_MODEL = ModelConfig(
-    convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(48, 96), mask_patch=2, mask_joint=True
-)
+_IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(16, 32, 64))
 _IMAGE_RECIPE = Recipe(
-    epochs=80,
+    epochs=60,
     phases=(
-        _SEPARATE.replace(sources="mixed", share=0.22, kl_weight_end=0.5, learning_rate_floor=7e-4),
+        _SEPARATE.replace(sources="mixed", share=0.2, kl_weight_end=0.5, learning_rate_floor=7e-4),
         Phase("spare", sources="spare", share=0.05, learning_rate=7e-4, learning_rate_floor=7e-4, kl_weight=0.5),
         Phase(
             "remix",
             objective="remixed_elbo",
-            share=0.22,
+            share=0.2,
             learning_rate=7e-4,
             kl_schedule="decay",
             kl_weight=0.5,
@@ -49,7 +47,7 @@ _IMAGE_RECIPE = Recipe(
             kl_decay_start=0.0,
             remix_silence=0.05,
         ),
-        _MASKS.replace(share=0.56, rounds=6, remix_silence=0.05),
+        _MASKS.replace(share=0.6, rounds=6, remix_silence=0.05),
     ),
 )
 
