@@ -7,6 +7,8 @@ three kinds:
 phase-NNN        the model as a phase of the plan begins with it, which a resumed round's teacher is made of
 epoch-NNNNN      weights and optimizer after an epoch of that phase; the last two are kept
 best-NNNNN       the model of the best validation score of that phase, where the phase keeps the best one
+
+Weights are stored by NumPy: HDF5 ends the process with a segmentation fault where the disk fills up as it writes.
 """
 
 import json
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from training.recipe import PlannedPhase
 from vae_bss_tf.errors import CheckpointError
@@ -24,7 +27,7 @@ from vae_bss_tf.files import replacing_folder, sha256, write_json
 
 LATEST = "latest"
 _KEPT = 2
-_WEIGHTS = "state.weights.h5"
+_WEIGHTS = "state.npz"
 
 
 class Progress(NamedTuple):
@@ -140,24 +143,24 @@ class Backup:
 
     def load_begin(self, model: keras.Model) -> None:
         """Gives a model the weights that the current phase begins with."""
-        model.load_weights(self._states("phase")[-1] / _WEIGHTS)
+        _load(model, self._states("phase")[-1])
 
     def load_best(self, model: keras.Model) -> None:
         """Gives a model the weights of the best validation score of the current phase, where any are saved."""
         best = self._states("best")
         if best:
             self._read(best[-1])
-            model.load_weights(best[-1] / _WEIGHTS)
+            _load(model, best[-1])
 
     def load_epoch(self, learner: keras.Model, state: Path) -> None:
         """Gives a compiled learner the weights and the optimizer of a state."""
         learner.optimizer.build(learner.trainable_variables)
-        learner.load_weights(state / _WEIGHTS)
+        _load(learner, state)
 
     def _save(self, name: str, model: keras.Model, description: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)
         with replacing_folder(self.folder / name) as partial:
-            model.save_weights(partial / _WEIGHTS)
+            np.savez(partial / _WEIGHTS, *map(keras.ops.convert_to_numpy, _variables(model)))
             digest = sha256(partial / _WEIGHTS)
             write_json(partial / "state.json", {**description, "config_hash": self.config_hash, "sha256": digest})
 
@@ -191,6 +194,16 @@ class Backup:
                 continue
             return f"an older good one is there: --resume {other.name}"
         return "start again with --force"
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.weights, *(model.optimizer.variables if model.compiled else ())]
+
+
+def _load(model: keras.Model, state: Path) -> None:
+    with np.load(state / _WEIGHTS) as stored:
+        for variable, value in zip(_variables(model), stored.values(), strict=True):
+            variable.assign(value)
 
 
 class EpochBackup(keras.callbacks.Callback):

@@ -183,6 +183,8 @@ class Trainer:
             jit_compile=phase.jit_compile and devices.can_jit_compile(self.distribution),
             steps_per_execution=min(phase.steps_per_execution, planned.steps_per_epoch),
         )
+        # The first step would make the optimizer's variables, and be traced and compiled a second time for it.
+        learner.optimizer.build(learner.trainable_variables)
         return learner
 
     def _objective(self, planned: PlannedPhase, model: MultiSourceVAE) -> Objective:

@@ -140,7 +140,7 @@ def test_an_untrained_model_has_nothing_to_remix(tiny_recipe, tmp_path):
 def test_a_training_adds_sources_to_a_run(tiny_preset, tmp_path, network):
     """What the run's encoder and decoder say of its sources stays; the added ones do not begin as copies of them."""
     model = tiny_preset.model.replace(network=network, hidden_units=(16, 12, 10))
-    few = fit.train(changed(tiny_preset, epochs=2).replace(model=model), output=tmp_path / "few")
+    few = fit.train(changed(tiny_preset, epochs=1).replace(model=model), output=tmp_path / "few")
     still = changed(tiny_preset, epochs=1, learning_rate=1e-12)
     grown = fit.train(
         still.replace(model=model.replace(num_sources=4)), output=tmp_path / "more", init=few.path
@@ -169,12 +169,21 @@ def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
         fit.train(tiny_preset, output=tiny_run.path, resume="latest", system="ae")
 
 
-def test_other_counts_and_an_autoencoder_train_too(tiny_preset, tmp_path):
+def test_an_autoencoder_trains_and_so_do_other_counts(tiny_preset, tmp_path):
     preset = Preset(
         tiny_preset.model.replace(num_sources=3), DataConfig("digits", (1, 2, 3)), tiny_preset.recipe.replace(epochs=1)
     )
-    assert fit.train(preset, output=tmp_path / "counts").metrics["test"]["num_mixed"] == [3]
-    assert float(rows(fit.train(preset, output=tmp_path / "ae", system="ae").path)[0]["kl"]) == 0.0
+    run = fit.train(preset, output=tmp_path / "ae", system="ae")
+    assert run.metrics["test"]["num_mixed"] == [3]
+    assert float(rows(run.path)[0]["kl"]) == 0.0
+
+
+def test_a_phase_for_spare_sources_is_left_out_where_there_are_none(tiny_preset):
+    separate = tiny_preset.recipe.phases[0].replace(sources="mixed")
+    recipe = tiny_preset.recipe.replace(phases=(separate, separate.replace(name="spare", sources="spare")))
+    for num_sources, names in ((2, ["separate"]), (3, ["separate", "spare"])):
+        preset = tiny_preset.replace(recipe=recipe, model=tiny_preset.model.replace(num_sources=num_sources))
+        assert [phase.name for phase in fit.completed(preset, "vae").recipe.phases] == names
 
 
 def test_minutes_are_planned_and_a_resumed_run_repeats_the_plan(tiny_recipe, tmp_path, monkeypatch, capsys):
@@ -368,7 +377,7 @@ def test_a_full_disk_deletes_no_run_that_is_resumed(tiny_preset, tiny_run, tmp_p
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_disk_that_fills_up_ends_in_one_line_and_spares_the_earlier_backup(tmp_path):
-    """A file takes the space that the third epoch would need; what the disk holds then is copied away and resumed."""
+    """A file takes all but a part of what the next state needs; what the disk holds then is copied and resumed."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     command = " ".join([sys.executable, "-m", "training.fit", *TINY, "--epochs", "6"])
@@ -376,7 +385,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_spares_the_earlier_backup(tmp
         mount -t tmpfs -o size=4m none {disk} || exit 77
         (
             until [ -d {disk}/run/backup/epoch-00002 ]; do sleep 0.01; done
-            head -c 4M /dev/zero > {disk}/filler
+            head -c $(($(df -B1 --output=avail {disk} | tail -1) - 40000)) /dev/zero > {disk}/filler
         ) 2>/dev/null &
         {command} --set recipe.mixtures_per_epoch=4096 --output {disk}/run
         code=$?

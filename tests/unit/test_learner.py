@@ -67,6 +67,7 @@ def test_what_is_trained_learns_and_all_else_stays(
     objective, trained = objective_of(name, model, Sound(AUDIO) if config == SOUND else Images())
     learner = Learner(model, objective, trained)
     learner.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=xla)
+    learner.optimizer.build(learner.trainable_variables)  # else each step is traced twice
     before = {part: [weight.copy() for weight in getattr(model, part).get_weights()] for part in PARTS}
     epochs = 30 if name == "masked_remix" else 10  # each step exchanges other sources
     losses = learner.fit({"mixture": mixtures}, batch_size=8, epochs=epochs, verbose=0, shuffle=False).history["loss"]
