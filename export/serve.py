@@ -59,9 +59,8 @@ def _command(options: argparse.Namespace) -> None:
         except (VaeBssError, OSError) as error:
             problems = [f"{error} What was served before is served still."]
         lines = server.store.describe() + problems
-        for line in lines:
-            if line not in told:
-                print(line, flush=True)
+        for line in (line for line in lines if line not in told):
+            print(line, flush=True)
         told = lines
     print("stopping: finishing the requests in progress", flush=True)
     server.stop()

@@ -17,6 +17,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from export.devserver.rpc import model_status
 from export.devserver.store import ModelStore, RequestError, Servable, check_size
+from vae_bss_tf.runtime.remote.json_numbers import list_of_objects, nested_lists
 
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?(/metadata|:predict)?")
 _STATUSES = {StatusCode.NOT_FOUND: 404, StatusCode.INTERNAL: 500}
@@ -29,8 +30,7 @@ def make_runner(store: ModelStore, max_message_bytes: int, grace_seconds: float)
     application = web.Application(client_max_size=max_message_bytes)
     application.router.add_route("*", "/{path:.*}", functools.partial(_answer, store, max_message_bytes))
     silent = logging.Logger("rest", logging.CRITICAL)  # a malformed request concerns nobody but its sender
-    options: dict[str, Any] = {"access_log": None, "logger": silent, "auto_decompress": False}
-    return web.AppRunner(application, shutdown_timeout=grace_seconds, **options)
+    return web.AppRunner(application, logger=silent, auto_decompress=False, shutdown_timeout=grace_seconds)
 
 
 async def _answer(store: ModelStore, max_bytes: int, request: web.Request) -> web.Response:
@@ -86,13 +86,14 @@ def _predict(servable: Servable, body: bytes) -> str:
     specs = servable.function(name).structured_input_signature[1]
     columns = _columns(request["instances" if by_row else "inputs"], by_row, specs)
     outputs = servable.run(name, {key: _array(key, value, specs) for key, value in columns.items()})
-    answer: Any = {key: array.tolist() for key, array in outputs.items()}
-    if len(answer) == 1:
-        (answer,) = answer.values()
+    first, *more = outputs.values()
+    if not more:  # strings too: the exports' only ones are the one output of `settings`
+        text = json.dumps(first.tolist(), default=lambda text: text.decode(errors="replace"))
     elif by_row:
-        answer = [dict(zip(answer, row, strict=True)) for row in zip(*answer.values(), strict=True)]
-    answer = {"predictions" if by_row else "outputs": answer}
-    return json.dumps(answer, default=lambda text: text.decode(errors="replace"))
+        text = list_of_objects(outputs)
+    else:
+        text = f"{{{', '.join(f'{json.dumps(key)}: {nested_lists(array)}' for key, array in outputs.items())}}}"
+    return f'{{"{"predictions" if by_row else "outputs"}": {text}}}'
 
 
 def _columns(value: Any, by_row: bool, specs: Any) -> dict[str, Any]:
