@@ -275,62 +275,6 @@ def test_mirrored_training_runs_end_to_end(run_module, tmp_path):
     assert run.model().config == ModelConfig((8, 8), 2, 4, (32, 24))
 
 
-BAD = {
-    "preset": (["--preset", "mnits"], "Did you mean 'mnist'"),
-    "dataset": (["--dataset", "digit"], "Did you mean 'digits'"),
-    "folder": (["--dataset", "mnist", "--data-dir", "nowhere"], "no folder nowhere"),
-    "few sources": (["--num-sources", "0"], "num_sources"),
-    "count": (["--num-mixed", "5"], "num_mixed"),
-    "shape": (["--dataset", "digits", "--preset", "mnist"], "(8, 8)"),
-    "setting": (["--set", "model.latent=3"], "latent_dim"),
-    "form": (["--set", "latent_dim"], "PART.FIELD=VALUE"),
-    "phase": (["--preset", "mnist", "--phases", "mask"], "Did you mean 'masks'"),
-    "no phase": (["--phases", ","], "phases"),
-    "phase of a part": (["--set", "model.separate.latent_dim=3"], "Choose one of: recipe"),
-    "setting of a phase": (["--set", "recipe.separate.batch=3"], "batch_size"),
-    "schedule": (["--set", "recipe.separate.kl_schedule=linaer"], "linear"),
-    "strategy": (["--strategy", "mirored"], "mirrored"),
-    "nothing to resume": (["--resume"], "no run folder"),
-    "resume of nothing": (["--resume", ""], "--resume names no backup"),
-    "large KL weight": (["--set", "recipe.separate.kl_weight=1e300"], "kl_weight"),
-    "infinite KL weight": (["--set", "recipe.separate.kl_weight=1e999"], "kl_weight"),
-    "no number": (["--set", "recipe.separate.kl_weight=NaN"], "kl_weight"),
-    "large batch": (["--batch-size", "1000000000000"], "batch_size"),
-    "many epochs": (["--epochs", "99999999999999999999"], "epochs"),
-    "many sources": (["--num-sources", "99999999999"], "num_sources"),
-    "large seed": (["--seed", "99999999999"], "seed"),
-    "many digits": (["--set", f"recipe.epochs={'9' * 5000}"], "epochs"),
-    "deep": (["--set", f"model.hidden_units={'[' * 400}{']' * 400}"], "hidden_units"),
-    "deeper": (["--set", f"model.hidden_units={'[' * 990}{']' * 990}"], "hidden_units"),
-    "deepest": (["--set", f"model.hidden_units={'[' * 100_000}{']' * 100_000}"], "hidden_units"),
-    "deep phases": (["--set", f"recipe.phases={'[' * 400}{']' * 400}"], "must be settings by name"),
-    "phases of a kind": (["--set", "recipe.phases=3"], "phases"),
-    "phases of others": (["--set", "recipe.phases=[3]"], "Phase"),
-    "minutes": (["--minutes", "0"], "--minutes"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(case, capsys, tmp_path):
-    arguments, message = BAD[case]
-    assert fit.main([*arguments, "--output", str(tmp_path / "run")]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_phases_are_chosen_and_set_by_name(capsys):
-    words = ["--preset", "mnist", "--phases", "separate,remix", "--set", "recipe.remix.kl_weight=0.125"]
-    assert fit.main([*words, "--batch-size", "6", "--epochs", "2", "--dry-run"]) == 0
-    recipe = Preset.from_dict(json.loads(capsys.readouterr().out)).recipe
-    assert [phase.name for phase in recipe.phases] == ["separate", "remix"]
-    assert (recipe.phase("remix").kl_weight, recipe.phase("separate").kl_weight) != (0.125, 0.125)
-    assert [phase.batch_size for phase in recipe.phases] == [6, 6]
-    assert (recipe.epochs, recipe.phase("remix").kl_weight) == (2, 0.125)
-
-
 def test_too_few_sources_is_a_warning(tmp_path, capsys):
     assert fit.main([*TINY, "--num-sources", "1", "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
     assert "warning: the model has 1 sources" in capsys.readouterr().err
