@@ -353,7 +353,7 @@ def test_no_network_is_said_soon(run_module, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     started = time.monotonic()
     process = run_module("training.fit", "--dataset", "mnist", "--output", tmp_path / "run", timeout=60)
-    assert time.monotonic() - started < 55  # the import of TensorFlow counts too, on a busy machine
+    assert time.monotonic() - started < 30  # the import of TensorFlow counts too
     assert process.returncode == 2
     assert "--data-dir" in process.stderr
     assert "--dataset digits" in process.stderr
