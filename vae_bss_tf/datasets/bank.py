@@ -20,6 +20,8 @@ class SourceBank:
         items: uint8 or float32 `[num_items, *shape]`, the sources at full scale.
         labels: int64 `[num_items]`, the class of each source.
         full_scale: The value of `items` that stands for 1.
+        has_truth: Whether `items` are single sources, of which mixtures with a known truth are made. False where they
+            are mixtures themselves.
     """
 
     name: str
@@ -27,6 +29,7 @@ class SourceBank:
     items: npt.NDArray[np.generic]
     labels: npt.NDArray[np.int64]
     full_scale: float
+    has_truth: bool = True
 
     def __post_init__(self) -> None:
         if len(self.items) == 0:

@@ -93,7 +93,7 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
 
     identity = _cache_identity("mixtures", recordings, pitches)
     items, owners = decoded(recordings, decode, capacity, identity, audio.num_samples)
-    return SourceBank("mixtures", split, items, owners, 1.0)
+    return SourceBank("mixtures", split, items, owners, 1.0, has_truth=False)
 
 
 def identity(path: Path) -> str:
