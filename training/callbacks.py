@@ -174,10 +174,12 @@ class Progress(keras.callbacks.Callback):
         rate = self.rates.get(self.planned.phase.name, 0.0)
         left = self._seconds_left(epoch + 1)
         told = f"epoch {epoch + 1}/{self.epochs}  {shown}  {rate:,.0f} mixtures/s"
+        if left is not None:
+            told += f"  {math.ceil(left / 60)} min left"
         if self.quiet:
             print(f"{self.planned.title}  {told}", flush=True)
         else:
-            self.bar.set_postfix_str(told if left is None else f"{told}  {math.ceil(left / 60)} min left")
+            self.bar.set_postfix_str(told)
 
     def _seconds_left(self, epochs_done: int) -> float | None:
         rate = self.rates.get(self.planned.phase.name)

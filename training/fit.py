@@ -261,7 +261,7 @@ def _command(options: argparse.Namespace) -> None:
         resume=options.resume,
         init=options.init,
         force=options.force,
-        quiet=options.quiet,
+        quiet=options.quiet or not sys.stderr.isatty(),
         started=_STARTED,
     )
     _report(run)

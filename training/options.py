@@ -132,7 +132,11 @@ def parser() -> argparse.ArgumentParser:
         help="begin with the weights of a finished run, of as many sources or fewer",
     )
     made.add_argument("--force", action="store_true", help="delete an earlier run in the run folder first")
-    made.add_argument("--quiet", action="store_true", help="one plain line an epoch instead of a progress bar")
+    made.add_argument(
+        "--quiet",
+        action="store_true",
+        help="one plain line an epoch instead of a progress bar, as always where errors do not go to a terminal",
+    )
     made.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
     return made
 
