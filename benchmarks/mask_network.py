@@ -8,7 +8,6 @@ channels on single pixels, compiled by XLA, in float32.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -16,22 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
-import tensorflow as tf
-
-from training.learner import Learner
 from training.memory import keep_freed_memory
-from training.precision import resolved_precision
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.domains import Images
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
-from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.objectives import MaskedRemix
 from vae_bss_tf.presets import get_preset
+from vae_bss_tf.startup import import_tensorflow
 
 RESULTS = Path("benchmarks/results/mask_network.json")
 BATCH = 64
@@ -73,6 +63,14 @@ def step_of(variant: Variant, data: Any) -> Callable[[], Any]:
     Returns:
         A function that trains one step.
     """
+    import keras
+    import tensorflow as tf
+
+    from training.learner import Learner
+    from training.precision import resolved_precision
+    from vae_bss_tf.model import MultiSourceVAE
+    from vae_bss_tf.objectives import MaskedRemix
+
     preset = get_preset("mnist")
     config = preset.model.replace(mask_channels=variant.channels, mask_patch=variant.patch)
     model = MultiSourceVAE(config, dtype=resolved_precision(variant.precision))
@@ -87,6 +85,10 @@ def run(data_dir: Path | None, output: Path, seconds: float, rounds: int) -> Non
     """Measures all variants, prints the table and writes the JSON file."""
     if rounds < 1 or not seconds > 0:
         raise ConfigError(f"--rounds is {rounds} and --seconds {seconds:g}; both must be greater than 0.")
+    import_tensorflow()
+    from training.precision import resolved_precision
+    from vae_bss_tf.datasets.image_mixtures import training_mixtures
+
     bank = load_bank("mnist", "train", data_dir)
     data = next(iter(training_mixtures(bank, num_mixed=(2,), batch_size=BATCH, seed=0)))
     steps = {name: step_of(variant, data) for name, variant in VARIANTS.items()}

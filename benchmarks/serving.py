@@ -19,17 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
-import tensorflow as tf
 
-from export.writers import saved_model
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import CheckpointError, run_command
 from vae_bss_tf.files import write_json
-from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.presets import get_preset
+from vae_bss_tf.startup import import_tensorflow
 
 CLIENTS = (1, 4, 16)
 BATCHES = (1, 8, 32, 128)
@@ -45,6 +41,9 @@ def untrained(folder: Path) -> Path:
     Returns:
         The folder.
     """
+    from export.writers import saved_model
+    from vae_bss_tf.model import MultiSourceVAE
+
     preset = get_preset("mnist-dense")
     model = MultiSourceVAE(preset.model)
     model({runtime.INPUT: np.zeros((1, *preset.model.input_shape), np.float32)})
@@ -195,6 +194,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
     """Measures, prints the table and writes the JSON file."""
+    tensorflow = import_tensorflow()
     words = f" --model {model}" if model is not None else ""
     with contextlib.ExitStack() as stack:
         if model is None:
@@ -223,7 +223,7 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
             "clients": "threads of one process; the direct calls are made by as many threads",
             "cores": len(os.sched_getaffinity(0)),
             "load_average": load_average,
-            "tensorflow": tf.__version__,
+            "tensorflow": tensorflow.__version__,
             "seconds": seconds,
             "rounds": rounds,
             "rows": found,

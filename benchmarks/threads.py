@@ -15,14 +15,13 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
 
 from benchmarks.serving import measured
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.runtime import LoadedModel, load
+from vae_bss_tf.startup import import_tensorflow
 
 THREADS = (1, 2)
 CHECKED_THREADS = 8
@@ -94,6 +93,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def run(paths: Sequence[Path], output: Path, seconds: float, rounds: int, calls: int) -> None:
     """Measures, prints the table and writes the JSON file."""
+    import_tensorflow()
     load_average = os.getloadavg()
     found = rows(paths, seconds, rounds, calls)
     print(table(found))

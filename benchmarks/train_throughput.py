@@ -9,31 +9,26 @@ weights and inputs), less the gradient of the mixture itself.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import itertools
-
-import keras
 import numpy as np
-import tensorflow as tf
 
-from training.learner import Learner
-from vae_bss_tf import MultiSourceVAE
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
-from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
-from vae_bss_tf.objectives import Elbo
 from vae_bss_tf.presets import get_preset
+from vae_bss_tf.startup import import_tensorflow
+
+if TYPE_CHECKING:
+    from training.learner import Learner
 
 BATCHES = (32, 128, 512)
 Measure = Callable[[], float]
@@ -59,6 +54,8 @@ def measured(step: Callable[[], Any], mixtures: int, seconds: float) -> float:
 
 def matmul_rate(seconds: float, size: int = 2048) -> float:
     """Floating-point operations per second of float32 matrix products of side `size`."""
+    import tensorflow as tf
+
     a, b = tf.random.normal([size, size]), tf.random.normal([size, size])
     product = tf.function(lambda: tf.linalg.matmul(a, b))
     product()
@@ -77,8 +74,15 @@ def flops_per_mixture(preset: Preset) -> float:
     return 2.0 * (2 * (encoder + preset.model.num_sources * decoder) + backward_of_inputs)
 
 
-def compiled_learner(preset: Preset, steps_per_execution: int) -> Learner:
+def compiled_learner(preset: Preset, steps_per_execution: int) -> "Learner":
     """The preset's model with the objective of its first phase, compiled as `training.trainer` compiles it."""
+    import keras
+    import tensorflow as tf
+
+    from training.learner import Learner
+    from vae_bss_tf import MultiSourceVAE
+    from vae_bss_tf.objectives import Elbo
+
     phase = preset.recipe.phases[0]
     learner = Learner(MultiSourceVAE(preset.model), Elbo(lambda step: tf.constant(phase.kl_weight)), phase.trains)
     learner.compile(
@@ -89,6 +93,10 @@ def compiled_learner(preset: Preset, steps_per_execution: int) -> Learner:
 
 def fit_measure(preset: Preset, bank: SourceBank, batch: int, calls: int) -> Measure:
     """Keras' `fit` on the real pipeline; the first epoch compiles and is not measured."""
+    import keras
+
+    from vae_bss_tf.datasets.image_mixtures import training_mixtures
+
     steps = preset.recipe.phases[0].steps_per_execution
     model = compiled_learner(preset, steps)
     data = training_mixtures(bank, num_mixed=(2,), batch_size=batch, seed=0)
@@ -111,6 +119,10 @@ def fit_measure(preset: Preset, bank: SourceBank, batch: int, calls: int) -> Mea
 
 def step_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) -> Measure:
     """The same model's `train_step` on one batch, in a compiled loop of as many steps a call."""
+    import tensorflow as tf
+
+    from vae_bss_tf.datasets.image_mixtures import training_mixtures
+
     steps = preset.recipe.phases[0].steps_per_execution
     model = compiled_learner(preset, steps)
     mixtures = next(iter(training_mixtures(bank, num_mixed=(2,), batch_size=batch, seed=0)))
@@ -129,6 +141,8 @@ def step_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) -
 
 def pipeline_measure(bank: SourceBank, batch: int, seconds: float) -> Measure:
     """The `tf.data` pipeline alone."""
+    from vae_bss_tf.datasets.image_mixtures import training_mixtures
+
     batches = iter(training_mixtures(bank, num_mixed=(2,), batch_size=batch, seed=0))
     next(batches)
     return lambda: measured(lambda: next(batches), batch, seconds)
@@ -173,6 +187,7 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
     """Measures everything, prints the table and writes the JSON file."""
     if rounds < 1:
         raise ConfigError(f"--rounds is {rounds}; it must be at least 1.")
+    tensorflow = import_tensorflow()
     preset = get_preset("mnist-paper")
     bank = load_bank("mnist", "train", data_dir)
     if with_torch:
@@ -216,7 +231,7 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
             "command": f"python -m benchmarks.train_throughput --data-dir DIR --seconds {seconds:g} --rounds {rounds}",
             "cores": len(os.sched_getaffinity(0)),
             "load_average": os.getloadavg(),
-            "tensorflow": tf.__version__,
+            "tensorflow": tensorflow.__version__,
             "mflop_per_mixture": flops / 1e6,
             "rounds": rounds,
             "rows": rows,
