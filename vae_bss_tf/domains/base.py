@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 
 class RemixedMixtures(Protocol):
@@ -88,6 +89,17 @@ class Domain(Protocol):
 
         Returns:
             float32 `[batch, num_sources (estimates), num_sources (sources)]`, in `score_unit`.
+        """
+
+    def remixed_si_sdr(self, separated: Float32, mixed: Any) -> Float64:
+        """SI-SDR of each separated source as each of the known ones, for `metrics.consistency`.
+
+        Args:
+            separated: float32 `[batch, num_outputs, *input_shape]`, what a model makes of the mixtures.
+            mixed: What `remix` returned.
+
+        Returns:
+            float64 `[batch, num_outputs, num_sources (known)]`, dB.
         """
 
     def judged(self, system: str, outputs: Float32, truth: "EvaluationSet") -> tuple[Float32, Float32]:

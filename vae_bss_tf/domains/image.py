@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import numpy as np
+
 from vae_bss_tf.datasets import image_mixtures
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.domains.base import Float32
+from vae_bss_tf.domains.base import Float32, Float64
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -92,6 +94,12 @@ class Images:
     def mask_score(self, fits: "tf.Tensor", estimates: "tf.Tensor", mixed: RemixedImages) -> "tf.Tensor":
         """The log likelihood of the sources under the estimates and under the masked estimates, in nats."""
         return fits + self.masked_log_likelihood(estimates, mixed)
+
+    def remixed_si_sdr(self, separated: Float32, mixed: RemixedImages) -> Float64:
+        """SI-SDR of the pictures, float64 `[batch, num_outputs, num_sources (known)]`, dB."""
+        from vae_bss_tf import metrics
+
+        return metrics.pairwise_si_bss_eval(separated, np.asarray(mixed.sources)).sdr
 
     def judged(self, system: str, outputs: Float32, truth: EvaluationSet) -> tuple[Float32, Float32]:
         """The pictures as they are."""

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from vae_bss_tf.baselines import oracle
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import sound_mixtures
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
-from vae_bss_tf.domains.base import Float32
+from vae_bss_tf.domains.base import Float32, Float64
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,6 +90,12 @@ class Sound:
         from vae_bss_tf.domains import sound_remixing
 
         return sound_remixing.masked_sound_sdr(estimates, mixed, self.audio)
+
+    def remixed_si_sdr(self, separated: Float32, mixed: "SoundMixtures") -> Float64:
+        """SI-SDR of the masked STFTs, float64 `[batch, num_outputs, num_sources (known)]`, dB."""
+        from vae_bss_tf.domains import sound_remixing
+
+        return np.asarray(sound_remixing.masked_sound_si_sdr(separated, mixed, self.audio), np.float64)
 
     def judged(self, system: str, outputs: Float32, truth: EvaluationSet) -> tuple[Float32, Float32]:
         """Waveforms: of masked sources by ratio masks on the STFT, of others by their magnitudes as they are."""

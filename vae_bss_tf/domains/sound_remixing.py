@@ -13,6 +13,7 @@ from vae_bss_tf.masking import ratio_mask, ratio_shares
 MASKED_SOUND_SCALE = 0.05
 
 _LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
+_LEAST_EXPLAINED = 1e-6  # 60 dB either way
 _SILENT_SHARE = 1e-3  # of all sources' energy, which a silent one's distortion is relative to
 
 
@@ -141,8 +142,30 @@ def masked_sound_errors(estimates: tf.Tensor, mixed: SoundMixtures, audio: Audio
         float32 `[batch, num_sources (estimates), num_sources (sources)]`, summed over frames and bins, the mean over
         the frames that are pooled in one; >= 0 but for rounding.
     """
-    magnitudes = spectrogram.expand(estimates, audio, keras.ops)
-    masks = ratio_shares(magnitudes)
-    of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
-    of_both = tf.einsum("befn,bsfn->bes", masks, mixed.correlations)
+    of_masks, of_both = _masked_products(estimates, mixed, audio)
     return of_masks[:, :, tf.newaxis] - 2 * of_both + mixed.energies[:, tf.newaxis]
+
+
+def masked_sound_si_sdr(separated: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tf.Tensor:
+    """Scale-invariant signal-to-distortion ratio of each masked output as each of the known sources of sound.
+
+    Args:
+        separated: float32 `[batch, num_outputs, frames, bins]`, compressed, in [0, 1]: a model's sources.
+        mixed: What they are of.
+        audio: The spectrogram's settings.
+
+    Returns:
+        float32 `[batch, num_outputs, num_sources (known)]`, dB, within +-60.
+    """
+    of_masks, of_both = _masked_products(separated, mixed, audio)
+    largest = of_masks[:, :, tf.newaxis] * mixed.energies[:, tf.newaxis]
+    explained = tf.square(of_both) / tf.maximum(largest, spectrogram.SILENCE**2)
+    explained = tf.clip_by_value(explained, _LEAST_EXPLAINED, 1 - _LEAST_EXPLAINED)
+    return 10 / math.log(10) * (tf.math.log(explained) - tf.math.log1p(-explained))
+
+
+def _masked_products(estimates: tf.Tensor, mixed: SoundMixtures, audio: AudioConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Energy of each masked estimate, `[batch, num_estimates]`, and its inner product with each source."""
+    masks = ratio_shares(spectrogram.expand(estimates, audio, keras.ops))
+    of_masks = tf.reduce_sum(tf.square(masks) * mixed.power[:, tf.newaxis], axis=(2, 3))
+    return of_masks, tf.einsum("befn,bsfn->bes", masks, mixed.correlations)

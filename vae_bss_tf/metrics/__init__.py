@@ -7,6 +7,8 @@ otherwise, and always finite: they are clipped to [`FLOOR_DB`, `CEILING_DB`], an
 - sounding estimate of a silent source: `FLOOR_DB`;
 - silent estimate of a silent source: `CEILING_DB`.
 
+`metrics.consistency` has a score that needs no true sources. It remixes with TensorFlow and is imported by its name.
+
 A source that a mixture lacks is all zeros; leave it out of a mean with the help of `counts`.
 """
 
