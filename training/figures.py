@@ -18,7 +18,7 @@ from vae_bss_tf.files import replacing
 
 Float32 = npt.NDArray[np.float32]
 Picture = tuple[Float32, float]
-"""A picture, `[height, width]`, and its white: the value that is drawn brightest."""
+"""A picture, `[height, width]` or `[height, width, 3]`, and its white: the value that is drawn brightest."""
 
 _DPI = 110
 _RANGE_DB = 60
@@ -40,9 +40,10 @@ def separation(
     mixture's brightest pixel for the mixture and the sum, the sources' for the rest.
 
     Args:
-        mixtures: float32 `[num_mixtures, height, width]`, or `[num_mixtures, frames, bins]` of sound.
-        sources: float32 `[num_mixtures, num_sources, height, width]`.
-        truth: float32 `[num_mixtures, num_mixed, height, width]`, absent sources zero and last; None to leave it out.
+        mixtures: float32 `[num_mixtures, height, width]`, with 3 channels behind it for colour, or
+            `[num_mixtures, frames, bins]` of sound.
+        sources: float32 `[num_mixtures, num_sources, *shape]`, of the shape of a mixture.
+        truth: float32 `[num_mixtures, num_mixed, *shape]`, absent sources zero and last; None to leave it out.
         audio: The spectrogram's settings; None for images. Of sound the first six mixtures are drawn.
 
     Returns:
@@ -131,9 +132,11 @@ def _mosaic(
     pictures: Sequence[Sequence[Picture | None]], row_titles: Sequence[str], column_titles: Sequence[str]
 ) -> Figure:
     """Draws images as one: many axes take a second, one takes none."""
-    height, width = next(p for row in pictures for p in row if p is not None and not _is_empty(p))[0].shape
+    shown = next(p for row in pictures for p in row if p is not None and not _is_empty(p))
+    height, width, *channels = shown[0].shape
     gap = max(1, round(0.05 * width))
-    canvas = np.ones((len(pictures) * (height + gap) - gap, len(pictures[0]) * (width + gap) - gap), np.float32)
+    size = len(pictures) * (height + gap) - gap, len(pictures[0]) * (width + gap) - gap
+    canvas = np.ones((*size, *channels), np.float32)
     for r, row in enumerate(pictures):
         for c, picture in enumerate(row):
             if picture is not None and not _is_empty(picture):

@@ -24,7 +24,8 @@ class ModelConfig(Settings):
     """The network and its distributions (paper, section 2 and table 1).
 
     Attributes:
-        input_shape: Shape of one mixture: `(height, width)` or `(frames, bins)`.
+        input_shape: Shape of one mixture: `(height, width)`, `(height, width, channels)` for pictures in colour, or
+            `(frames, bins)`.
         num_sources: K, the number of sources the model emits; at least 1.
         latent_dim: Dimensions of one source's latent.
         hidden_units: Units of the encoder's hidden layers; the decoder mirrors them, and mirrors only the last two of
@@ -68,8 +69,9 @@ class ModelConfig(Settings):
     mask_joint: bool = False
 
     def __post_init__(self) -> None:
-        sizes = self.input_shape
-        check(len(sizes) == 2 and all(n >= 1 for n in sizes), "input_shape", sizes, "two positive sizes")
+        sizes, ranks = self.input_shape, (2, 3) if self.network == "image" else (2,)
+        check(len(sizes) in ranks and all(n >= 1 for n in sizes), "input_shape", sizes,
+              "two positive sizes, and the channels where pictures are in colour")  # fmt: skip
         check(self.num_sources >= 1, "num_sources", self.num_sources, "at least 1")
         check(self.latent_dim >= 1, "latent_dim", self.latent_dim, "at least 1")
         check(len(self.hidden_units) >= 1, "hidden_units", self.hidden_units, "one or more positive sizes")
@@ -83,10 +85,10 @@ class ModelConfig(Settings):
         check(self.mask_patch >= 1, "mask_patch", self.mask_patch, "at least 1")
         step = self.mask_patch * 2 ** max(0, len(self.mask_channels) - 1) if self.mask_channels else 1
         check(
-            all(n % step == 0 for n in self.input_shape),
+            all(n % step == 0 for n in self.input_shape[:2]),
             "mask_channels",
             self.mask_channels,
-            f"so few that both sizes of {self.input_shape}, over mask_patch, can be halved for each but the first",
+            f"so few that height and width of {self.input_shape}, over mask_patch, can be halved for each but the first",
         )
         check_choice("prior", self.prior, PRIORS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
@@ -103,14 +105,28 @@ class DataConfig(Settings):
         num_mixed: The counts M of sources in a mixture, drawn with equal chance; each from 1 to 4.
             Every source is scaled by 1 / max(num_mixed), the paper's (d1 + d2) / 2 for `(2,)`, so that a mixture stays
             in [0, 1] and a source has one level whatever its mixture's count.
+        size: Height and width that pictures of a folder ("images") are brought to; empty takes them as they are.
+        channels: Channels that they are brought to: 1 for grey, 3 for colour, 0 takes them as they are.
     """
 
     dataset: str = "digits"
     num_mixed: tuple[int, ...] = (2,)
+    size: tuple[int, ...] = ()
+    channels: int = 0
 
     def __post_init__(self) -> None:
         counts = self.num_mixed
         check(bool(counts) and all(1 <= m <= 4 for m in counts), "num_mixed", counts, "one or more counts from 1 to 4")
+        fits = not self.size or (len(self.size) == 2 and all(n >= 1 for n in self.size))
+        check(fits, "size", self.size, "empty, or height and width in pixels")
+        check(self.channels in (0, 1, 3), "channels", self.channels, "0, 1 or 3")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as a dictionary that JSON can hold, those of pictures only where pictures are read."""
+        values = super().to_dict()
+        if self.dataset != "images":
+            values = {name: value for name, value in values.items() if name not in ("size", "channels")}
+        return values
 
     @property
     def max_mixed(self) -> int:

@@ -88,7 +88,8 @@ def refined_latents(
 
     def objective(latents: tf.Tensor) -> tf.Tensor:
         estimate = tf.reduce_sum(decode(latents), axis=1)
-        likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale)
+        rank = len(config.input_shape)
+        likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale, rank)
         return -likelihood.log_prob(mixture) - prior_weight * prior.log_prob(latents)
 
     return search(objective, start, steps, LEARNING_RATE)

@@ -106,8 +106,8 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
 def _examples_on_map(points: Float32, decoded: Float32) -> Float32:
     low, high = points.min(axis=0), points.max(axis=0)
     place = (points - low) / (high - low) * _MAP_CELLS
-    height, width = decoded.shape[1:]
-    canvas = np.zeros((_MAP_CELLS * height, _MAP_CELLS * width), np.float32)
+    height, width, *channels = decoded.shape[1:]
+    canvas = np.zeros((_MAP_CELLS * height, _MAP_CELLS * width, *channels), np.float32)
     for column, row in np.ndindex(_MAP_CELLS, _MAP_CELLS):
         distance = np.linalg.norm(place - (column + 0.5, row + 0.5), axis=1)
         nearest = int(np.argmin(distance))

@@ -57,7 +57,7 @@ class GLO(keras.Model):
     def objective(self, mixture: tf.Tensor, latents: tf.Tensor, training: bool) -> tf.Tensor:
         """Negative log of likelihood and prior, without constants: float32 `[batch]`, nats."""
         residual = mixture - tf.reduce_sum(self.decoder(latents, training=training), axis=1)
-        misfit = tf.reduce_sum(tf.abs(residual), axis=[1, 2]) / self.config.likelihood_scale
+        misfit = tf.reduce_sum(tf.abs(residual), axis=range(1, len(residual.shape))) / self.config.likelihood_scale
         return misfit + 0.5 * LATENT_PENALTY * tf.reduce_sum(tf.square(latents), axis=[1, 2])
 
     def fit(self, x: tf.data.Dataset, *args: Any, **kwargs: Any) -> Any:

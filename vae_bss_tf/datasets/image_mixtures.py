@@ -51,7 +51,7 @@ def training_mixtures(
         sources = [tf.cast(tf.gather(items, drawn[:, m]), tf.float32) for m in range(largest)]
         if min(counts) < largest:
             which = tf.random.stateless_uniform([batch_size], step_seed + (1 << 32), 0, len(counts), tf.int32)
-            count = tf.gather(tf.constant(counts), which)[:, tf.newaxis, tf.newaxis]
+            count = tf.reshape(tf.gather(tf.constant(counts), which), [-1, *[1] * len(bank.shape)])
             sources = [source * tf.cast(m < count, tf.float32) for m, source in enumerate(sources)]
         return {"mixture": tf.add_n(sources) * scale}
 

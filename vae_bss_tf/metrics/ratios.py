@@ -97,8 +97,9 @@ def ssim(estimates: Array, sources: Array, data_range: float | Sequence[float] =
     full-scale images of range 1 ("ssim"), and twice that the SSIM of halved ones ("ssim_halved").
 
     Args:
-        estimates: float `[batch, M, height, width]`, matched to the sources; 7 x 7 pixels or more.
-        sources: float `[batch, M, height, width]`.
+        estimates: float `[batch, M, height, width]`, or with an axis of channels, over which the mean is taken, behind
+            it; matched to the sources; 7 x 7 pixels or more.
+        sources: float, of the same shape.
         data_range: Largest minus least possible value, greater than 0; several cost little more time than one.
 
     Returns:
@@ -109,10 +110,10 @@ def ssim(estimates: Array, sources: Array, data_range: float | Sequence[float] =
         DataError: The shapes differ or are not images of 7 x 7 or more, or a value is not finite.
     """
     _check_same_shape(estimates, sources)
-    if estimates.ndim != 4 or min(estimates.shape[2:]) < _SSIM_WINDOW:
+    if estimates.ndim not in (4, 5) or min(estimates.shape[2:4]) < _SSIM_WINDOW:
         raise DataError(
-            f"SSIM needs [batch, num_sources, height, width] of {_SSIM_WINDOW} x {_SSIM_WINDOW} or more; "
-            f"got {estimates.shape}."
+            f"SSIM needs [batch, num_sources, height, width] of {_SSIM_WINDOW} x {_SSIM_WINDOW} or more, and channels "
+            f"of pictures in colour; got {estimates.shape}."
         )
     x, y = flatten(estimates).reshape(estimates.shape), flatten(sources).reshape(sources.shape)
     inside = slice(_SSIM_WINDOW // 2, -(_SSIM_WINDOW // 2))
@@ -129,7 +130,7 @@ def ssim(estimates: Array, sources: Array, data_range: float | Sequence[float] =
     def mean_similarity(one: float) -> Float64:
         c1, c2 = (_SSIM_K1 * one) ** 2, (_SSIM_K2 * one) ** 2
         similarity = ((2 * mean_product + c1) * (2 * covariance + c2)) / ((mean_power + c1) * (variances + c2))
-        return similarity.mean(axis=(2, 3))
+        return similarity.mean(axis=tuple(range(2, similarity.ndim)))
 
     if isinstance(data_range, Sequence):
         return np.stack([mean_similarity(one) for one in data_range])

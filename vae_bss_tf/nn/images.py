@@ -42,7 +42,7 @@ class ImageEncoder(keras.layers.Layer):
         self.convolutions = tuple(convolutions)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape: tuple[int | None, ...] = (*input_shape, 1)
+        shape = input_shape if len(input_shape) == 4 else (*input_shape, 1)
         self.convolution_blocks = [
             ImageConvolutionBlock(u, dtype=self.dtype_policy, name=f"convolution_{i}")
             for i, u in enumerate(self.convolutions)
@@ -64,7 +64,9 @@ class ImageEncoder(keras.layers.Layer):
     def call(self, mixture: keras.KerasTensor, training: bool = False) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         hidden = mixture
         if self.convolutions:
-            hidden = keras.ops.expand_dims(keras.ops.cast(mixture, self.compute_dtype), -1)
+            hidden = keras.ops.cast(mixture, self.compute_dtype)
+            if len(mixture.shape) == 3:
+                hidden = keras.ops.expand_dims(hidden, -1)
         for convolution in self.convolution_blocks:
             hidden = convolution(hidden, training=training)
         hidden = self.flatten(hidden)
@@ -155,7 +157,13 @@ class SourceMask(keras.layers.Layer):
         self.exponent = exponent
 
     def call(self, estimates: keras.KerasTensor, mixture: keras.KerasTensor) -> keras.KerasTensor:
-        return ratio_mask(estimates, mixture, self.exponent)
+        if len(estimates.shape) < 5:
+            return ratio_mask(estimates, mixture, self.exponent)
+        # TFLite compares arrays of at most four axes.
+        num_sources, *shape = estimates.shape[1:]
+        flat = keras.ops.reshape(estimates, (-1, num_sources, math.prod(shape)))
+        masked = ratio_mask(flat, keras.ops.reshape(mixture, (-1, math.prod(shape))), self.exponent)
+        return keras.ops.reshape(masked, (-1, num_sources, *shape))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "exponent": self.exponent}

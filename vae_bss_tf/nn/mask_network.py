@@ -1,5 +1,6 @@
 """What sharpens the estimates before they are masked: a network that sees the mixture's own pixels."""
 
+import math
 from typing import Any
 
 import keras
@@ -24,11 +25,13 @@ class MaskNetwork(keras.layers.Layer):
     estimates. A joint one sees the mixture and all estimates at once: one pass for all sources.
 
     Call arguments:
-        mixture: float32 `[batch, height, width]`.
-        estimates: float32 `[batch, num_sources, height, width]`, >= 0.
+        mixture: float32 `[batch, height, width]` or `[batch, height, width, channels]`.
+        estimates: float32 `[batch, num_sources, height, width]` or `[batch, num_sources, height, width, channels]`,
+            >= 0.
 
     Returns:
-        The estimates plus 1e-4, times factors in (0, 1): float32 `[batch, num_sources, height, width]`.
+        The estimates plus 1e-4, times factors in (0, 1), one for each channel of each pixel: float32, of the estimates'
+        shape.
 
     Args:
         channels: Channels at each resolution, from the finest; each next one halves height and width, which must be
@@ -50,9 +53,10 @@ class MaskNetwork(keras.layers.Layer):
         self.joint = joint
 
     def build(self, mixture_shape: tuple[int | None, ...], estimates_shape: tuple[int | None, ...]) -> None:
-        height, width = ((n or 0) // self.patch for n in mixture_shape[1:])
+        height, width = ((n or 0) // self.patch for n in mixture_shape[1:3])
+        colours = math.prod(n or 1 for n in mixture_shape[3:])
         outputs = (estimates_shape[1] or 1) if self.joint else 1
-        features = (1 + outputs if self.joint else _VIEWS_OF_ONE) * self.patch**2
+        features = (1 + outputs if self.joint else _VIEWS_OF_ONE) * colours * self.patch**2
         self.down, self.up = [], []
         for level, channels in enumerate(self.channels):
             convolutions = [self._convolution(channels, f"down_{level}_0", strides=1 if level == 0 else 2)]
@@ -73,7 +77,7 @@ class MaskNetwork(keras.layers.Layer):
             features = channels
             self.up.append([widened, joined])
         self.head = keras.layers.Conv2D(
-            outputs * self.patch**2,
+            outputs * colours * self.patch**2,
             _KERNEL_SIZE,
             padding="same",
             kernel_initializer="zeros",
@@ -93,18 +97,28 @@ class MaskNetwork(keras.layers.Layer):
         )
 
     def call(self, mixture: keras.KerasTensor, estimates: keras.KerasTensor) -> keras.KerasTensor:
-        num_sources, height, width = estimates.shape[1:]
-        mixture = keras.ops.expand_dims(mixture, 1)
+        num_sources, height, width, *colour = estimates.shape[1:]
+        colours = math.prod(colour)
+        # No array has more than four axes, which runtimes on devices stop at: a row holds its pixels' channels.
+        estimates = keras.ops.reshape(estimates, (-1, num_sources, height, width * colours))
+        mixture = keras.ops.reshape(mixture, (-1, 1, height, width * colours))
         if self.joint:
-            hidden = keras.ops.transpose(keras.ops.concatenate([mixture, estimates], axis=1), (0, 2, 3, 1))
+            every = keras.ops.concatenate([mixture, estimates], axis=1)
+            every = keras.ops.reshape(every, (-1, 1 + num_sources, height * width, colours))
+            hidden = keras.ops.transpose(every, (0, 2, 1, 3))
+            hidden = keras.ops.reshape(hidden, (-1, height, width, (1 + num_sources) * colours))
         else:
             others = keras.ops.sum(estimates, axis=1, keepdims=True) - estimates
             views = [keras.ops.repeat(mixture, num_sources, axis=1), estimates, others]
-            hidden = keras.ops.stack([keras.ops.reshape(view, (-1, height, width)) for view in views], axis=-1)
+            views = [keras.ops.reshape(view, (-1, height, width, colours)) for view in views]
+            hidden = keras.ops.concatenate(views, axis=-1)
         logits = keras.ops.cast(self._logits(keras.ops.cast(hidden, self.compute_dtype)), "float32")
-        logits = keras.ops.transpose(logits, (0, 3, 1, 2))
-        logits = keras.ops.reshape(logits, (-1, num_sources, height, width))
-        return (estimates + _FLOOR) * keras.ops.sigmoid(logits)
+        if self.joint:
+            logits = keras.ops.reshape(logits, (-1, height * width, num_sources, colours))
+            logits = keras.ops.transpose(logits, (0, 2, 1, 3))
+        logits = keras.ops.reshape(logits, (-1, num_sources, height, width * colours))
+        rescaled = (estimates + _FLOOR) * keras.ops.sigmoid(logits)
+        return keras.ops.reshape(rescaled, (-1, num_sources, height, width, *colour))
 
     def _logits(self, hidden: keras.KerasTensor) -> keras.KerasTensor:
         if self.patch > 1:

@@ -47,14 +47,15 @@ def latent_posterior(mean: tf.Tensor, log_variance: tf.Tensor) -> Any:
     return tfd.Independent(tfd.Normal(mean, tf.exp(0.5 * log_variance)), 2)
 
 
-def mixture_likelihood(name: str, mixture_estimate: tf.Tensor, scale: float) -> Any:
+def mixture_likelihood(name: str, mixture_estimate: tf.Tensor, scale: float, rank: int = 2) -> Any:
     """Likelihood of a mixture given the sum of the source estimates, p(x|Z) (paper, equation 3).
 
     Args:
         name: "laplace", "normal", or "bernoulli". The last takes any x in [0, 1] (cross-entropy), with the
             estimate as its probability, clipped to the open interval (0, 1).
-        mixture_estimate: float32 `[batch, height, width]`, the sum of the K source estimates.
+        mixture_estimate: float32 `[batch, *input_shape]`, the sum of the K source estimates.
         scale: Laplace's b, or the Normal's standard deviation; > 0.
+        rank: Axes of `input_shape`: 2, or 3 for pictures in colour.
 
     Returns:
         A `tfd.Independent` with batch shape `[batch]`: its `log_prob(mixture)` is summed over the pixels.
@@ -64,11 +65,11 @@ def mixture_likelihood(name: str, mixture_estimate: tf.Tensor, scale: float) -> 
     """
     check_choice("likelihood", name, LIKELIHOODS)
     if name == "laplace":
-        return tfd.Independent(tfd.Laplace(mixture_estimate, scale), 2)
+        return tfd.Independent(tfd.Laplace(mixture_estimate, scale), rank)
     if name == "normal":
-        return tfd.Independent(tfd.Normal(mixture_estimate, scale), 2)
+        return tfd.Independent(tfd.Normal(mixture_estimate, scale), rank)
     probabilities = tf.clip_by_value(mixture_estimate, _PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
-    return tfd.Independent(tfd.Bernoulli(probs=probabilities, dtype=tf.float32), 2)
+    return tfd.Independent(tfd.Bernoulli(probs=probabilities, dtype=tf.float32), rank)
 
 
 def kl_divergence(posterior: Any, prior: Any) -> tf.Tensor:

@@ -71,7 +71,8 @@ class Elbo:
         """The metrics of mixtures and what the model made of them: float32 `[batch]` each, nats."""
         config = model.config
         estimate = tf.reduce_sum(estimates, axis=1)
-        likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale)
+        rank = len(config.input_shape)
+        likelihood = distributions.mixture_likelihood(config.likelihood, estimate, config.likelihood_scale, rank)
         log_likelihood = likelihood.log_prob(mixture)
         return {"log_likelihood": log_likelihood, "kl": kl, "elbo": log_likelihood - self.final_beta * kl}
 

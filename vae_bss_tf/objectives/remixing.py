@@ -94,14 +94,15 @@ def log_likelihood(likelihood: str, scale: float, estimates: tf.Tensor, sources:
     Args:
         likelihood: As `distributions.mixture_likelihood` takes it.
         scale: As `distributions.mixture_likelihood` takes it.
-        estimates: float32 `[batch, num_sources, height, width]`.
-        sources: float32 `[batch, num_sources, height, width]`.
+        estimates: float32 `[batch, num_sources, *input_shape]`.
+        sources: float32 `[batch, num_sources, *input_shape]`.
 
     Returns:
         float32 `[batch, num_sources (estimates), num_sources (sources)]`, nats.
     """
+    rank = len(sources.shape) - 2
     of_estimates = [
-        distributions.mixture_likelihood(likelihood, estimate[:, tf.newaxis], scale).log_prob(sources)
+        distributions.mixture_likelihood(likelihood, estimate[:, tf.newaxis], scale, rank).log_prob(sources)
         for estimate in tf.unstack(estimates, axis=1)
     ]
     return tf.stack(of_estimates, axis=1)
