@@ -88,7 +88,7 @@ class ModelConfig(Settings):
             all(n % step == 0 for n in self.input_shape[:2]),
             "mask_channels",
             self.mask_channels,
-            f"so few that height and width of {self.input_shape}, over mask_patch, can be halved for each but the first",
+            f"so few that height and width of {self.input_shape}, over mask_patch, halve for each but the first",
         )
         check_choice("prior", self.prior, PRIORS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)

@@ -14,6 +14,7 @@ EXIT_USER_ERROR = 2
 _EXTRAS = {
     **dict.fromkeys(("tensorflow", "keras", "tensorflow_probability", "sklearn", "scipy", "librosa"), "train"),
     **dict.fromkeys(("soundfile", "soxr"), "audio"),
+    "PIL": "images",
     **dict.fromkeys(("tf2onnx", "onnx", "ai_edge_quantizer"), "export"),
     **dict.fromkeys(("tensorflow_serving", "aiohttp"), "serving"),
     "ai_edge_litert": "tflite",

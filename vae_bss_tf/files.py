@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.errors import ConfigError, OutputExistsError
+from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
 
+PARTIAL = ".partial-"  # begins the names of folders for what is being written
 _RETIRED = ".replaced"
 _LONGEST_NAME = 255  # bytes
 
@@ -37,6 +38,34 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """Lists the files of a kind under a folder, in the order of their paths.
+
+    Args:
+        folder: The folder; those inside it are searched too.
+        suffixes: What their names end in, in lower case; names in upper case count too.
+        what: What one of them is called in messages.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: There is no such folder, no such file under it, or a folder inside it cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; name one that holds {what}s ({', '.join(suffixes)}).")
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
+
+    walk = os.walk(folder, onerror=refuse)
+    paths = [Path(parent, name) for parent, _, names in walk for name in names]
+    paths = sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
+    if not paths:
+        raise DataError(f"{folder} holds no {what} ({', '.join(suffixes)}); name the folder that does.")
+    return paths
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--output") -> None:
@@ -127,7 +156,7 @@ def _destination(path: Path) -> Path:
 @contextlib.contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
     """Makes a folder beside a path, locked by this process, and removes those of killed processes for the same path."""
-    prefix = f".partial-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+    prefix = f"{PARTIAL}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
     for left in path.parent.glob(f"{prefix}*"):
         with (
             contextlib.suppress(BlockingIOError, FileNotFoundError, PermissionError),

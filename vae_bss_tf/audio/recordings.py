@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from vae_bss_tf.errors import DataError
+from vae_bss_tf.files import find_files
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 MIN_SECONDS = 0.1
@@ -65,18 +66,7 @@ def find(folder: Path) -> list[Path]:
     Raises:
         DataError: There is no such folder, no recording under it, or a folder inside it cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}; name one that holds recordings ({', '.join(SUFFIXES)}).")
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
-
-    walk = os.walk(folder, onerror=refuse)
-    paths = [Path(parent, name) for parent, _, names in walk for name in names]
-    paths = sorted(p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not paths:
-        raise DataError(f"{folder} holds no recording ({', '.join(SUFFIXES)}); name the folder that does.")
-    return paths
+    return find_files(folder, SUFFIXES, "recording")
 
 
 def describe(path: Path, *, allow_truncated: bool = False) -> Recording:

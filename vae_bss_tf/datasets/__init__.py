@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets import digits, idx, nsynth, recordings, tones
+from vae_bss_tf.config import AudioConfig, DataConfig
+from vae_bss_tf.datasets import digits, idx, nsynth, own_pictures, recordings, tones
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "SourceBank", "load_bank"]
@@ -18,7 +18,8 @@ class Dataset(NamedTuple):
 
     Attributes:
         kind: "images" or "sound", the kind of its domain.
-        load: From the split, the folder and, of sound, the settings of its waveforms to the bank.
+        load: From the split, the folder and, of sound, the settings of its waveforms to the bank. A folder of pictures
+            is given the settings of the data and the model's input shape.
     """
 
     kind: str
@@ -29,6 +30,7 @@ DATASETS: dict[str, Dataset] = {
     "digits": Dataset("images", digits.load),
     "mnist": Dataset("images", partial(idx.load, "mnist")),
     "fashion-mnist": Dataset("images", partial(idx.load, "fashion-mnist")),
+    "images": Dataset("images", own_pictures.load),
     "tones": Dataset("sound", tones.load),
     "notes": Dataset("sound", recordings.load_notes),
     "nsynth": Dataset("sound", nsynth.load),
@@ -37,7 +39,13 @@ DATASETS: dict[str, Dataset] = {
 
 
 def load_bank(
-    dataset: str, split: str, data_dir: Path | str | None = None, *, audio: AudioConfig | None = None
+    dataset: str,
+    split: str,
+    data_dir: Path | str | None = None,
+    *,
+    audio: AudioConfig | None = None,
+    data: DataConfig | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> SourceBank:
     """Loads the sources of one split.
 
@@ -48,6 +56,9 @@ def load_bank(
             synthesised ("tones"), or fetches the data set through tensorflow-datasets; "nsynth" must have been
             prepared by it before.
         audio: Rate and length of the waveforms of an audio data set; None takes the defaults.
+        data: Of a folder of pictures ("images"), the size and channels that they are brought to and whether they are
+            mixtures; None takes mixtures as they are.
+        input_shape: Of a folder of pictures, the shape of one; None takes that of the first.
 
     Returns:
         The sources, in the data set's own order.
@@ -61,4 +72,6 @@ def load_bank(
     folder = None if data_dir is None else Path(data_dir)
     if found.kind == "sound":
         return found.load(split, folder, audio or AudioConfig())
+    if dataset == "images":
+        return found.load(split, folder, data, input_shape)
     return found.load(split, folder)

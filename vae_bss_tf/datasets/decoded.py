@@ -1,4 +1,4 @@
-"""Recordings decoded once into a memory-mapped array that later runs only open."""
+"""Recordings and pictures decoded once into a memory-mapped array that later runs only open."""
 
 import hashlib
 import json
@@ -16,17 +16,17 @@ from vae_bss_tf.errors import DataError
 from vae_bss_tf.files import held, write_text
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
-SAVE_EVERY = 50  # recordings
+SAVE_EVERY = 50  # items
 _VERSION = 2  # of the files below, a part of the key
 _ARRAY, _INDEX, _PROGRESS = "waveforms.npy", "index.json", "progress.json"
 
 Item = TypeVar("Item")
-Waveform = npt.NDArray[np.float32]
-_Found = tuple[Waveform, list[int]]  # the array, and the number of rows of each item decoded so far
+Row = npt.NDArray[Any]
+_Found = tuple[Row, list[int]]  # the array, and the number of rows of each item decoded so far
 
 
 def cache_dir() -> Path:
-    """Returns the folder of decoded recordings: `$VAE_BSS_TF_CACHE`, or `vae-bss-tf` in the user's cache.
+    """Returns the folder of what is decoded: `$VAE_BSS_TF_CACHE`, or `vae-bss-tf` in the user's cache.
 
     Raises:
         DataError: The user has no home folder, and no variable names another place.
@@ -38,51 +38,55 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "vae-bss-tf"
     except RuntimeError as error:
-        raise DataError(f"no home folder for decoded recordings; name a folder in {CACHE_VARIABLE}.") from error
+        raise DataError(f"no home folder for decoded files; name a folder in {CACHE_VARIABLE}.") from error
 
 
 def decoded(
     items: Sequence[Item],
-    decode: Callable[[Item], Iterator[Waveform]],
+    decode: Callable[[Item], Iterator[Row]],
     capacity: Callable[[Item], int],
     identity: Any,
     num_samples: int,
-) -> tuple[Waveform, npt.NDArray[np.int64]]:
-    """Opens the decoded form of recordings, decoding those that are not decoded yet.
+    dtype: npt.DTypeLike = np.float32,
+    unit: str = "recording",
+) -> tuple[Row, npt.NDArray[np.int64]]:
+    """Opens the decoded form of recordings or pictures, decoding those that are not decoded yet.
 
     An interrupted decoding resumes where it stopped; of several processes one decodes and the others wait. What is
     damaged on the disk is removed and decoded again.
 
     Args:
         items: What to decode, in order; each once, and those after an interruption only.
-        decode: Gives an item's waveforms, each float32 `[num_samples]`.
-        capacity: Gives the largest number of waveforms that `decode` may give of an item.
-        identity: All that the waveforms depend on, as JSON can hold it: the key of the cache.
-        num_samples: Samples of a waveform.
+        decode: Gives an item's rows, such as waveforms, each `[num_samples]`.
+        capacity: Gives the largest number of rows that `decode` may give of an item.
+        identity: All that the rows depend on, as JSON can hold it: the key of the cache.
+        num_samples: Values of a row.
+        dtype: Type of the values.
+        unit: What an item is called in the progress bar.
 
     Returns:
-        The waveforms, float32 `[num_waveforms, num_samples]`, memory-mapped and read-only, and the index of each
-        one's item, int64 `[num_waveforms]`.
+        The rows, `[num_rows, num_samples]`, memory-mapped and read-only, and the index of each one's item, int64
+        `[num_rows]`.
 
     Raises:
         DataError: As `decode`; or the disk has no space for them.
     """
     key = json.dumps([_VERSION, identity], sort_keys=True)
     folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:16]
-    shape = (sum(map(capacity, items)), num_samples)
-    found = _read(folder, _INDEX, shape, len(items))
+    empty = np.broadcast_to(np.zeros((), dtype), (sum(map(capacity, items)), num_samples))  # takes no memory
+    found = _read(folder, _INDEX, empty, len(items))
     if found is None:
         if not folder.is_dir():
             folder.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, wait=True):
-            found = _read(folder, _INDEX, shape, len(items)) or _decode_all(items, decode, shape, folder)
+            found = _read(folder, _INDEX, empty, len(items)) or _decode_all(items, decode, empty, folder, unit)
     array, counts = found
     owners = np.repeat(np.arange(len(counts)), counts)
     return array[: len(owners)], owners
 
 
-def _read(folder: Path, name: str, shape: tuple[int, int], num_items: int) -> _Found | None:
+def _read(folder: Path, name: str, like: Row, num_items: int) -> _Found | None:
     """Reads what is decoded so far: the array, and the number of rows of each item.
 
     Returns None where nothing is there or what is there is damaged: it does not hold the rows that it says it holds.
@@ -93,9 +97,9 @@ def _read(folder: Path, name: str, shape: tuple[int, int], num_items: int) -> _F
         counts = state["counts"]
         valid = (
             state["checksum"] == _checksum(counts)
-            and (array.shape, array.dtype) == (shape, np.float32)
+            and (array.shape, array.dtype) == (like.shape, like.dtype)
             and (len(counts) == num_items if name == _INDEX else len(counts) <= num_items)
-            and sum(counts) <= shape[0]
+            and sum(counts) <= len(like)
         )
     except Exception:  # whatever a damaged file leads to, a cache is made again
         return None
@@ -103,20 +107,20 @@ def _read(folder: Path, name: str, shape: tuple[int, int], num_items: int) -> _F
 
 
 def _decode_all(
-    items: Sequence[Item], decode: Callable[[Item], Iterator[Waveform]], shape: tuple[int, int], folder: Path
+    items: Sequence[Item], decode: Callable[[Item], Iterator[Row]], like: Row, folder: Path, unit: str
 ) -> _Found:
-    found = _read(folder, _PROGRESS, shape, len(items))
+    found = _read(folder, _PROGRESS, like, len(items))
     if found is None:
         for left in folder.iterdir():  # other processes may have opened it, so nothing is written over
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        _check_disk(folder, 4 * shape[0] * shape[1])
-        found = np.lib.format.open_memmap(folder / _ARRAY, "w+", np.float32, shape), []
+        _check_disk(folder, like.nbytes)
+        found = np.lib.format.open_memmap(folder / _ARRAY, "w+", like.dtype, like.shape), []
     counts = found[1]
     array, row = np.load(folder / _ARRAY, mmap_mode="r+"), sum(counts)
-    for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit="recording"):
+    for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit=unit):
         first = row
-        for waveform in decode(item):
-            array[row] = waveform
+        for values in decode(item):
+            array[row] = values
             row += 1
         counts.append(row - first)
         if len(counts) % SAVE_EVERY == 0:
@@ -141,6 +145,6 @@ def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"no space left for decoded recordings in {folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB "
+            f"no space left for decoded files in {folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB "
             f"are free. Free some, or name another folder in {CACHE_VARIABLE}."
         )

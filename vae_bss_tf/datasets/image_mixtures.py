@@ -1,7 +1,7 @@
 """Mixtures of a bank's sources: endless batches to train on, and a fixed set to be judged on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,14 +41,14 @@ def training_mixtures(
 
     counts = check_counts(num_mixed)
     largest = max(counts)
-    items = tf.constant(bank.items)
+    taken = _taken(bank.items)
     scale = 1.0 / (bank.full_scale * largest)
 
     def draw(step: "tf.Tensor") -> dict[str, "tf.Tensor"]:
         step_seed = tf.stack([tf.constant(seed, tf.int64), step])
         drawn = tf.random.stateless_uniform([batch_size, largest], step_seed, 0, len(bank), tf.int32)
         # One source at a time keeps the working set at one batch.
-        sources = [tf.cast(tf.gather(items, drawn[:, m]), tf.float32) for m in range(largest)]
+        sources = [taken(drawn[:, m]) for m in range(largest)]
         if min(counts) < largest:
             which = tf.random.stateless_uniform([batch_size], step_seed + (1 << 32), 0, len(counts), tf.int32)
             count = tf.reshape(tf.gather(tf.constant(counts), which), [-1, *[1] * len(bank.shape)])
@@ -59,6 +59,23 @@ def training_mixtures(
     options = tf.data.Options()
     options.autotune.enabled = False  # with it on, fit can stall for seconds when training ends
     return dataset.with_options(options)
+
+
+def _taken(items: npt.NDArray[np.generic]) -> "Callable[[tf.Tensor], tf.Tensor]":
+    """A function from indices, `[n]`, to float32 `[n, *shape]`."""
+    import tensorflow as tf
+
+    if not isinstance(items, np.memmap):
+        held = tf.constant(items)
+        return lambda rows: tf.cast(tf.gather(held, rows), tf.float32)
+
+    def read(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        return np.asarray(items[rows], np.float32)
+
+    def mapped(rows: tf.Tensor) -> tf.Tensor:  # what is on the disk stays there
+        return tf.ensure_shape(tf.numpy_function(read, [rows], tf.float32), [*rows.shape, *items.shape[1:]])
+
+    return mapped
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,12 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
     kind = DATASETS[dataset].kind
     if kind != domain.kind:
         raise ConfigError(f"{dataset} holds {kind} and the preset is for {domain.kind}; choose the one that fits.")
-    banks = {split: load_bank(dataset, split, data_dir, audio=preset.audio) for split in splits}
-    expected = domain.bank_shape(preset.model.input_shape)
+    shape = preset.model.input_shape
+    banks = {
+        split: load_bank(dataset, split, data_dir, audio=preset.audio, data=preset.data, input_shape=shape)
+        for split in splits
+    }
+    expected = domain.bank_shape(shape)
     for bank in banks.values():
         if bank.shape != expected:
             raise ConfigError(

@@ -1,6 +1,5 @@
 """Folders of recordings: single sources to be mixed ("notes"), or recordings that are mixtures ("mixtures")."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +10,12 @@ import numpy.typing as npt
 
 from vae_bss_tf.audio.recordings import Recording, describe, find, mono
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.datasets.bank import SPLITS, SourceBank
+from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.decoded import decoded
+from vae_bss_tf.datasets.splits import split_folder
 from vae_bss_tf.errors import DataError
 
-MIN_IDENTITIES = 8
 SILENCE = 1e-4  # of full scale: -80 dB
-_HELD_OUT_SHARE = 0.1
 # <instrument>_<pitch>_..., such as cello_As3_1_forte, and NSynth's <instrument>-<pitch>-<velocity>
 _IDENTITY_PATTERNS = (r"^([^_]+)_([A-G][s#b]?-?\d)(?=_|$)", r"^(.+_\d{3})-(\d{3})-\d{3}$")
 
@@ -127,27 +125,7 @@ def split_files(folder: Path, split: str, seed: int = 0) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give --data-dir the folder that holds the recordings.")
-    if not all((folder / part).is_dir() for part in ("train", "test")):
-        return _hash_split(find(folder), folder, SPLITS, seed)[split]
-    if split == "test" or (folder / "validation").is_dir():
-        return find(folder / split)
-    return _hash_split(find(folder / "train"), folder / "train", SPLITS[:2], seed)[split]
-
-
-def _hash_split(paths: list[Path], folder: Path, splits: tuple[str, ...], seed: int) -> dict[str, list[Path]]:
-    identities = sorted(
-        {identity(path) for path in paths}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    )
-    if len(identities) < MIN_IDENTITIES:
-        raise DataError(
-            f"{folder} holds {len(paths)} recordings of {len(identities)} sources; splitting it into "
-            f"{', '.join(splits)} needs at least {MIN_IDENTITIES} sources."
-        )
-    held_out = max(2, round(_HELD_OUT_SHARE * len(identities)))
-    split_of = dict.fromkeys(identities, "train")
-    for i, split in enumerate(splits[1:]):
-        split_of.update(dict.fromkeys(identities[i * held_out : (i + 1) * held_out], split))
-    return {split: [path for path in paths if split_of[identity(path)] == split] for split in splits}
+    return split_folder(folder, split, find, lambda path, _: identity(path), "recordings of {} sources", seed)
 
 
 def _folder(data_dir: Path | None, dataset: str) -> Path:

@@ -1,0 +1,64 @@
+"""How a folder is split: by its own folders, or by a seeded hash of what is in it."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from vae_bss_tf.datasets.bank import SPLITS
+from vae_bss_tf.errors import DataError
+
+MIN_IDENTITIES = 8
+_HELD_OUT_SHARE = 0.1
+
+Item = TypeVar("Item")
+
+
+def split_folder(
+    folder: Path,
+    split: str,
+    list_items: Callable[[Path], list[Item]],
+    identity: Callable[[Item, Path], str],
+    counted: str,
+    seed: int = 0,
+) -> list[Item]:
+    """Lists what belongs to one split of a folder.
+
+    The folder's own `train/`, `validation/` and `test/` are the splits where it has `train/` and `test/`; without
+    `validation/` a tenth of the identities of `train/` replaces it. A folder without them is split by a seeded hash of
+    the identities: a tenth each, and at least two, for validation and test. No identity is in two splits.
+
+    Args:
+        folder: The folder, which must exist.
+        split: "train", "validation" or "test".
+        list_items: Lists what is in a folder.
+        identity: Names what of an item must not be in two splits, given the folder that it is in.
+        counted: What is counted, for messages, such as "recordings of {} sources": {} is the number of identities.
+        seed: Seed of the hash that orders the identities.
+
+    Returns:
+        The items, in the order in which they are listed.
+
+    Raises:
+        DataError: There are too few identities to split; or as `list_items`.
+    """
+    if all((folder / part).is_dir() for part in ("train", "test")):
+        if split == "test" or (folder / "validation").is_dir():
+            return list_items(folder / split)
+        folder, splits = folder / "train", SPLITS[:2]
+    else:
+        splits = SPLITS
+    items = list_items(folder)
+    identities = [identity(item, folder) for item in items]
+    ordered = sorted(set(identities), key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
+    if len(ordered) < MIN_IDENTITIES:
+        raise DataError(
+            f"{folder} holds {len(items)} {counted.format(len(ordered))}; splitting it into {', '.join(splits)} needs "
+            f"at least {MIN_IDENTITIES}."
+        )
+    held_out = max(2, round(_HELD_OUT_SHARE * len(ordered)))
+    split_of = dict.fromkeys(ordered, "train")
+    for i, name in enumerate(splits[1:]):
+        split_of.update(dict.fromkeys(ordered[i * held_out : (i + 1) * held_out], name))
+    return [item for item, name in zip(items, identities, strict=True) if split_of[name] == split]

@@ -1,0 +1,267 @@
+"""Pictures on disk: found, checked, decoded to float32 in [0, 1], and brought to the size that a model takes."""
+
+import contextlib
+import dataclasses
+import functools
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vae_bss_tf.errors import DataError, VaeBssError
+from vae_bss_tf.files import find_files
+
+Float32 = npt.NDArray[np.float32]
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", *ARRAY_SUFFIXES)
+MAX_PIXELS = 80_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_GREY_MODES = ("1", "L", "LA", "La")
+_FULL_16_BITS = 65_535
+_LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
+_MAX_MEMBER_BYTES = 1 << 33
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture in a file.
+
+    Attributes:
+        path: The file.
+        member: The array's name in an `.npz`; empty for other files.
+        index: Its place in an array that holds several; None where the file or array is one picture.
+    """
+
+    path: Path
+    member: str = ""
+    index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        inside = [self.member] if self.member else []
+        inside += [] if self.index is None else [f"picture {self.index}"]
+        return f"{self.path} ({', '.join(inside)})" if inside else str(self.path)
+
+
+def find(folder: Path) -> list[Path]:
+    """Lists the files of pictures under a folder, in the order of their paths.
+
+    Args:
+        folder: The folder; those inside it are searched too.
+
+    Returns:
+        Files whose name ends in one of `SUFFIXES`, in either case.
+
+    Raises:
+        DataError: There is no such folder, no picture under it, or a folder inside it cannot be read.
+    """
+    return find_files(folder, SUFFIXES, "picture")
+
+
+def pictures_in(path: Path) -> list[Picture]:
+    """Lists the pictures of a file: one, or of an `.npy` or `.npz` all that its arrays hold.
+
+    An array is one picture, `[height, width]` or `[height, width, 3]`, or a stack of them, `[n, height, width]` or
+    `[n, height, width, 3]`. A last axis of 3 is always taken for colours; one of 1 is dropped.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The pictures, in order.
+
+    Raises:
+        DataError: The file is missing or damaged, or an array has another shape or type.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in ARRAY_SUFFIXES:
+        return [Picture(path)]
+    with _refusing_damage(path):
+        if suffix == ".npy":
+            return _stacked(Picture(path), np.load(path, mmap_mode="r", allow_pickle=False).shape)
+        listed = []
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.file_size > _MAX_MEMBER_BYTES:
+                    raise DataError(f"{path} holds an array of {info.file_size:,} bytes; store it as .npy.")
+                listed += _stacked(Picture(path, info.filename.removesuffix(".npy")), _header(archive, info))
+        return listed
+
+
+def read(picture: Picture) -> Float32:
+    """Decodes a picture.
+
+    Transparent pixels are laid over black. CMYK, palettes and other colour spaces become RGB, without colour profiles;
+    grey of 16 bits keeps them, colour of 16 bits a channel is read with 8. The picture is turned upright where its EXIF
+    data says how.
+
+    Args:
+        picture: Which one.
+
+    Returns:
+        float32 `[height, width]` for grey, `[height, width, 3]` for colour, in [0, 1].
+
+    Raises:
+        DataError: The file is missing, empty, damaged, no picture, animated, or larger than 80 million pixels; or it
+            holds values outside [0, 1] or NaN.
+    """
+    with _refusing_damage(picture.path):
+        values = _from_array(picture) if picture.path.suffix.lower() in ARRAY_SUFFIXES else _from_image(picture.path)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:  # NaN included
+        raise DataError(
+            f"{picture.name} holds values from {values.min():.3g} to {values.max():.3g}; scale them to [0, 1], or "
+            "store 8 or 16 bits."
+        )
+    return values
+
+
+def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bool, name: str) -> Float32:
+    """Brings a picture to a shape.
+
+    A picture of another size is first cut, around its centre, to the wanted ratio of height to width; then each pixel
+    is the mean over its area, or, where the picture is enlarged, a linear interpolation. Colour becomes grey by its
+    luminance (ITU-R 601), grey becomes colour by three equal channels. All of these keep sums: what sources add up to
+    before, they add up to afterwards.
+
+    Args:
+        values: float32 `[height, width]` or `[height, width, 3]`, in [0, 1].
+        shape: The shape wanted, `(height, width)` or `(height, width, 3)`.
+        resize: Whether another size is allowed.
+        convert: Whether grey in place of colour is allowed, and the reverse.
+        name: What the picture is called in messages.
+
+    Returns:
+        float32 of that shape, in [0, 1].
+
+    Raises:
+        DataError: Size or channels differ, and may not.
+    """
+    height, width, *channels = shape
+    if (values.ndim == 3) != bool(channels):
+        if not convert:
+            found, wanted = ("in colour", "grey") if values.ndim == 3 else ("grey", "colour")
+            raise DataError(
+                f"{name} is {found}, where {wanted} is expected; bring all pictures to one by --channels 1 or 3."
+            )
+        values = np.repeat(values[..., np.newaxis], 3, axis=-1) if channels else values @ _LUMINANCE
+    if values.shape[:2] != (height, width):
+        if not resize:
+            raise DataError(
+                f"{name} is {_size(values)} pixels, height x width, where {height}x{width} is expected; bring all "
+                f"pictures to one size by --size {height}x{width} or another."
+            )
+        planes = [_resized(plane, height, width) for plane in np.atleast_3d(values).transpose(2, 0, 1)]
+        values = np.stack(planes, axis=-1).reshape(shape)
+    return np.clip(values, 0, 1).astype(np.float32)
+
+
+def _size(values: Float32) -> str:
+    return f"{values.shape[0]}x{values.shape[1]}"
+
+
+def _resized(plane: Float32, height: int, width: int) -> Float32:
+    """Cuts and resizes one channel, float32 `[height, width]`."""
+    rows, columns = plane.shape
+    scale = min(rows / height, columns / width)
+    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
+    method = Image.Resampling.BOX if scale >= 1 else Image.Resampling.BILINEAR
+    box = (left, top, left + scale * width, top + scale * height)
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.asarray(image.resize((width, height), method, box=box), np.float32)
+
+
+@contextlib.contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Turns whatever decoding raises about a file into one line that names it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on stderr
+            yield
+    except VaeBssError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there; a picture must stay where it is while it is read.") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(_too_large(path)) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no PNG, JPEG, WebP, BMP or TIFF; give a picture.") from error
+    except Exception as error:  # Pillow and NumPy raise errors of many kinds
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read as a picture ({reason}); repair it, or leave it out.") from error
+
+
+def _too_large(path: Path) -> str:
+    return f"{path} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller first."
+
+
+def _from_image(path: Path) -> Float32:
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); give a picture.")
+    with Image.open(path, formats=_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(_too_large(path))
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # cameras add previews to a JPEG as MPO
+            raise DataError(f"{path} holds {getattr(image, 'n_frames', 1)} pictures; save one of them alone.")
+        image.load()
+        return _decoded(ImageOps.exif_transpose(image))
+
+
+def _decoded(image: Image.Image) -> Float32:
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.float32) / _FULL_16_BITS
+    if image.mode == "F":
+        return np.asarray(image, np.float32)
+    grey = image.mode in _GREY_MODES
+    if image.has_transparency_data:
+        values = np.asarray(image.convert("RGBA"), np.float32) / 255
+        colours = values[..., :3] * values[..., 3:]
+        return colours[..., 0] if grey else colours
+    return np.asarray(image.convert("L" if grey else "RGB"), np.float32) / 255
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        return reader(file)[0]
+
+
+def _stacked(picture: Picture, shape: tuple[int, ...]) -> list[Picture]:
+    coloured = shape[-1:] in ((1,), (3,)) and len(shape) > 2
+    rank = len(shape) - coloured
+    if rank not in (2, 3) or 0 in shape:
+        raise DataError(
+            f"{picture.name} has shape {shape}; it must be [height, width] or [height, width, 3], or a stack of them."
+        )
+    height, width = shape[rank - 2 : rank]
+    if height * width > MAX_PIXELS:
+        raise DataError(_too_large(picture.path))
+    if rank == 2:
+        return [picture]
+    return [dataclasses.replace(picture, index=index) for index in range(shape[0])]
+
+
+def _from_array(picture: Picture) -> Float32:
+    array = _array(picture.path, picture.member)
+    values = np.asarray(array if picture.index is None else array[picture.index])
+    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    if values.dtype == np.uint8 or values.dtype == np.uint16:
+        return values.astype(np.float32) / np.iinfo(values.dtype).max
+    if values.dtype.kind not in "fb":
+        raise DataError(f"{picture.name} holds {values.dtype}; store uint8, uint16, or floats in [0, 1].")
+    return values.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _array(path: Path, member: str) -> npt.NDArray[Any]:
+    if not member:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with np.load(path, allow_pickle=False) as archive:
+        return archive[member]

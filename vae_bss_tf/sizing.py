@@ -1,0 +1,55 @@
+"""The sizes of a model for pictures, from the size of a picture: the only place that knows the rule."""
+
+import math
+
+from vae_bss_tf.config import ModelConfig
+
+_SMALLEST = 8  # what the encoder's convolutions halve the longer side to, or below
+_CONVOLUTIONS = (24, 48, 64)  # channels; further ones have as many as the last
+_ENCODER_UNITS = (400, 300)
+_DECODER_UNITS = (700, 600, 500, 400, 300)
+_HEAD_WEIGHTS = 4_000_000  # of the decoder's last layer, at most, unless its input would be narrower than
+_NARROWEST = 128
+_MASK_CHANNELS = (16, 32, 64)
+_PATCHED_SIDE = 32  # sides up to which the mask network takes each pixel for itself
+
+
+def sized(input_shape: tuple[int, ...], base: ModelConfig | None = None) -> ModelConfig:
+    """Makes the network for pictures of a size.
+
+    - The encoder has as many convolutions as it takes to halve the longer side to 8 or less: two for 28 pixels, three
+      for 64, four for 128.
+    - The decoder's layers are as wide as the paper's, but no wider than leaves its last one 4 million weights, or 128
+      units where that is more.
+    - The mask network takes squares of pixels as one: of 2 pixels a side for pictures above 32 pixels, of 4 above 64,
+      and so on. Three resolutions at most, and no more than height and width can be halved for; an odd side has one.
+      Nothing is filled up.
+
+    Args:
+        input_shape: `(height, width)` or `(height, width, channels)`.
+        base: Whatever else a model has; None takes the defaults.
+
+    Returns:
+        The settings: 2 to 10 million weights for sides of 28 to 128 pixels.
+
+    Example:
+        >>> sized((64, 64, 3)).convolutions
+        (24, 48, 64)
+    """
+    height, width = input_shape[:2]
+    longer = max(height, width)
+    halvings = max(0, math.ceil(math.log2(longer / _SMALLEST)))
+    widest = max(_NARROWEST, _HEAD_WEIGHTS // math.prod(input_shape))
+    wanted = 1 << max(0, math.ceil(math.log2(longer / _PATCHED_SIDE)))
+    divisor = math.gcd(height, width)
+    divisor &= -divisor  # the largest power of two in both
+    patch = min(wanted, divisor)
+    resolutions = min(len(_MASK_CHANNELS), 1 + (divisor // patch).bit_length() - 1)
+    return (base or ModelConfig()).replace(
+        input_shape=tuple(input_shape),
+        convolutions=(*_CONVOLUTIONS, *_CONVOLUTIONS[-1:] * halvings)[:halvings],
+        encoder_units=_ENCODER_UNITS,
+        hidden_units=tuple(min(units, widest) for units in _DECODER_UNITS),
+        mask_channels=_MASK_CHANNELS[:resolutions],
+        mask_patch=patch,
+    )
