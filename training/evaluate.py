@@ -198,8 +198,8 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
 @functools.lru_cache(maxsize=1)
 def _material(
     preset: Preset, num_mixed: tuple[int, ...], learns: bool, data_dir: Path | None, num_mixtures: int, test_seed: int
-) -> "tuple[Material, Float32]":
-    """What the untrained systems are made from, and training mixtures to fit the counting threshold on."""
+) -> "tuple[Material, Float32, bool]":
+    """What untrained systems are made from, training mixtures for the counting threshold, whether a truth is known."""
     from training.evaluation import judging
 
     banks = pipeline.load_banks(preset, data_dir, ("train", "test"))
@@ -210,7 +210,7 @@ def _material(
     truth = drawn("test", num_mixtures, test_seed)
     counting = drawn("train", judging.THRESHOLD_MIXTURES, judging.TRAINING_SEED).mixtures
     learning = drawn("train", judging.NMF_MIXTURES, judging.TRAINING_SEED).mixtures if learns else counting
-    return Material(truth, learning), counting
+    return Material(truth, learning), counting, banks["test"].has_truth
 
 
 def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
@@ -221,7 +221,7 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     data = DataConfig(job.preset.data.dataset, job.preset.data.num_mixed if job.runs else job.num_mixed)
     preset = Preset(ModelConfig(input_shape=job.preset.model.input_shape), data, Recipe(), job.preset.audio)
     learns = any(system.learns for system in job.systems)
-    material, counting = _material(
+    material, counting, has_truth = _material(
         preset, job.num_mixed, learns, options.data_dir, options.num_mixtures, options.test_seed
     )
     separators = {
@@ -229,15 +229,26 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
         for run in job.runs
         for name, separate in judging.run_separators(run).items()
     }
+    fits = {name: fit for run in job.runs for name, fit in judging.run_fits(run, material.truth).items()}
     results = []
     for system in job.systems:
+        if system.kind == "oracle" and not has_truth:
+            continue
         separate, budget = separators.get(system.name) or (
             system.bound(material, job.num_sources),
             system.fitted(material),
         )
-        results.append(judging.judge(system, separate, material.truth, counting, job.num_sources, budget))
+        known = (job.num_sources, budget, fits.get(system.name))
+        if has_truth:
+            results.append(judging.judge(system, separate, material.truth, counting, *known))
+        else:
+            results.append(judging.judge_without_truth(system, separate, material.truth, *known))
         print(f"K={job.num_sources}  {system.title}: judged", file=sys.stderr, flush=True)
-    return Comparison(job.preset.data.dataset, job.num_sources, material.truth, results, job.run)
+    if not results:
+        raise ConfigError(
+            f"{job.preset.data.dataset} has no true sources, and oracles need them; choose other --systems."
+        )
+    return Comparison(job.preset.data.dataset, job.num_sources, material.truth, results, job.run, has_truth)
 
 
 def _write(
@@ -255,7 +266,7 @@ def _write(
 
     for comparison in comparisons:
         print(f"\n{report.title(comparison)}\n{report.to_screen(report.table(comparison))}")
-        if len(comparison.results) > 1:
+        if comparison.has_truth and len(comparison.results) > 1:
             print(f"\n{report.to_screen(report.paired_table(comparison))}")
         if sentence := report.verdict(comparison):
             print(sentence)
@@ -266,12 +277,13 @@ def _write(
     for job, comparison in zip(jobs, comparisons, strict=True):
         separation, against_time = job.figures()
         save(pictures.systems_grid(comparison), output / separation)
-        if any(result.budget for result in comparison.results):
+        if comparison.has_truth and any(result.budget for result in comparison.results):
             save(pictures.score_against_time(comparison), output / against_time)
     if model_run is not None:
         model, truth = model_run.model(), comparisons[0].truth
         for name, draw in zip(_LATENTS, (pictures.latent_map, pictures.latent_traversal), strict=True):
-            save(draw(model, truth), output / name)
+            if comparisons[0].has_truth or draw is pictures.latent_traversal:  # the map is coloured by true classes
+                save(draw(model, truth), output / name)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     description = report.describe(command, date, time.perf_counter() - started, time.process_time(), test_seed)
     write_json(output / _TABLES[0], report.to_json(comparisons, description))

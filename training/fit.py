@@ -264,7 +264,7 @@ def _command(options: argparse.Namespace) -> None:
         quiet=options.quiet or not sys.stderr.isatty(),
         started=_STARTED,
     )
-    _report(run)
+    report(run)
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
@@ -275,13 +275,25 @@ def _check_data_dir(folder: Path | None) -> None:
         raise DataError(f"no folder {folder}; give --data-dir the folder that holds the data set's files.")
 
 
-def _report(run: "Run") -> None:
-    for name, scores in run.metrics["test"].items():
-        if isinstance(scores, dict):
+def report(run: "Run") -> None:
+    """Prints the scores of a finished run and, where no true sources are known, what is.
+
+    Args:
+        run: The run.
+    """
+    from training import truth_free
+
+    test = run.metrics["test"]
+    for name, scores in test.items():
+        if isinstance(scores, dict) and name != "without_truth":
             print(
-                f"{name.upper()} on {run.metrics['test']['mixtures']} test mixtures: SI-SDR {scores['si_sdr']:.2f} dB, "
+                f"{name.upper()} on {test['mixtures']} test mixtures: SI-SDR {scores['si_sdr']:.2f} dB, "
                 f"PSNR {scores['psnr']:.2f} dB (sources at full scale), {scores['psnr_halved']:.2f} dB (at half)"
             )
+    if not test["has_truth"]:
+        print(f"what is known of {test['mixtures']} test mixtures, whose true sources nobody knows:")
+    for line in truth_free.described(test["without_truth"]):
+        print(f"  {line}" if not test["has_truth"] else line)
     print(f"{run.metrics['seconds']:.0f} s, {run.metrics['mixtures_per_second']:,} mixtures/s", flush=True)
 
 

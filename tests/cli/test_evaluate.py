@@ -56,7 +56,11 @@ def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, caps
     assert {row["against"] for row in comparison["paired"]} == set(systems.split(",")) - {"vaem"}
     with (tmp_path / "out" / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(scores) * len(scores["irm"])
+    known = {result["system"] for result in comparison["results"] if result["without_truth"]}
+    assert known == set(systems.split(",")) - {"nmf-oracle", "ibm", "irm"}
+    assert len(rows) == len(scores) * len(scores["irm"]) + len(known)
+    remixed = {row["system"]: float(row["mean"]) for row in rows if row["score"] == "remix_si_sdr"}
+    assert remixed["zeros"] == -30
     assert {row["score"] for row in comparison["paired"]} == {"psnr"}
     columns = (tmp_path / "out" / "comparison.md").read_text().partition("| system | ")[2]
     assert columns.startswith("PSNR full | PSNR halved | SSIM full | SSIM halved | SI-SDR |")

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from training import evaluate, results
+from training.fit import report as report_of
 from training.fit import train
 from training.run import Run
 from vae_bss_tf.audio.separator import Separator
@@ -82,6 +83,52 @@ def test_a_folder_of_recordings_becomes_a_separator(
     assert scores["vaem"] == pytest.approx(run.metrics["test"]["vaem"]["si_sdr"], abs=1e-3)
     assert min(scores["ibm"], scores["irm"]) > max(scores["vaem"], scores["nmf"], scores["mixture/k"])
     assert content["comparisons"][0]["paired"][0]["score"] == "si_sdr"
+
+
+def test_mixtures_without_a_truth_have_no_score_against_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv(audio_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(results, "NUM_SCORED", 20)
+    folder, time = tmp_path / "takes", np.arange(4_000) / 8_000
+    folder.mkdir()
+    for i in range(12):
+        duet = sum(0.3 * np.sin(2 * np.pi * pitch * time) for pitch in (200 + 100 * i, 1_700 - 90 * i))
+        soundfile.write(folder / f"take_{i}.wav", duet, 8_000)
+    preset = PRESET.replace(data=DataConfig("mixtures", (1,)), recipe=PRESET.recipe.replace(phases=(PHASE,), epochs=1))
+    run = train(preset, output=tmp_path / "run", data_dir=folder)
+
+    test = run.metrics["test"]
+    assert set(test) == {"mixtures", "has_truth", "without_truth"}
+    assert not test["has_truth"]
+    known = test["without_truth"]
+    assert set(known) == {"remix_si_sdr", "shared_out", "shares", "elbo", "kl", "sum_si_sdr"}
+    assert sum(known["shares"]) == pytest.approx(1)
+    assert known["shares"] == sorted(known["shares"], reverse=True)
+    assert len(known["kl"]) == 2
+    assert min(known["kl"]) >= 0
+    report_of(run)
+    printed = capsys.readouterr().out
+    assert "whose true sources nobody knows" in printed
+    assert "PSNR" not in printed
+
+    where = ["--data-dir", str(folder), "--num-mixtures", "20", "--output", str(tmp_path / "out")]
+    assert evaluate.main(["--run", str(run.path), *where]) == 0
+    printed = capsys.readouterr().out
+    assert "mixtures: 20 test mixtures without a truth, K = 2" in printed
+    assert "ahead" not in printed
+    (comparison,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
+    assert not comparison["has_truth"]
+    assert comparison["paired"] == []
+    found = {row["system"]: row for row in comparison["results"]}
+    assert list(found) == ["mixture/k", "vae", "vaem", "nmf", "nmf-kl"]
+    assert all(row["scores"] == {} for row in found.values())
+    assert found["mixture/k"]["without_truth"]["remix_si_sdr"]["mean"] < 4
+    assert found["vaem"]["without_truth"]["elbo"] == pytest.approx(known["elbo"], rel=1e-4)
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "remix SI-SDR" in text
+    assert "PSNR" not in text
+    assert not (tmp_path / "out" / "latents.png").exists()
 
 
 def matched_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:

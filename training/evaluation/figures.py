@@ -28,7 +28,9 @@ def systems_grid(comparison: Comparison) -> Figure:
     """Draws a column for each system and, for each of a few mixtures, a row for each output.
 
     The outputs are in the order of the true sources that they are matched to, those matched to none below. White is the
-    brightest pixel of a mixture's true sources, and of the mixture itself in its column. Trivial systems are left out.
+    brightest pixel of a mixture's true sources, and of the mixture itself in its column. Where the true sources are not
+    known, the outputs are in their own order and white is the brightest of the last system's. Trivial systems are left
+    out.
 
     Args:
         comparison: The comparison.
@@ -38,14 +40,18 @@ def systems_grid(comparison: Comparison) -> Figure:
     """
     truth = comparison.truth
     number = min(_SHOWN, len(truth.mixtures))
-    columns = {"mixture": truth.mixtures[:number, None], "truth": truth.sources[:number]}
+    columns = {"mixture": truth.mixtures[:number, None]}
+    if comparison.has_truth:
+        columns["truth"] = truth.sources[:number]
     for result in comparison.results:
         if result.system.kind != "trivial":
             title = textwrap.fill(result.system.title, 16, break_on_hyphens=False)
-            columns[title] = _ordered_outputs(result.outputs[:number], truth, number)
+            outputs = result.outputs[:number]
+            columns[title] = _ordered_outputs(outputs, truth, number) if comparison.has_truth else outputs
     rows: list[list[Picture | None]] = []
     for i, k in np.ndindex(number, max(images.shape[1] for images in columns.values())):
-        whites = [float((truth.mixtures if title == "mixture" else truth.sources)[i].max()) for title in columns]
+        of_sources = truth.sources if comparison.has_truth else comparison.results[-1].outputs
+        whites = [float((truth.mixtures if title == "mixture" else of_sources)[i].max()) for title in columns]
         stacks = zip(columns.values(), whites, strict=True)
         rows.append([(images[i, k], max(white, 1e-6)) if k < images.shape[1] else None for images, white in stacks])
     titles = [f"{i + 1}: source {k + 1}" for i, k in np.ndindex(number, len(rows) // number)]

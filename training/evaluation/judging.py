@@ -13,6 +13,7 @@ from training.evaluation.statistics import Float64, Summary, summarise
 from training.recipe import plan
 from training.run import Run
 from training.systems import BATCH, Budget, System
+from training.truth_free import MixtureFit, TruthFree, known, mixture_fit
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import domain_of
@@ -20,8 +21,6 @@ from vae_bss_tf.errors import ConfigError
 
 Float32 = npt.NDArray[np.float32]
 Separate = Callable[[Float32], Float32]
-
-SCORES = ("psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir", "si_sar")
 
 NMF_MIXTURES = 5_000
 THRESHOLD_MIXTURES = 500
@@ -36,23 +35,26 @@ class Result:
         system: The system.
         num_sources: K.
         outputs: float32 `[n, K, *shape]`, all outputs.
-        scores: float64 `[n]` for each of `SCORES`: the mean over the mixture's sources.
-        dropped_energy: float64 `[n]`, the share of the energy in outputs matched to no source.
+        scores: float64 `[n]` for each score of `score`: the mean over the mixture's sources; empty where the true
+            sources are not known.
+        dropped_energy: float64 `[n]`, the share of the energy in outputs matched to no source; None as above.
         found_counts: int64 `[n]`, sources found by `metrics.count_active`; None where nothing can be counted.
         threshold: dB, of the count; None as above.
         seconds_per_mixture: Time to separate one mixture of the whole set, without start and compilation.
         budget: What the system was fitted with, as `System.fitted` or `run_budget` returns it.
+        without_truth: What is known without true sources; None for oracles.
     """
 
     system: System
     num_sources: int
     outputs: Float32
     scores: dict[str, Float64]
-    dropped_energy: Float64
+    dropped_energy: Float64 | None
     found_counts: npt.NDArray[np.int64] | None
     threshold: float | None
     seconds_per_mixture: float
     budget: Budget
+    without_truth: TruthFree | None = None
 
     def summaries(self) -> dict[str, Summary]:
         """Summary of each score over the mixtures."""
@@ -130,6 +132,47 @@ def run_separators(run: Run) -> dict[str, Separate]:
     }
 
 
+def run_fits(run: Run, mixed: EvaluationSet) -> dict[str, MixtureFit]:
+    """How well a run's model explains mixtures, for the systems that are made from it; empty for baselines.
+
+    Args:
+        run: The run.
+        mixed: The mixtures.
+    """
+    if run.system != "vae":
+        return {}
+    model = run.model()
+    outputs = model.predict({"mixture": mixed.mixtures}, batch_size=BATCH, verbose=0)
+    fit = mixture_fit(model, outputs, mixed, run.preset.recipe.final_kl_weight)
+    return {} if fit is None else {"vae": fit, "vaem": fit}
+
+
+def judge_without_truth(
+    system: System,
+    separate: Separate,
+    mixed: EvaluationSet,
+    num_sources: int,
+    budget: Budget,
+    fit: MixtureFit | None,
+) -> Result:
+    """Runs one system over test mixtures whose true sources nobody knows.
+
+    Args:
+        system: The system; no oracle.
+        separate: As in `judge`.
+        mixed: The test mixtures. Their sources are not used.
+        num_sources: K, as many as a mixture is taken to hold.
+        budget: As in `Result`.
+        fit: How well the system's model explains the mixtures, if it does.
+
+    Returns:
+        The result, without scores.
+    """
+    outputs, seconds = _timed(separate, mixed.mixtures, compiled=system.kind == "trained")
+    found = known(system.name, separate, outputs, mixed, max(2, num_sources), fit)
+    return Result(system, num_sources, outputs, {}, None, None, None, seconds, budget, found)
+
+
 def judge(
     system: System,
     separate: Separate,
@@ -137,6 +180,7 @@ def judge(
     training: Float32,
     num_sources: int,
     budget: Budget,
+    fit: MixtureFit | None = None,
 ) -> Result:
     """Runs one system over the test mixtures and scores it.
 
@@ -151,6 +195,7 @@ def judge(
         training: Training mixtures, for the count's threshold.
         num_sources: K.
         budget: As in `Result`.
+        fit: As `judge_without_truth` takes it.
 
     Returns:
         The result.
@@ -171,6 +216,9 @@ def judge(
     if system.kind in ("untrained", "trained") and num_sources > truth.counts.min():
         threshold = metrics.fit_activity_threshold(metrics.activity_levels(separate(training)))
         found = metrics.count_active(outputs, threshold)
+    unsupervised = None
+    if system.kind != "oracle":
+        unsupervised = known(system.name, separate, outputs, truth, max(2, int(truth.counts.max())), fit)
     return Result(
         system=system,
         num_sources=num_sources,
@@ -181,6 +229,7 @@ def judge(
         threshold=threshold,
         seconds_per_mixture=seconds_per_mixture,
         budget=budget,
+        without_truth=unsupervised,
     )
 
 
@@ -207,7 +256,8 @@ def score(
         present: bool `[n, max_mixed]`, which sources a mixture holds; at least one.
 
     Returns:
-        For each of `SCORES`, float64 `[n]`: the mean over the sources that the mixture holds.
+        "psnr", "psnr_halved", "ssim", "ssim_halved", "si_sdr", "si_sir" and "si_sar", float64 `[n]` each: the mean over
+        the sources that the mixture holds.
     """
     ratios = metrics.si_bss_eval(*heard)
     ssim, ssim_halved = metrics.ssim(matched, truth.sources, (truth.gain, 2 * truth.gain))

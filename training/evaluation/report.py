@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.judging import SCORES, Result
+from training.evaluation import without_truth
+from training.evaluation.judging import Result
 from training.evaluation.statistics import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, Summary, compare
 from training.systems import System
 from vae_bss_tf import metrics
@@ -56,7 +57,7 @@ NOTES = (
     f"system alike. A silent estimate scores {metrics.FLOOR_DB:g} dB in SI-SDR, SI-SIR and SI-SAR. 'dropped': share of "
     "the energy in outputs that are matched to no source. 'count': share of the mixtures whose number of sources was "
     "found. For sound, PSNR and SSIM are those of the spectrograms that the model sees, and SI-SDR, SI-SIR and SI-SAR "
-    "those of the waveforms."
+    f"those of the waveforms. {without_truth.NOTE}"
 )
 
 
@@ -70,6 +71,7 @@ class Comparison:
         truth: The test mixtures.
         results: One for each system, in the order of the table.
         run: Name of the run folder that is judged alone; None where systems are compared.
+        has_truth: Whether the true sources are known.
     """
 
     dataset: str
@@ -77,6 +79,7 @@ class Comparison:
     truth: EvaluationSet
     results: list[Result]
     run: str | None = None
+    has_truth: bool = True
 
     @property
     def domain(self) -> Domain:
@@ -102,8 +105,11 @@ def table(comparison: Comparison) -> list[list[str]]:
     Returns:
         A heading, then a row for each system.
     """
+    if not comparison.has_truth:
+        return without_truth.table(comparison.results)
     paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
-    heading = ["system", *HEADINGS.values(), "dropped", "count", "ms/mixture", "fitted on", "in s", "parameters"]
+    heading = ["system", *HEADINGS.values(), without_truth.HEADING, "dropped", "count", "ms/mixture"]
+    heading += ["fitted on", "in s", "parameters"]
     rows = [heading + ([_PAPER_HEADINGS[comparison.dataset]] if paper else [])]
     for result in comparison.results:
         accuracy = result.count_accuracy(comparison.truth.counts)
@@ -111,7 +117,8 @@ def table(comparison: Comparison) -> list[list[str]]:
         row = [
             result.system.title,
             *(_score(name, summary) for name, summary in result.summaries().items()),
-            f"{result.dropped_energy.mean():.3f}",
+            without_truth.cell(result),
+            "" if result.dropped_energy is None else f"{result.dropped_energy.mean():.3f}",
             "" if accuracy is None else f"{accuracy:.3f}",
             f"{1000 * result.seconds_per_mixture:.3g}",
             f"{budget['mixtures']:,}" if budget else "",
@@ -143,8 +150,10 @@ def paired(comparison: Comparison) -> list[dict[str, Any]]:
 
     Returns:
         A dictionary for each other system: "system", "against", "score", the fields of `PairedComparison`, and
-        "time_ratio", the other's time for a mixture over the reference's.
+        "time_ratio", the other's time for a mixture over the reference's. Empty where the true sources are not known.
     """
+    if not comparison.has_truth:
+        return []
     first = reference(comparison)
     return [
         {
@@ -232,7 +241,15 @@ def title(comparison: Comparison) -> str:
     mixed = ", ".join(map(str, comparison.num_mixed))
     number = len(comparison.truth.mixtures)
     judged = "" if comparison.run is None else f"{comparison.run}, "
+    if not comparison.has_truth:
+        return f"{judged}{comparison.dataset}: {number:,} test mixtures without a truth, K = {comparison.num_sources}"
     return f"{judged}{comparison.dataset}: {number:,} test mixtures of {mixed} sources, K = {comparison.num_sources}"
+
+
+def notes(comparisons: Sequence[Comparison]) -> str:
+    """What the columns of the tables mean."""
+    kinds = {True: NOTES, False: without_truth.NOTES}
+    return " ".join(kinds[known] for known in sorted({comparison.has_truth for comparison in comparisons}))
 
 
 def to_screen(rows: Sequence[Sequence[str]]) -> str:
@@ -256,14 +273,14 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
         f"{description['date']}, {description['machine']}. {description['seconds']:.0f} s in all, of which "
         f"{description['cpu_seconds']:.0f} s of processor time over all cores.",
         "",
-        NOTES,
+        notes(comparisons),
         "",
     ]
     for comparison in comparisons:
         lines += [f"## {title(comparison)}", "", *_markdown_table(table(comparison)), ""]
         if sentence := verdict(comparison):
             lines += [sentence, ""]
-        if len(comparison.results) > 1:
+        if comparison.has_truth and len(comparison.results) > 1:
             lines += [*_markdown_table(paired_table(comparison)), ""]
         for result in comparison.results:
             counted = confusion(comparison, result)
@@ -287,7 +304,9 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         for result in comparison.results:
             key = [comparison.dataset, comparison.num_sources, result.system.name]
-            for name, summary in result.summaries().items():
+            remixed = without_truth.summary(result)
+            scores = result.summaries() | ({} if remixed is None else {without_truth.NAME: remixed})
+            for name, summary in scores.items():
                 values = [f"{value:.6g}" for value in dataclasses.astuple(summary)]
                 judged = [len(comparison.truth.mixtures), result.budget.get("seed", ""), comparison.run or ""]
                 writer.writerow([*key, name, *values, *judged])
@@ -306,13 +325,14 @@ def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> d
     """
     return {
         **description,
-        "notes": NOTES,
+        "notes": notes(comparisons),
         "comparisons": [
             {
                 "run": comparison.run,
                 "dataset": comparison.dataset,
                 "num_sources": comparison.num_sources,
-                "num_mixed": comparison.num_mixed,
+                "has_truth": comparison.has_truth,
+                "num_mixed": comparison.num_mixed if comparison.has_truth else None,
                 "mixtures": len(comparison.truth.mixtures),
                 "results": [_result_values(comparison, result) for result in comparison.results],
                 "paired": paired(comparison),
@@ -333,12 +353,15 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
             "accuracy": result.count_accuracy(comparison.truth.counts),
             "confusion": matrix.tolist(),
         }
-    summaries = result.summaries()
+    known, remixed = None, without_truth.summary(result)
+    if result.without_truth is not None and remixed is not None:
+        known = {**result.without_truth.values(), without_truth.NAME: dataclasses.asdict(remixed)}
     return {
         "system": result.system.name,
         "kind": result.system.kind,
-        "scores": {name: dataclasses.asdict(summaries[name]) for name in SCORES},
-        "dropped_energy": float(result.dropped_energy.mean()),
+        "scores": {name: dataclasses.asdict(summary) for name, summary in result.summaries().items()},
+        "without_truth": known,
+        "dropped_energy": None if result.dropped_energy is None else float(result.dropped_energy.mean()),
         "count": counted,
         "seconds_per_mixture": result.seconds_per_mixture,
         "budget": result.budget,
