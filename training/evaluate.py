@@ -16,7 +16,7 @@ from training import systems
 from training.memory import keep_freed_memory
 from training.systems import Material, System
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
@@ -218,7 +218,7 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     from training.evaluation.report import Comparison
 
     # Sources have the level that the runs were trained with; of the model only the shape, so that all K share mixtures.
-    data = DataConfig(job.preset.data.dataset, job.preset.data.num_mixed if job.runs else job.num_mixed)
+    data = job.preset.data if job.runs else job.preset.data.replace(num_mixed=job.num_mixed)
     preset = Preset(ModelConfig(input_shape=job.preset.model.input_shape), data, Recipe(), job.preset.audio)
     learns = any(system.learns for system in job.systems)
     material, counting, has_truth = _material(

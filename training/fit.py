@@ -115,14 +115,16 @@ def completed(preset: Preset, system: str) -> Preset:
         system: A trained system's name.
 
     Returns:
-        For "vae" the preset itself, without the phases for spare sources where there are none; for "ae" the same
-        without sampling, remixing and a mask network; for a baseline one phase, of which the baseline brings the
-        objective.
+        For "vae" the preset itself, without the phases for spare sources where there are none or where mixtures are
+        taken as they are; for "ae" the same without sampling, remixing and a mask network; for a baseline one phase, of
+        which the baseline brings the objective.
 
     Raises:
         ConfigError: The system is not for the preset's domain.
     """
     if system == "vae":
+        if preset.data.max_mixed == 1:  # mixtures as they are: how many sources they hold is not known
+            return _of_all_sources(preset)
         spare = preset.model.num_sources > preset.data.max_mixed
         phases = tuple(phase for phase in preset.recipe.phases if spare or phase.sources != "spare")
         return preset.replace(recipe=preset.recipe.replace(phases=phases))
@@ -144,6 +146,11 @@ def _as_many_sources(preset: Preset, init: Path) -> Preset:
 
     if Run.load(init).preset.model.num_sources <= preset.data.max_mixed:
         return preset
+    return _of_all_sources(preset)
+
+
+def _of_all_sources(preset: Preset) -> Preset:
+    """The preset with as many sources in each phase as the model has."""
     phases = [phase.replace(sources="all") for phase in preset.recipe.phases if phase.sources != "spare"]
     return preset.replace(recipe=preset.recipe.replace(phases=tuple(phases)))
 

@@ -11,6 +11,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import PRESETS, get_preset
+from vae_bss_tf.sizing import sized
 
 
 def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
@@ -30,7 +31,12 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
     name = options.preset or options.dataset or "digits"
     if options.preset is None and name not in PRESETS:
         raise ConfigError(f"{name} has no preset of its own; name one that fits by --preset, such as mnist for images.")
-    parts = get_preset(name).to_dict()
+    preset = get_preset(name)
+    if (options.dataset or preset.data.dataset) == "images":
+        preset = _of_pictures(preset, options)
+    elif options.size is not None or options.channels is not None:
+        raise ConfigError("--size and --channels are for a folder of pictures, --dataset images; leave them out.")
+    parts = preset.to_dict()
     flags = {
         "data": {"dataset": options.dataset, "num_mixed": options.num_mixed},
         "model": {"num_sources": options.num_sources},
@@ -54,6 +60,28 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
         place, field, value = _parse_setting(parts, setting)
         place[field] = value
     return name, Preset.from_dict(parts)
+
+
+def _of_pictures(preset: Preset, options: argparse.Namespace) -> Preset:
+    """The preset for the pictures of a folder: their size and channels, and the network that they need."""
+    from vae_bss_tf.datasets.own_pictures import picture_shape
+
+    data = preset.data.replace(dataset="images", size=options.size or (), channels=options.channels or 0)
+    shape = picture_shape(options.data_dir, data)
+    own_network = preset.data.dataset == "images"
+    model = sized(shape, preset.model) if own_network else preset.model.replace(input_shape=shape)
+    return preset.replace(data=data, model=model)
+
+
+def _size(text: str) -> tuple[int, ...]:
+    try:
+        height, _, width = text.lower().partition("x")
+        size = int(height), int(width or height)
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in pixels, such as 64 or 48x64 (height x width)")
+    return size
 
 
 def _parse_setting(parts: dict[str, Any], setting: str) -> tuple[dict[str, Any], str, Any]:
@@ -96,6 +124,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dataset", help=f"what is mixed: {', '.join(DATASETS)} (default: digits)")
     made.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)} (default: the data set's own)")
     made.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    made.add_argument(
+        "--size",
+        type=_size,
+        metavar="N or HxW",
+        help="of --dataset images: pixels that pictures are cut and resized to (default: all have one size)",
+    )
+    made.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="of --dataset images: 1 makes all grey, 3 all colour (default: all are alike)",
+    )
     made.add_argument("--system", default="vae", choices=systems.trained(), help="what to train (default: vae)")
     made.add_argument("--num-sources", type=int, metavar="K", help="sources that the model emits")
     made.add_argument(

@@ -96,8 +96,6 @@ def _cache_identity(pictures: list[Picture]) -> list[Any]:
     try:
         files = {path: path.stat() for path in dict.fromkeys(picture.path for picture in pictures)}
     except OSError as error:
-        raise DataError(
-            f"{error.filename} is not there; a picture must stay where it is while it is read."
-        ) from error
+        raise DataError(f"{error.filename} is not there; a picture must stay where it is while it is read.") from error
     described = [(str(path.resolve()), found.st_size, found.st_mtime_ns) for path, found in files.items()]
     return [described, [(picture.member, picture.index) for picture in pictures]]
