@@ -59,7 +59,7 @@ def measure(
             "format": name,
             "path": str(folder.resolve() / entry["path"]),
             "bytes": entry["bytes"],
-            **{f"{score}_db": entry["scores_db"][score] for score in ("si_sdr", "psnr")},
+            **{f"{score}_db": entry["scores_db"].get(score) for score in ("si_sdr", "psnr")},
         }
         for name, entry in manifest["formats"].items()
     ]
@@ -106,8 +106,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['p95_ms']:.3f}",
             f"{row['mixtures_per_second']:,.0f}",
             f"{row['peak_memory_bytes'] / 1e6:.0f}",
-            f"{row['si_sdr_db']:.2f}",
-            f"{row['psnr_db']:.2f}",
+            *("" if row[score] is None else f"{row[score]:.2f}" for score in ("si_sdr_db", "psnr_db")),
         ]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join(lines)
@@ -147,7 +146,7 @@ def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     model = run.resolve() / "model.keras"
     if not model.is_file():
         raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
-    scores = {f"{score}_db": manifest["reference"]["scores_db"][score] for score in ("si_sdr", "psnr")}
+    scores = {f"{score}_db": manifest["reference"]["scores_db"].get(score) for score in ("si_sdr", "psnr")}
     size, path = model.stat().st_size, run.resolve()
     return [{"format": kind, "path": f"{kind}:{path}", "bytes": size, **scores} for kind in KERAS_ROWS]
 

@@ -25,7 +25,6 @@ def card(export: Export, described: dict[str, Any]) -> str:
     model, data, recipe = preset.model, preset.data, preset.recipe
     shape = ", ".join(str(n) for n in model.input_shape)
     counts = " or ".join(str(m) for m in data.num_mixed)
-    scores = export.reference.scores
     seen = export.run.metrics.get("mixtures")
     units = f"{_listed(model.hidden_units)} units"
     if model.encoder_units:
@@ -35,25 +34,25 @@ def card(export: Export, described: dict[str, Any]) -> str:
     if model.mask_channels:
         units += f", a mask network of {_listed(model.mask_channels)} channels"
     phases = "; ".join(_described(phase) for phase in recipe.phases)
-    intro = f"""Separates a mixture of {counts} sources, [{shape}], into {model.num_sources}. Learned from mixtures
+    mixture, made = "mixture", "its items are mixtures, taken as they are"
+    if export.has_truth:
+        mixture = f"mixture of {counts} sources"
+        made = f"a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}"
+    intro = f"""Separates a {mixture}, [{shape}], into {model.num_sources}. Learned from mixtures
         alone: no clean source was seen in training. The method was published by J. Neri, R. Badeau and P. Depalle,
         "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with
         the export; what it says stands in `manifest.json` too."""
     names = f"""Every file has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they sum
         to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
         sampled: the latent is its posterior mean. {_batch_sentence(export)}"""
-    quality = f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
-        masked sources matched to the true ones{_score_of(preset)}. The Keras model: SI-SDR
-        {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
-        {scores["psnr_halved"]:.2f} dB (at half scale). The largest error is over
-        extreme mixtures too, such as noise. Latency: one mixture, one thread, median, on the machine that made the
-        export."""
+    quality = f"""{_quality(export, described)} The largest error is over extreme mixtures too, such as noise. Latency:
+        one mixture, one thread, median, on the machine that made the export."""
     begun = "" if export.run.init is None else f", starting from the weights of `runs/{export.run.init}`"
     trained = shlex.join(["--output", f"runs/{export.run.path.name}"])
     command = described["training_command"]
     commands = ([f"{command} {trained}"] if command else []) + [export.command]
     budget = f"{seen:,} mixtures" if seen else f"{recipe.epochs} epochs"
-    training = f"""Data set `{data.dataset}`; a mixture is the sum of {counts} sources, each times 1/{data.max_mixed}.
+    training = f"""Data set `{data.dataset}`; {made}.
         Trained on {budget} in {len(recipe.phases)} phases ({phases}), seed {recipe.seed}{begun}. Network
         `{model.network}` of {units}, {model.latent_dim} latents a source, prior {model.prior}, likelihood
         {model.likelihood} of scale {model.likelihood_scale:.4g}. Config {described["config_hash"]}. Trained (with
@@ -86,6 +85,23 @@ def card(export: Export, described: dict[str, Any]) -> str:
     )
 
 
+def _quality(export: Export, described: dict[str, Any]) -> str:
+    data = export.run.preset.data
+    if not export.has_truth:
+        unknown = "The true sources of the data set's mixtures are not known, so there are no scores against them."
+        known = export.run.metrics["test"]["without_truth"]
+        if not known:
+            return unknown
+        return f"""{unknown} Separating mixtures of its own sources, the model reaches an SI-SDR of
+            {known["remix_si_sdr"]:.2f} dB, where about 0 dB means that nothing is separated;
+            {100 * known["shared_out"]:.0f} % of the mixtures are shared out among all sources."""
+    scores = export.reference.scores
+    return f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
+        masked sources matched to the true ones{_score_of(export.run.preset)}. The Keras model: SI-SDR
+        {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
+        {scores["psnr_halved"]:.2f} dB (at half scale)."""
+
+
 def _described(phase: Phase) -> str:
     of_kl = f", KL weight {phase.kl_weight:g}" if phase.objective.endswith("elbo") else ""
     if of_kl and phase.final_kl_weight != phase.kl_weight:
@@ -116,18 +132,15 @@ def _batch_sentence(export: Export) -> str:
 
 
 def _table(manifest: dict[str, Any]) -> str:
-    lines = [
-        "| file | for | MB | SI-SDR | PSNR | largest error of the sources | ms |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    scored = {"SI-SDR": "si_sdr", "PSNR": "psnr"} if manifest["reference"]["scores_db"] else {}
+    headings = ["file", "for", "MB", *scored, "largest error of the sources", "ms"]
+    lines = [f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
     for name, entry in manifest["formats"].items():
-        scores = entry["scores_db"]
         cells = [
             f"`{entry['path']}`",
             FORMATS[name].description,
             f"{entry['bytes'] / 1e6:.1f}",
-            f"{scores['si_sdr']:.2f}",
-            f"{scores['psnr']:.2f}",
+            *(f"{entry['scores_db'][score]:.2f}" for score in scored.values()),
             f"{entry['max_abs_error']['sources']:.1g}",
             f"{entry['latency_ms']:.2f}",
         ]

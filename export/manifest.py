@@ -56,6 +56,11 @@ class Export:
     reports: dict[str, dict[str, Any]]
     dynamic_batch: bool
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether the true sources of the held-out mixtures are known, and so scores against them."""
+        return self.run.metrics.get("test", {}).get("has_truth", True)
+
 
 def manifest(export: Export, folder: Path) -> dict[str, Any]:
     """Describes an export.
@@ -65,7 +70,8 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
         folder: Where its files stand.
 
     Returns:
-        What `manifest.json` holds: `formats` lists each file with its size and SHA-256.
+        What `manifest.json` holds: `formats` lists each file with its size and SHA-256. Scores are left out where the
+        true sources of the mixtures are not known.
     """
     preset, held_out = export.run.preset, export.reference.held_out
     return {
@@ -83,7 +89,7 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
             "split": "test",
             "num_mixtures": len(held_out.mixtures),
             "num_mixed": list(preset.data.num_mixed),
-            "scores_db": export.reference.scores,
+            "scores_db": export.reference.scores if export.has_truth else {},
         },
         "formats": {name: _entry(name, export, folder) for name in export.reports},
     }
@@ -165,4 +171,5 @@ def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
         "bytes": sum(file["bytes"] for file in listed.values()),
         "files": listed,
         **export.reports[name],
+        **({} if export.has_truth else {"scores_db": {}, "changes_db": {}}),
     }
