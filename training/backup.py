@@ -28,6 +28,7 @@ from vae_bss_tf.files import replacing_folder, sha256, write_json
 LATEST = "latest"
 _KEPT = 2
 _WEIGHTS = "state.npz"
+_DESCRIBED = ("phase", "epochs", "trained", "mixtures", "seconds", "scores")
 
 
 class Progress(NamedTuple):
@@ -35,15 +36,35 @@ class Progress(NamedTuple):
 
     Attributes:
         phase: Index of the phase in the plan.
-        epochs: Epochs done over the whole training.
-        seconds: How long they took.
+        epochs: Epochs of the plan that are done or, where a phase ended early, left out.
+        trained: Epochs trained.
+        mixtures: Mixtures trained on.
+        seconds: How long that took.
+        scores: The phase's validation score after each of its epochs so far, where it has one.
         state: Folder to restore the learner from; None where the phase has only begun.
     """
 
-    phase: int
-    epochs: int
-    seconds: float
-    state: Path | None
+    phase: int = 0
+    epochs: int = 0
+    trained: int = 0
+    mixtures: int = 0
+    seconds: float = 0.0
+    scores: tuple[float, ...] = ()
+    state: Path | None = None
+
+    def after(self, epoch: int, planned: PlannedPhase) -> "Progress":
+        """How far the training has come with another epoch of the phase.
+
+        Args:
+            epoch: Its index in the plan.
+            planned: The phase.
+        """
+        more = epoch + 1 - self.epochs
+        return self._replace(
+            epochs=epoch + 1,
+            trained=self.trained + more,
+            mixtures=self.mixtures + more * planned.mixtures_per_epoch,
+        )
 
 
 class Backup:
@@ -62,29 +83,25 @@ class Backup:
         self.folder = folder
         self.config_hash = config_hash
 
-    def begin_phase(self, index: int, epochs: int, seconds: float, model: keras.Model) -> None:
+    def begin_phase(self, done: Progress, model: keras.Model) -> None:
         """Saves the model that a phase begins with, and removes the states of the phase before.
 
         Args:
-            index: Index of the phase in the plan.
-            epochs: Epochs done before it.
-            seconds: How long they took.
+            done: How far the training has come before it.
             model: The model.
         """
-        self._save(f"phase-{index:03d}", model, {"phase": index, "epoch": epochs, "seconds": seconds})
+        self._save(f"phase-{done.phase:03d}", model, done)
         for old in (*self._states("epoch"), *self._states("best"), *self._states("phase")[:-1]):
             shutil.rmtree(old)
 
-    def end_epoch(self, phase: int, epochs: int, seconds: float, learner: keras.Model) -> None:
+    def end_epoch(self, done: Progress, learner: keras.Model) -> None:
         """Saves the learner after an epoch, its optimizer included, and removes all but the last two such states.
 
         Args:
-            phase: Index of the phase in the plan.
-            epochs: Epochs done over the whole training.
-            seconds: How long they took.
+            done: How far the training has come with it.
             learner: What is trained, compiled.
         """
-        self._save(f"epoch-{epochs:05d}", learner, {"phase": phase, "epoch": epochs, "seconds": seconds})
+        self._save(f"epoch-{done.epochs:05d}", learner, done)
         for old in self._states("epoch")[:-_KEPT]:
             shutil.rmtree(old)
 
@@ -93,10 +110,10 @@ class Backup:
 
         Args:
             phase: Index of the phase in the plan.
-            epochs: Epochs done over the whole training.
+            epochs: Epochs of the plan that are done.
             model: The model.
         """
-        self._save(f"best-{epochs:05d}", model, {"phase": phase, "epoch": epochs, "seconds": 0.0})
+        self._save(f"best-{epochs:05d}", model, Progress(phase, epochs))
         for old in self._states("best")[:-1]:
             shutil.rmtree(old)
 
@@ -121,25 +138,20 @@ class Backup:
             start = self._read(begun[-1])
         except CheckpointError as error:
             raise CheckpointError(f"{error}; start again with --force.") from error
-        states = [state for state in self._states("epoch") if state.name > f"epoch-{start['epoch']:05d}"]
+        states = [state for state in self._states("epoch") if state.name > f"epoch-{start.epochs:05d}"]
         state = self.folder / name
         if name == LATEST:
             state = states[-1] if states else begun[-1]
         try:
             found = self._read(state)
-            if found["phase"] != start["phase"]:
+            if found.phase != start.phase:
                 raise CheckpointError(f"backup {state} belongs to an earlier phase")
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {self._offer(state, [begun[-1], *states])}.") from error
         for later in (*states, *self._states("best")):
-            if later.name.partition("-")[2] > f"{found['epoch']:05d}":
+            if later.name.partition("-")[2] > f"{found.epochs:05d}":
                 shutil.rmtree(later)
-        return Progress(
-            int(found["phase"]),
-            int(found["epoch"]),
-            float(found["seconds"]),
-            state if state.name.startswith("epoch-") else None,
-        )
+        return found._replace(state=state if state.name.startswith("epoch-") else None)
 
     def load_begin(self, model: keras.Model) -> None:
         """Gives a model the weights that the current phase begins with."""
@@ -157,8 +169,9 @@ class Backup:
         learner.optimizer.build(learner.trainable_variables)
         _load(learner, state)
 
-    def _save(self, name: str, model: keras.Model, description: dict[str, Any]) -> None:
+    def _save(self, name: str, model: keras.Model, done: Progress) -> None:
         self.folder.mkdir(exist_ok=True)
+        description = {field: getattr(done, field) for field in _DESCRIBED}
         with replacing_folder(self.folder / name) as partial:
             np.savez(partial / _WEIGHTS, *map(keras.ops.convert_to_numpy, _variables(model)))
             digest = sha256(partial / _WEIGHTS)
@@ -167,13 +180,15 @@ class Backup:
     def _states(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"))
 
-    def _read(self, state: Path) -> dict[str, Any]:
-        """The description of an intact state of these settings."""
+    def _read(self, state: Path) -> Progress:
+        """How far the training has come with an intact state of these settings."""
         try:
             description = json.loads((state / "state.json").read_text(encoding="utf-8"))
             intact = description["sha256"] == sha256(state / _WEIGHTS)
             own = description["config_hash"] == self.config_hash
-            found = {name: description[name] for name in ("phase", "epoch", "seconds")}
+            phase, epochs, trained, mixtures = (int(description[name]) for name in _DESCRIBED[:4])
+            seconds, scores = float(description["seconds"]), tuple(map(float, description["scores"]))
+            found = Progress(phase, epochs, trained, mixtures, seconds, scores)
         except FileNotFoundError as error:
             raise CheckpointError(f"backup {state} lacks {Path(error.filename).name}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -212,19 +227,29 @@ class EpochBackup(keras.callbacks.Callback):
     Args:
         backup: The states of the training.
         planned: What is trained.
-        seconds: How long the training took before this `fit`.
+        done: How far the training has come before this `fit`.
+        monitor: Name of the phase's validation score; None where it has none.
+
+    Attributes:
+        done: How far it has come.
     """
 
-    def __init__(self, backup: Backup, planned: PlannedPhase, seconds: float) -> None:
+    def __init__(self, backup: Backup, planned: PlannedPhase, done: Progress, monitor: str | None = None) -> None:
         super().__init__()
         self.backup = backup
         self.planned = planned
-        self.seconds = seconds
+        self.done = done
+        self.monitor = monitor
+        self.seconds_before = done.seconds
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if math.isfinite((logs or {}).get("loss", 0.0)):
-            seconds = self.seconds + time.perf_counter() - self.began
-            self.backup.end_epoch(self.planned.index, epoch + 1, seconds, self.model)
+        logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            return
+        scores = self.done.scores + ((float(logs[self.monitor]),) if self.monitor in logs else ())
+        seconds = self.seconds_before + time.perf_counter() - self.began
+        self.done = self.done.after(epoch, self.planned)._replace(seconds=seconds, scores=scores)
+        self.backup.end_epoch(self.done, self.model)

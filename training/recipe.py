@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.phases import Phase, Recipe
@@ -44,6 +44,11 @@ class PlannedPhase:
         return self.phase.name if self.rounds == 1 else f"{self.phase.name} {self.round}/{self.rounds}"
 
     @property
+    def mixtures_per_epoch(self) -> int:
+        """Mixtures an epoch."""
+        return self.steps_per_epoch * self.phase.batch_size
+
+    @property
     def num_steps(self) -> int:
         """Steps of the whole call."""
         return self.epochs * self.steps_per_epoch
@@ -51,7 +56,7 @@ class PlannedPhase:
     @property
     def num_mixtures(self) -> int:
         """Mixtures of the whole call."""
-        return self.num_steps * self.phase.batch_size
+        return self.epochs * self.mixtures_per_epoch
 
 
 def plan(recipe: Recipe) -> list[PlannedPhase]:
@@ -94,15 +99,46 @@ def _shared_out(recipe: Recipe) -> list[int]:
     phases = recipe.phases
     if recipe.epochs <= len(phases):
         return [int(i < recipe.epochs) for i in range(len(phases))]
-    total = sum(phase.share for phase in phases)
+    wanted = _amounts(phases, recipe.epochs, unit=recipe.mixtures_per_epoch)
     spare = recipe.epochs - len(phases)  # beyond the one that each has
-    wanted = [max(recipe.epochs * phase.share / total - 1, 0) for phase in phases]
+    wanted = [max(w - 1, 0) for w in wanted]
     wanted = [spare * w / sum(wanted) for w in wanted]
     epochs = [1 + int(w) for w in wanted]
     by_remainder = sorted(range(len(phases)), key=lambda i: (int(wanted[i]) - wanted[i], i))
     for i in by_remainder[: recipe.epochs - sum(epochs)]:
         epochs[i] += 1
     return epochs
+
+
+def _amounts(
+    phases: Sequence[Phase], budget: float, *, unit: float = 1.0, costs: Sequence[float] | None = None
+) -> list[float]:
+    """Shares a budget out among phases by their shares, with none above its most.
+
+    Args:
+        phases: The phases.
+        budget: What the amounts cost together.
+        unit: Mixtures in an amount of 1.
+        costs: What an amount of 1 costs, of each phase; None is 1 each.
+
+    Returns:
+        The amount of each phase. Where all phases have a most that together cost less than the budget, they are
+        exceeded alike.
+    """
+    costs = costs or [1.0] * len(phases)
+    limits = [phase.most / unit if phase.most else math.inf for phase in phases]
+    of_limits = sum(limit * cost for limit, cost in zip(limits, costs, strict=True))
+    if of_limits <= budget:
+        return [limit * budget / of_limits for limit in limits]
+    full: set[int] = set()
+    while True:
+        free = [i for i in range(len(phases)) if i not in full]
+        left = budget - sum(limits[i] * costs[i] for i in full)
+        scale = left / sum(phases[i].share * costs[i] for i in free)
+        over = {i for i in free if phases[i].share * scale > limits[i]}
+        if not over:
+            return [limits[i] if i in full else phase.share * scale for i, phase in enumerate(phases)]
+        full |= over
 
 
 def steps_per_epoch(recipe: Recipe, phase: Phase) -> int:
@@ -118,7 +154,7 @@ def within_minutes(
     """Gives a recipe the budget that ends in time, at speeds that were measured.
 
     Args:
-        recipe: The recipe; its shares are kept.
+        recipe: The recipe; the phases' shares and limits are kept.
         minutes: How long the whole command may take; > 0.
         rates: Mixtures per second of each phase, by name.
         start_up: Seconds that each call of a phase takes to compile, by name.
@@ -130,13 +166,14 @@ def within_minutes(
     Raises:
         ConfigError: The minutes do not suffice to compile the phases' steps.
     """
-    total = sum(phase.share for phase in recipe.phases)
     compiling = sum(start_up[phase.name] * phase.rounds for phase in recipe.phases)
     available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
-    seconds_a_mixture = sum(phase.share / total / rates[phase.name] for phase in recipe.phases)
-    mixtures = available / seconds_a_mixture
+    costs = [1 / rates[phase.name] for phase in recipe.phases]
+    mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=costs))
     least = 2 * max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
     if mixtures < least * len(recipe.phases):
+        total = sum(phase.share for phase in recipe.phases)
+        seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs, strict=True))
         needed = (spent + compiling + _FIXED_SECONDS) / 60 + least * len(recipe.phases) * seconds_a_mixture / 60
         raise ConfigError(
             f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."

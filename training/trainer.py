@@ -84,28 +84,27 @@ class Trainer:
                 begin_from(model, source)
         self._check_disk(model, new=resume is None)
         if done is None:
-            self.backup.begin_phase(0, 0, 0.0, model)
-            done = Progress(0, 0, 0.0, None)
+            done = Progress()
+            self.backup.begin_phase(done, model)
         self._truncate_history(done.epochs)
         bar = ProgressBar(self.plan, done.epochs, self.quiet)
-        epochs_before, seconds = done.epochs, done.seconds
-        for planned in self.plan[done.phase :]:
-            if planned.index > done.phase:
+        before = done
+        for planned in self.plan[before.phase :]:
+            if planned.index > before.phase:
                 with self.distribution.scope():
                     model = self.model_for(planned, model)
-                self.backup.begin_phase(planned.index, planned.first_epoch, seconds, model)
-                done = Progress(planned.index, planned.first_epoch, seconds, None)
-            seconds = self._fit(planned, model, done, bar)
+                done = done._replace(phase=planned.index, epochs=planned.first_epoch, scores=(), state=None)
+                self.backup.begin_phase(done, model)
+            done = self._fit(planned, model, done, bar)
             save_model(self._whole(model), self.run.path / "model.keras")
         bar.close()
         rows = read_history(self.run.path / "history.csv")
         figures.save(figures.history(rows), self.run.path / "history.png")
-        last = self.plan[-1]
         return {
-            "seconds": round(seconds, 1),
-            "epochs": last.first_epoch + last.epochs,
-            "epochs_before_resume": epochs_before,
-            "mixtures": last.first_mixture + last.num_mixtures,
+            "seconds": round(done.seconds, 1),
+            "epochs": done.trained,
+            "epochs_before_resume": before.trained,
+            "mixtures": done.mixtures,
             "mixtures_per_second": round(bar.mixtures_per_second),
         }
 
@@ -141,8 +140,8 @@ class Trainer:
             begin_from(made, model)
         return made
 
-    def _fit(self, planned: PlannedPhase, model: keras.Model, done: Progress, bar: ProgressBar) -> float:
-        """Trains one phase to its end and returns the seconds of the training so far."""
+    def _fit(self, planned: PlannedPhase, model: keras.Model, done: Progress, bar: ProgressBar) -> Progress:
+        """Trains one phase to its end and returns how far the training has come then."""
         phase = planned.phase
         with self.distribution.scope():
             learner = self.learner(planned, model)
@@ -150,9 +149,11 @@ class Trainer:
             self.backup.load_epoch(learner, done.state)
         end = planned.first_epoch + planned.epochs
         patience = self.preset.recipe.early_stopping
-        if patience and EarlyStopping.has_ended(patience, self._past_scores(planned, learner)):
+        if patience and EarlyStopping.has_ended(patience, done.scores):
             end = done.epochs  # it was stopped early before the resume
         bar.begin(planned)
+        monitor = f"val_{learner.objective.monitor}" if isinstance(learner, Learner) else None
+        kept = EpochBackup(self.backup, planned, done, monitor)
         started = time.perf_counter()
         learner.fit(
             pipeline.training_data(
@@ -165,12 +166,12 @@ class Trainer:
             initial_epoch=done.epochs,
             steps_per_epoch=planned.steps_per_epoch,
             validation_data=self._validation_data(planned) if isinstance(learner, Learner) else None,
-            callbacks=self._callbacks(planned, learner, done, bar),
+            callbacks=[*self._callbacks(planned, learner, done, monitor, bar), kept],
             verbose=0,
             shuffle=False,
         )
         self._check_finite()
-        return done.seconds + time.perf_counter() - started
+        return kept.done._replace(seconds=done.seconds + time.perf_counter() - started)
 
     def learner(self, planned: PlannedPhase, model: keras.Model) -> keras.Model:
         """What `fit` trains in a phase: the model with the phase's objective, compiled; a baseline as it is."""
@@ -209,15 +210,13 @@ class Trainer:
         )
 
     def _callbacks(
-        self, planned: PlannedPhase, learner: keras.Model, done: Progress, bar: ProgressBar
+        self, planned: PlannedPhase, learner: keras.Model, done: Progress, monitor: str | None, bar: ProgressBar
     ) -> list[keras.callbacks.Callback]:
         history, tensorboard = self.run.path / "history.csv", self.run.path / "tensorboard"
         of_separators: list[keras.callbacks.Callback] = []
-        if isinstance(learner, Learner):
-            monitor = f"val_{learner.objective.monitor}"
-            past = self._past_scores(planned, learner)
+        if monitor is not None:
             if planned.phase.keep == "best":
-                of_separators.append(BestModel(self.backup, planned, monitor, past))
+                of_separators.append(BestModel(self.backup, planned, monitor, done.scores))
             of_separators.append(
                 SeparationPictures(
                     tensorboard / "separation",
@@ -228,21 +227,14 @@ class Trainer:
                 )
             )
             if self.preset.recipe.early_stopping:
-                of_separators.append(EarlyStopping(self.preset.recipe.early_stopping, monitor, past))
+                of_separators.append(EarlyStopping(self.preset.recipe.early_stopping, monitor, done.scores))
         return [
             keras.callbacks.TerminateOnNaN(),
-            History(history, planned),
+            History(history, planned, done),
             *of_separators,
             keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
             bar,
-            EpochBackup(self.backup, planned, done.seconds),
         ]
-
-    def _past_scores(self, planned: PlannedPhase, learner: Learner) -> list[float]:
-        """The validation score of each epoch of a phase before a resume."""
-        monitor = f"val_{learner.objective.monitor}"
-        rows = read_history(self.run.path / "history.csv")
-        return [row[monitor] for row in rows if row["epoch"] >= planned.first_epoch and monitor in row]
 
     def _truncate_history(self, epochs: int) -> None:
         path = self.run.path / "history.csv"

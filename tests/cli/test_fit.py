@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -229,20 +230,27 @@ def test_a_phase_that_gains_nothing_any_more_ends_and_the_next_begins(tiny_recip
         return {name: tf.zeros(tf.shape(mixture)[:1]) for name in self.metrics}
 
     monkeypatch.setattr(Elbo, "validate", validate)
-    phases = tiny_recipe.recipe.phases[:2]
+    phases = tuple(phase.replace(keep="best") for phase in tiny_recipe.recipe.phases[:2])
     recipe = tiny_recipe.recipe.replace(epochs=8, early_stopping=1, mixtures_per_epoch=64, phases=phases)
     run = fit.train(tiny_recipe.replace(recipe=recipe), output=tmp_path / "run")
     assert [(row["phase"], row["epoch"]) for row in rows(run.path)] == [
         ("separate", "0"), ("separate", "1"), ("remix", "4"), ("remix", "5"),
     ]  # fmt: skip
+    assert [row["mixtures"] for row in rows(run.path)] == [str(64 * epochs) for epochs in (1, 2, 3, 4)]
+    assert (run.metrics["epochs"], run.metrics["mixtures"]) == (4, 4 * 64)
     history = (run.path / "history.csv").read_bytes()
     final = weights(run.path)
-    # A kill after the history's last row and before its epoch's state.
-    shutil.rmtree(run.path / "backup" / "epoch-00006")
-    fit.train(run.preset, output=run.path, resume="latest")
-    assert (run.path / "history.csv").read_bytes() == history
-    for a, b in zip(weights(run.path), final, strict=True):
-        np.testing.assert_array_equal(a, b)
+    # A kill after the history's last row and before its epoch's state; then the same, and the history is lost.
+    for lost in (False, True):
+        shutil.rmtree(run.path / "backup" / "epoch-00006")
+        if lost:
+            (run.path / "history.csv").unlink()
+        fit.train(run.preset, output=run.path, resume="latest")
+        assert history.endswith((run.path / "history.csv").read_bytes().splitlines()[-1] + b"\n")
+        assert ((run.path / "history.csv").read_bytes() == history) == (not lost)
+        assert (run.metrics["epochs"], run.metrics["epochs_before_resume"], run.metrics["mixtures"]) == (4, 3, 4 * 64)
+        for a, b in zip(weights(run.path), final, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_training_that_diverges_late_is_no_success(tiny_preset, tmp_path, monkeypatch):
@@ -299,9 +307,12 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def nearly_full(path):
+    return types.SimpleNamespace(total=10**9, used=10**9 - 1000, free=1000)
+
+
 def test_a_full_disk_is_said_before_training(tmp_path, monkeypatch, capsys):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     assert fit.main([*TINY, "--output", str(tmp_path / "run")]) == 2
     assert "no space left" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -310,8 +321,7 @@ def test_a_full_disk_is_said_before_training(tmp_path, monkeypatch, capsys):
 def test_a_full_disk_deletes_no_run_that_is_resumed(tiny_preset, tiny_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("backup", "metrics.json"))
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     with pytest.raises(DataError, match="no space left"):
         fit.train(tiny_preset, output=run, resume="latest")
     assert (run / "model.keras").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.backup import Backup, EpochBackup
+from training.backup import Backup, EpochBackup, Progress
 from training.callbacks import BestModel, EarlyStopping
 from training.history import read_history, write_history
 from training.learner import Learner
@@ -41,9 +41,9 @@ def fitted(tiny_config: ModelConfig, planned: PlannedPhase, tmp_path_factory: py
     """A learner after four epochs and the folder of its backups."""
     learner, folder = compiled(tiny_config), tmp_path_factory.mktemp("run") / "backup"
     backup = Backup(folder, "hash")
-    backup.begin_phase(0, 0, 0.0, learner.separator)
+    backup.begin_phase(Progress(), learner.separator)
     data = {"mixture": tf.random.stateless_uniform([32, 8, 8], [0, 0])}
-    learner.fit(data, batch_size=16, epochs=4, verbose=0, callbacks=[EpochBackup(backup, planned, 0.0)])
+    learner.fit(data, batch_size=16, epochs=4, verbose=0, callbacks=[EpochBackup(backup, planned, Progress(), "loss")])
     return learner, folder
 
 
@@ -60,18 +60,22 @@ def test_the_start_of_the_phase_and_the_last_two_states_are_kept(trained: tuple[
 
 def test_no_state_is_kept_of_an_epoch_that_diverged(trained: tuple[Learner, Path], planned: PlannedPhase) -> None:
     learner, folder = trained
-    again = EpochBackup(Backup(folder, "hash"), planned, 0.0)
+    again = EpochBackup(Backup(folder, "hash"), planned, Progress())
     again.set_model(learner)
     again.on_train_begin()
     again.on_epoch_end(4, {"loss": float("nan")})
     assert names(folder) == ["epoch-00003", "epoch-00004", "phase-000"]
 
 
-def test_a_restored_state_is_the_whole_state(trained: tuple[Learner, Path], tiny_config: ModelConfig) -> None:
+def test_a_restored_state_is_the_whole_state(
+    trained: tuple[Learner, Path], tiny_config: ModelConfig, planned: PlannedPhase
+) -> None:
     learner, folder = trained
     other, backup = compiled(tiny_config), Backup(folder, "hash")
     done = backup.progress()
     assert (done.phase, done.epochs, done.state) == (0, 4, folder / "epoch-00004")
+    assert (done.trained, done.mixtures) == (4, 4 * planned.mixtures_per_epoch)
+    assert done.scores == tuple(learner.history.history["loss"])
     assert done.seconds > 0
     backup.load_epoch(other, done.state)
     assert int(other.optimizer.iterations) == 8
@@ -82,7 +86,7 @@ def test_a_restored_state_is_the_whole_state(trained: tuple[Learner, Path], tiny
 
 def test_seconds_add_up_over_resumes(trained: tuple[Learner, Path], planned: PlannedPhase) -> None:
     learner, folder = trained
-    again = EpochBackup(Backup(folder, "hash"), planned, 1_000.0)
+    again = EpochBackup(Backup(folder, "hash"), planned, Progress(epochs=4, seconds=1_000.0))
     again.set_model(learner)
     again.on_train_begin()
     again.on_epoch_end(4, {"loss": 1.0})
@@ -93,9 +97,10 @@ def test_a_new_phase_takes_the_place_of_the_one_before(trained: tuple[Learner, P
     learner, folder = trained
     backup = Backup(folder, "hash")
     backup.keep_best(0, 4, learner.separator)
-    backup.begin_phase(1, 4, 9.0, learner.separator)
+    done = Progress(1, 4, 3, 96, 9.0)
+    backup.begin_phase(done, learner.separator)
     assert names(folder) == ["phase-001"]
-    assert backup.progress() == (1, 4, 9.0, None)
+    assert backup.progress() == done
     model = MultiSourceVAE(tiny_config)
     backup.load_begin(model)
     for a, b in zip(model.get_weights(), learner.separator.get_weights(), strict=True):
@@ -106,10 +111,10 @@ def test_states_of_the_phase_before_are_passed_over(trained: tuple[Learner, Path
     """A process was killed after the next phase's state was written and before those of its own were removed."""
     learner, folder = trained
     shutil.copytree(folder, folder.parent / "before")
-    Backup(folder, "hash").begin_phase(1, 4, 9.0, learner.separator)
+    Backup(folder, "hash").begin_phase(Progress(1, 4), learner.separator)
     shutil.copytree(folder.parent / "before", folder, dirs_exist_ok=True)
     assert names(folder) == ["epoch-00003", "epoch-00004", "phase-000", "phase-001"]
-    assert Backup(folder, "hash").progress() == (1, 4, 9.0, None)
+    assert Backup(folder, "hash").progress() == Progress(1, 4)
     with pytest.raises(CheckpointError, match=r"epoch-00003 belongs to an earlier phase.*--resume phase-001"):
         Backup(folder, "hash").progress("epoch-00003")
 
@@ -119,7 +124,7 @@ def test_resuming_from_an_older_state_forgets_the_later_ones(trained: tuple[Lear
     Backup(folder, "hash").keep_best(0, 4, learner.separator)
     assert Backup(folder, "hash").progress("epoch-00003").epochs == 3
     assert names(folder) == ["epoch-00003", "phase-000"]
-    assert Backup(folder, "hash").progress("phase-000") == (0, 0, 0.0, None)
+    assert Backup(folder, "hash").progress("phase-000") == Progress()
     assert names(folder) == ["phase-000"]
 
 
@@ -177,9 +182,9 @@ def test_a_state_that_cannot_be_written_leaves_the_earlier_ones(
     monkeypatch.setattr(np, "savez", fill)
     backup = Backup(folder, "hash")
     for save in (
-        lambda: backup.end_epoch(0, 5, 0.0, learner),
+        lambda: backup.end_epoch(Progress(0, 5), learner),
         lambda: backup.keep_best(0, 5, learner.separator),
-        lambda: backup.begin_phase(1, 5, 0.0, learner.separator),
+        lambda: backup.begin_phase(Progress(1, 5), learner.separator),
     ):
         with pytest.raises(OSError, match="No space left"):
             save()
