@@ -16,6 +16,7 @@ import numpy as np
 
 from export.formats import FORMATS
 from export.gate.workers import Worker
+from vae_bss_tf.arguments import parsed
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
 from vae_bss_tf.files import refuse_existing, write_json
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input.
     """
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     return run_command(lambda: _command(options))
 
 

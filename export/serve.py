@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from export.devserver.config import named_models, read_config
+from vae_bss_tf.arguments import parsed
 from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
 
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input.
     """
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return run_command(lambda: _command(options))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from export.deployment.files import MODELS, MODELS_CONFIG
 from export.deployment.folder import ServedExport, add_versions, make, move_label
+from vae_bss_tf.arguments import parsed
 from vae_bss_tf.errors import ConfigError, run_command
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input.
     """
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Ended from outside, it cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,6 +1,8 @@
 """What the tests share: tiny settings and the place of the real data."""
 
+import copy
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +10,70 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from hypothesis import strategies as st
 
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.phases import Phase, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+_NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**30), 1e308, 2**63])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _places(value, path=()):
+    """The paths of all parts of a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from _places(inner, (*path, key))
+
+
+def _replaced(value, path, parts):
+    """A JSON value with the part at a path replaced, or removed where there are no `parts`."""
+    if not path:
+        return parts[0] if parts else None
+    result = copy.deepcopy(value)
+    inner = result
+    for key in path[:-1]:
+        inner = inner[key]
+    if parts:
+        inner[path[-1]] = parts[0]
+    else:
+        del inner[path[-1]]
+    return result
+
+
+def _changes(value):
+    """What a JSON value becomes when any one of its parts is any other, or missing."""
+    parts = st.just([]) | st.lists(_VALUES, min_size=1, max_size=1)
+    return st.builds(lambda path, parts: _replaced(value, path, parts), st.sampled_from(list(_places(value))), parts)
+
+
+@pytest.fixture
+def bounded_memory():
+    """Lets the process gain no more than 2 GB meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def json_values():
+    """Any JSON value, as a strategy of Hypothesis."""
+    return _VALUES
+
+
+@pytest.fixture(scope="session")
+def json_changes():
+    """Makes the strategy of what a JSON value becomes when any one of its parts is any other, or missing."""
+    return _changes
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

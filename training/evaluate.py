@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from training import systems
 from training.memory import keep_freed_memory
 from training.systems import Material, System
+from vae_bss_tf.arguments import counts, parsed
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
+    options = parsed(_parser(), words)
     keep_freed_memory()
     return run_command(lambda: _command(options, shlex.join(["python", "-m", "training.evaluate", *words])))
 
@@ -300,13 +301,6 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, or several with commas between") from error
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
@@ -326,10 +320,10 @@ def _parser() -> argparse.ArgumentParser:
         help="systems to compare (default: all; with --run, the run's own and, for sound, NMF and oracle masks)",
     )
     parser.add_argument(
-        "--num-sources", type=_counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"
+        "--num-sources", type=counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"
     )
     parser.add_argument(
-        "--num-mixed", type=_counts, metavar="M[,M...]", help="sources in a mixture (default: as trained)"
+        "--num-mixed", type=counts, metavar="M[,M...]", help="sources in a mixture (default: as trained)"
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where saved runs are (default: runs)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")

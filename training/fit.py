@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from training import systems
 from training.memory import keep_freed_memory
 from training.options import default_output, parser, resolve
+from vae_bss_tf.arguments import parsed
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
@@ -238,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = parser().parse_args(arguments)
+    options = parsed(parser(), arguments)
     keep_freed_memory()
     return run_command(lambda: _command(options))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from training import systems
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.arguments import counts
+from vae_bss_tf.checks import check_choice, shown
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
@@ -90,13 +91,14 @@ def _parse_setting(parts: dict[str, Any], setting: str) -> tuple[dict[str, Any],
     words = path.split(".")
     if not equals or len(words) not in (2, 3):
         raise ConfigError(
-            f"--set {setting!r} is not of the form PART.FIELD=VALUE or recipe.PHASE.FIELD=VALUE, such as "
+            f"--set {shown(setting)} is not of the form PART.FIELD=VALUE or recipe.PHASE.FIELD=VALUE, such as "
             "model.latent_dim=10 or recipe.separate.learning_rate=5e-4."
         )
     part, field = words[0], words[-1]
     place = parts[check_choice("part of the settings", part, parts)]
     if len(words) == 3:
-        phases = {phase["name"]: phase for phase in parts["recipe"]["phases"]}
+        listed = parts["recipe"]["phases"]  # of any kind, where it was set before
+        phases = {str(p.get("name")): p for p in listed if isinstance(p, dict)} if isinstance(listed, list) else {}
         check_choice("part with phases", part, ["recipe"])
         place = phases[check_choice("phase", words[1], phases)]
     check_choice(f"{'.'.join(words[:-1])} setting", field, place)
@@ -104,10 +106,6 @@ def _parse_setting(parts: dict[str, Any], setting: str) -> tuple[dict[str, Any],
         return place, field, json.loads(text)
     except (ValueError, RecursionError):
         return place, field, text
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -139,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--system", default="vae", choices=systems.trained(), help="what to train (default: vae)")
     made.add_argument("--num-sources", type=int, metavar="K", help="sources that the model emits")
     made.add_argument(
-        "--num-mixed", type=_counts, metavar="M[,M...]", help="sources in a mixture, 1 to 4, or several counts to mix"
+        "--num-mixed", type=counts, metavar="M[,M...]", help="sources in a mixture, 1 to 4, or several counts to mix"
     )
     made.add_argument("--epochs", type=int, help="the whole budget, shared out among the phases of the recipe")
     made.add_argument("--minutes", type=float, help="the whole budget in minutes: the speed is measured first")

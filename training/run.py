@@ -22,12 +22,28 @@ from typing import Any
 
 import keras
 
+from training import systems
+from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import Preset
-from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import held, write_json
+from vae_bss_tf.errors import CheckpointError, OutputExistsError
+from vae_bss_tf.files import PARTIAL, held, write_json
 from vae_bss_tf.saved import load_keras_model
 
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+_CONFIG = "config.json"
+
+
+def _empty(path: Path) -> None:
+    """Deletes what a run folder holds but its settings, by which the folder is still a run if this is interrupted."""
+    for entry in path.iterdir():
+        if entry.name == _CONFIG:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 @contextlib.contextmanager
@@ -87,10 +103,10 @@ class Run:
         cls.check_new(path, force=force)
         if path.is_dir() and any(path.iterdir()):
             with exclusive(path):
-                shutil.rmtree(path)
+                _empty(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, preset, system, init)
-        write_json(path / "config.json", run._description())
+        write_json(path / _CONFIG, run._description())
         return run
 
     @staticmethod
@@ -104,9 +120,9 @@ class Run:
         Raises:
             OutputExistsError: The folder holds something already.
         """
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(entry.name.startswith(PARTIAL) for entry in path.iterdir())):
             return
-        if not (path / "config.json").is_file():
+        if not (path / _CONFIG).is_file():
             raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
         if not force:
             raise OutputExistsError(
@@ -129,13 +145,15 @@ class Run:
         """
         path = Path(path)
         try:
-            content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            return cls(path, Preset.from_dict(content), content["system"], content.get("init"))
+            content = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+            preset, init = Preset.from_dict(content), content.get("init")
+            check(init is None or isinstance(init, str), "init", init, "the name of a run")
+            return cls(path, preset, check_choice("system", content.get("system"), systems.trained()), init)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(
                 f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"
             ) from error
-        except (ValueError, KeyError, TypeError, ConfigError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{path / 'config.json'} cannot be read ({error}); it is damaged or of another version."
             ) from error
@@ -145,8 +163,10 @@ class Run:
         """Contents of `metrics.json`; empty before the training has ended. A damaged one is a `CheckpointError`."""
         path = self.path / "metrics.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
+            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            check(isinstance(content, dict), "its content", content, "scores by name")
+            return content
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); it is damaged: train again.") from error
 
     def model(self) -> keras.Model:

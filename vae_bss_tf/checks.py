@@ -10,6 +10,16 @@ import numpy.typing as npt
 from vae_bss_tf.errors import ConfigError, DataError
 
 LARGEST, LARGEST_WHOLE = 1e30, 2**31
+_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, and cut after 200 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits, or deeper, than Python prints
+        return f"a {type(value).__name__} too large to print"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
@@ -31,7 +41,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
         return value
     nearest = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise ConfigError(f"unknown {name} {value!r}.{hint} Choose one of: {', '.join(choices)}.")
+    raise ConfigError(f"unknown {name} {shown(value)}.{hint} Choose one of: {', '.join(choices)}.")
 
 
 def check(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -47,7 +57,7 @@ def check(condition: bool, name: str, value: object, allowed: str) -> None:
         ConfigError: The condition does not hold; the message names setting, value and allowed values.
     """
     if not condition:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
+        raise ConfigError(f"{name} is {shown(value)}; it must be {allowed}.")
 
 
 def check_kind(name: str, value: Any, default: Any) -> None:

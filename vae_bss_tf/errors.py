@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 EXIT_USER_ERROR = 2
+_TENSORFLOWS_MEMORY_ERROR = "ResourceExhaustedError"
 _EXTRAS = {
     **dict.fromkeys(("tensorflow", "keras", "tensorflow_probability", "sklearn", "scipy", "librosa"), "train"),
     **dict.fromkeys(("soundfile", "soxr"), "audio"),
@@ -66,7 +67,7 @@ def run_command(command: Callable[[], None]) -> int:
 
     Returns:
         The exit code: 0, 2 for a `VaeBssError`, an error of the operating system (a full or unwritable disk, a wrong
-        path) or a library that is not installed, 130 when interrupted.
+        path), too little memory or a library that is not installed, 130 when interrupted.
     """
     output, errors = (cast(TextIO, _LastingStream(stream)) for stream in (sys.stdout, sys.stderr))
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
@@ -84,6 +85,10 @@ def run_command(command: Callable[[], None]) -> int:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except Exception as error:
+            if not isinstance(error, MemoryError) and type(error).__name__ != _TENSORFLOWS_MEMORY_ERROR:
+                raise
+            return _fail("not enough memory; use smaller settings or batches, or a machine with more.")
         finally:
             sys.stdout.flush()
     return 0
@@ -123,7 +128,7 @@ class _LastingStream:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print("error:", *message.splitlines(), file=sys.stderr)
     return EXIT_USER_ERROR
 
 

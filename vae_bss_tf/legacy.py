@@ -7,6 +7,7 @@ their layers. Its runs load, are judged and are exported; an interrupted one is 
 from collections.abc import Mapping
 from typing import Any
 
+from vae_bss_tf.checks import shown
 from vae_bss_tf.errors import CheckpointError, ConfigError
 
 _NETWORKS = {"dense": "image", "conv": "spectrogram"}
@@ -47,11 +48,10 @@ def upgraded_model(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: They are no settings by name.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"the model's settings are {values!r}; they must be settings by name.")
+        raise ConfigError(f"the model's settings are {shown(values)}; they must be settings by name.")
     kept = {name: value for name, value in values.items() if name not in _OF_CORRECTOR}
-    if "network" in kept:
-        kept["network"] = _NETWORKS.get(kept["network"], kept["network"])
-    return kept
+    network = kept.get("network")
+    return {**kept, "network": _NETWORKS[network]} if isinstance(network, str) and network in _NETWORKS else kept
 
 
 def upgraded_preset(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def upgraded_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A part is no settings by name; or the sound's compression is not by a power.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"the settings are {values!r}; they must be parts by name.")
+        raise ConfigError(f"the settings are {shown(values)}; they must be parts by name.")
     upgraded = dict(values)
     if "model" in values:
         upgraded["model"] = upgraded_model(values["model"])

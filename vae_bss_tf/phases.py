@@ -27,8 +27,10 @@ class Phase(Settings):
             no two outputs come to share one source; the spare ones are added after it. "spare" has all, and is left
             out where there are none to spare.
         share: Its share of the whole training's mixtures, relative to the other phases'; > 0.
-        rounds: How often it is repeated, each time with the model as the round before left it as a frozen teacher; at
-            least 1. A short training does fewer rounds (see `training.recipe`).
+        most: Mixtures after which more of it gains nothing, whatever its share: what is left is shared out among the
+            other phases; 0 is no limit.
+        rounds: How often it is repeated, each time with the model as the round before left it as a frozen teacher; from
+            1 to 1,000. A short training does fewer rounds (see `training.recipe`).
         batch_size: Mixtures a step, over all replicas; even where mixtures are remixed, which pairs them.
         learning_rate: Adam's learning rate at the start of each round; > 0.
         learning_rate_schedule: "constant", "cosine" (to `learning_rate_floor` at the last step) or "exponential"
@@ -57,6 +59,7 @@ class Phase(Settings):
     trains: tuple[str, ...] = ("encoder", "decoder")
     sources: str = "all"
     share: float = 1.0
+    most: int = 0
     rounds: int = 1
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -83,8 +86,10 @@ class Phase(Settings):
         check(bool(self.trains), "trains", self.trains, "one or more parts")
         for part in self.trains:
             check_choice("part", part, PARTS)
-        for name in ("rounds", "batch_size", "steps_per_execution"):
+        check(1 <= self.rounds <= 1_000, "rounds", self.rounds, "from 1 to 1,000")
+        for name in ("batch_size", "steps_per_execution"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.most >= 0, "most", self.most, "0 or more")
         for name in ("share", "learning_rate", "remix_weight"):
             check(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
         check(0 < self.learning_rate_decay <= 1, "learning_rate_decay", self.learning_rate_decay, "in (0, 1]")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vae_bss_tf.arguments import parsed
 from vae_bss_tf.audio import recordings, stems
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.audio.stems import SeparatedFile
@@ -31,17 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return run_command(lambda: _command(_parser().parse_args(_joined(arguments))))
+    options = parsed(_parser(), _joined(arguments))
+    return run_command(lambda: _command(options))
 
 
 def _joined(arguments: Sequence[str] | None) -> list[str]:
     """Joins `--gains` to what follows, which argparse would take for an option where it begins with a minus."""
     given = iter(sys.argv[1:] if arguments is None else arguments)
-    words = [f"{word}={next(given, '')}" if word == "--gains" else word for word in given]
-    for word in words:
-        if word.startswith("--") and word.endswith("=--"):  # argparse gives an empty list for it
-            raise ConfigError(f"{word} names no value.")
-    return words
+    return [f"{word}={next(given, '')}" if word == "--gains" else word for word in given]
 
 
 def _command(options: argparse.Namespace) -> None:

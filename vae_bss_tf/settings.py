@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from vae_bss_tf.checks import check_choice, check_kind
+from vae_bss_tf.checks import check_choice, check_kind, shown
 from vae_bss_tf.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ class Settings:
             ConfigError: A field is unknown, or a value is of another kind or out of its range.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{cls.__name__} is {values!r}; it must be settings by name.")
+            raise ConfigError(f"{cls.__name__} is {shown(values)}; it must be settings by name.")
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             check_choice(f"{cls.__name__} field", name, names)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import resource
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32)
-MAX_MEMORY = 2_000_000_000  # bytes that the process may gain
+pytestmark = pytest.mark.usefixtures("bounded_memory")
 BOUNDED = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -40,15 +39,6 @@ class Halves:
 @pytest.fixture(autouse=True)
 def no_model_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Separator, "load", lambda *_, **__: Separator(Halves(), AUDIO))
-
-
-@pytest.fixture(autouse=True)
-def bounded_memory() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MAX_MEMORY, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 Hypothesis draws the cases: JSON of any kind, and what is ours with one part replaced.
 """
 
-import copy
 import http.server
 import json
 import threading
@@ -26,41 +25,6 @@ BOUNDED = settings(
     phases=[Phase.generate],  # a failure is not made smaller, which takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**30), 1e308, 2**63])
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-def places(value, path=()):
-    """The paths of all parts of a JSON value."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from places(inner, (*path, key))
-
-
-def replaced(value, path, parts):
-    """A JSON value with the part at a path replaced, or removed where there are no `parts`."""
-    if not path:
-        return parts[0] if parts else None
-    result = copy.deepcopy(value)
-    inner = result
-    for key in path[:-1]:
-        inner = inner[key]
-    if parts:
-        inner[path[-1]] = parts[0]
-    else:
-        del inner[path[-1]]
-    return result
-
-
-def changes(value):
-    """What a JSON value becomes when any one of its parts is any other, or missing."""
-    parts = st.just([]) | st.lists(VALUES, min_size=1, max_size=1)
-    return st.builds(lambda path, parts: replaced(value, path, parts), st.sampled_from(list(places(value))), parts)
 
 
 def refusal(call, kind=VaeBssError):
@@ -91,15 +55,15 @@ class TestManifests:
 
     @BOUNDED
     @given(st.data())
-    def test_any_json(self, folder, data):
-        (folder / "manifest.json").write_text(json.dumps(data.draw(VALUES)))
+    def test_any_json(self, folder, json_values, data):
+        (folder / "manifest.json").write_text(json.dumps(data.draw(json_values)))
         check(lambda: load(folder))
         check(lambda: load(folder / "float32.onnx"))
 
     @BOUNDED
     @given(st.data())
-    def test_one_part_changed(self, folder, ours, data):
-        (folder / "manifest.json").write_text(json.dumps(data.draw(changes(ours))))
+    def test_one_part_changed(self, folder, ours, json_changes, data):
+        (folder / "manifest.json").write_text(json.dumps(data.draw(json_changes(ours))))
         check(lambda: load(folder))
 
     @BOUNDED
@@ -182,14 +146,14 @@ class TestRest:
 
     @BOUNDED
     @given(st.data())
-    def test_metadata(self, scripted, data):
-        scripted.say(data.draw(changes(METADATA)), ANSWER)
+    def test_metadata(self, scripted, json_changes, data):
+        scripted.say(data.draw(json_changes(METADATA)), ANSWER)
         check(scripted.separate)
 
     @BOUNDED
     @given(st.data())
-    def test_answers(self, scripted, data):
-        scripted.say(METADATA, data.draw(changes(ANSWER)))
+    def test_answers(self, scripted, json_changes, data):
+        scripted.say(METADATA, data.draw(json_changes(ANSWER)))
         check(scripted.separate)
 
     @settings(BOUNDED, max_examples=30)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorflow.errors import ResourceExhaustedError
 
 from vae_bss_tf.errors import ConfigError, run_command
 
@@ -50,6 +51,9 @@ def test_a_command_outlives_the_reader_of_its_output(tmp_path: Path, redirection
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "file name too long"),
         (ModuleNotFoundError("no", name="matplotlib.pyplot"), r"matplotlib is not .*'vae-bss-tf\[figures\]'"),
         (ModuleNotFoundError("no", name="tensorflow"), r"'vae-bss-tf\[train\]'"),
+        (MemoryError("Unable to allocate 16.0 GiB"), "not enough memory"),
+        (ResourceExhaustedError(None, None, "OOM when allocating"), "not enough memory"),
+        (ConfigError("there is no folder\nof two lines"), "no folder of two lines"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

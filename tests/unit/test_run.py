@@ -1,0 +1,66 @@
+"""A run folder: made, replaced, and damaged."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.history import read_history
+from training.run import Run
+from vae_bss_tf.config import Preset
+from vae_bss_tf.errors import CheckpointError, OutputExistsError
+
+
+def test_a_run_whose_making_was_killed_can_be_made_again(tiny_preset: Preset, tmp_path: Path) -> None:
+    """Before its settings had their name."""
+    (tmp_path / "run" / ".partial-0-1").mkdir(parents=True)
+    Run.create(tmp_path / "run", tiny_preset, "vae")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_replacing_a_run_can_be_killed_and_repeated(
+    tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    Run.create(path, tiny_preset, "ae")
+    for name in ("backup", "tensorboard"):
+        (path / name).mkdir()
+
+    def stop(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(path, tiny_preset, "vae", force=True)
+    assert Run.load(path).system == "ae"
+    with pytest.raises(OutputExistsError, match="--force"):
+        Run.create(path, tiny_preset, "vae")
+    assert Run.create(path, tiny_preset, "vae", force=True) == Run.load(path)
+    assert [path.name for path in path.iterdir()] == ["config.json"]
+
+
+def test_a_run_behind_a_link_is_replaced_and_the_link_stays(tiny_preset: Preset, tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", tiny_preset, "ae")
+    (tmp_path / "latest").symlink_to("run")
+    Run.create(tmp_path / "latest", tiny_preset, "vae", force=True)
+    assert (tmp_path / "latest").is_symlink()
+    assert Run.load(tmp_path / "run").system == "vae"
+
+
+@pytest.mark.parametrize("content", ["[1]", '"done"', "{", "[" * 100_000])
+def test_damaged_metrics_are_refused(content: str, tiny_preset: Preset, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny_preset, "vae")
+    (run.path / "metrics.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read"):
+        print(run.metrics)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"epoch,loss\n0,high\n", b"epoch,loss\n0\n", b"epoch,loss\n0,1,2\n", b"loss\n1\n", b'epoch\n"0"1\n'],
+)
+def test_a_damaged_history_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"history\.csv cannot be read .* remove it"):
+        read_history(tmp_path / "history.csv")

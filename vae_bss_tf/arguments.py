@@ -1,0 +1,41 @@
+"""What the options of the commands share: words that argparse misreads, and numbers with commas between."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the words of a command line.
+
+    Args:
+        parser: The command's parser.
+        arguments: The words; those of the process by default.
+
+    Returns:
+        The options. A word such as `--epochs=--`, for which argparse gives an empty list in place of a number, ends
+        the process like any other bad word, with one line and exit code 2.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):
+            parser.error(f"{word} names no value")
+    return parser.parse_args(words)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Reads whole numbers with commas between, as the `type` of an option.
+
+    Args:
+        text: Such as "2" or "1,2,3".
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ArgumentTypeError: A part is no whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, or several with commas between") from error
