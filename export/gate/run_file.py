@@ -77,11 +77,9 @@ def load_keras(path: str, threads: int, compiled: bool) -> tuple[Run, list[int]]
     """Loads a run's Keras model; `compiled` runs its `predict_on_batch`, else it is called as a function."""
     _tensorflow(threads)
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..")))
-    import keras
+    from training import run as runs
 
-    import vae_bss_tf.model  # noqa: F401
-
-    model = keras.models.load_model(os.path.join(path, "model.keras"), compile=False)
+    model = runs.Run.load(path).model()
     model.compile()
 
     def run(mixtures: np.ndarray) -> Arrays:

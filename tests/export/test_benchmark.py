@@ -1,9 +1,14 @@
 """The latency table: every row measured, both as a table and as JSON."""
 
 import json
+import shutil
+
+import pytest
 
 from export import benchmark
 from export.benchmark import main
+from export.formats import ExportError
+from export.gate.workers import Worker
 
 
 def test_table_and_json(exported, manifest, capsys, tmp_path):
@@ -36,6 +41,15 @@ def test_tflite_is_no_slower_than_keras(exported, manifest, run, monkeypatch, tm
     assert predict["format"] == "keras_predict"
     assert predict["bytes"] == (run.path / "model.keras").stat().st_size
     assert tflite["median_ms"] < predict["median_ms"]
+
+
+def test_a_model_that_is_not_its_runs_is_not_timed(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    config = json.loads((run.path / "config.json").read_text())
+    config["model"]["latent_dim"] += 1
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"is not the model of its config\.json"):
+        Worker(f"keras_call:{tmp_path / 'run'}", 1, tmp_path / "log.txt")
 
 
 def test_a_file_that_exists_stays(exported, capsys, tmp_path):
