@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
 _TABLES = ("comparison.json", "comparison.csv", "comparison.md")
+_OF_TRUTH = ("truth.json", "truth.csv", "truth.md")
 _LATENTS = ("latents.png", "traversal.png")
 _MOST_MIXTURES = 20_000
 _MOST_SOURCES = 64
@@ -95,6 +96,9 @@ def _command(options: argparse.Namespace, command: str) -> None:
         _check_range("--num-mixed", num_mixed, 1, _MOST_SOURCES)
     for option, seed in (("--seed", options.seed), ("--test-seed", options.test_seed)):
         _check_range(option, seed, 0, 2**31 - 1)
+    if options.truth is not None:
+        _on_truth(options, command)
+        return
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
     import_tensorflow()
@@ -112,6 +116,30 @@ def _command(options: argparse.Namespace, command: str) -> None:
     _write(comparisons, jobs, model_run, output, command, started, options.test_seed)
 
 
+def _on_truth(options: argparse.Namespace, command: str) -> None:
+    """Judges runs on a folder of mixtures with their sources."""
+    if not options.run or options.dataset:
+        raise ConfigError("--truth judges trained runs on its own mixtures: give --run RUN, and no --dataset.")
+    output = options.output or options.run[0] / "evaluation"
+    import_tensorflow()
+    runs = _finished_runs(options.run)
+    _check_output(output, _OF_TRUTH, options.force)
+    from training.evaluation import report, truth_folder
+
+    started = time.perf_counter()
+    cases, judged = truth_folder.judge(runs, options.truth)
+    rows, title = truth_folder.table(judged), f"{options.truth}: {len(cases)} mixtures with their sources"
+    print("\n".join(["", title, report.to_screen(rows), *truth_folder.sentences(judged)]))
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    description = report.describe(command, date, time.perf_counter() - started, time.process_time(), None)
+    lines = [f"# {title}", "", f"Command: `{command}`", "", truth_folder.NOTES, "", *report.markdown_table(rows), ""]
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / _OF_TRUTH[0], truth_folder.to_json(cases, judged, description))
+    write_text(output / _OF_TRUTH[1], truth_folder.to_csv(cases, judged))
+    write_text(output / _OF_TRUTH[2], "\n".join([*lines, *truth_folder.sentences(judged), ""]))
+    print(f"\n{description['seconds']:.0f} s; tables: {output}\nnext: read {output / _OF_TRUTH[2]}")
+
+
 def _check_range(option: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ConfigError(f"{option} is {value}; it must be from {least} to {most:,}.")
@@ -127,16 +155,22 @@ def _check_output(output: Path, names: Sequence[str], force: bool) -> None:
         )
 
 
-def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
+def _finished_runs(paths: Sequence[Path]) -> "list[Run]":
     from training.run import Run
 
-    runs = [Run.load(path) for path in options.run]
+    runs = [Run.load(path) for path in paths]
     for run in runs:
         if not run.metrics:
             raise CheckpointError(f"{run.path} is not finished; finish it with --resume.")
     names = [run.path.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError("two of the runs have the same name, and so would their figures; judge them one at a time.")
+    return runs
+
+
+def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
+    runs = _finished_runs(options.run)
+    names = [run.path.resolve().name for run in runs]
     jobs = []
     for run, name in zip(runs, names, strict=True):
         preset, kind = run.preset, domain_of(run.preset.audio).kind
@@ -306,7 +340,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate",
         description="Scores trained runs on test mixtures, or compares every system on the same mixtures.",
         epilog="examples: python -m training.evaluate --run runs/digits-k2-seed0; "
-        "python -m training.evaluate --dataset mnist --data-dir DIR --num-sources 2,3",
+        "python -m training.evaluate --dataset mnist --data-dir DIR --num-sources 2,3; "
+        "python -m training.evaluate --run runs/own --truth DIR",
     )
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="run folders to score")
     parser.add_argument(
@@ -327,6 +362,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where saved runs are (default: runs)")
     parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="DIR",
+        help="score --run on the mixtures in DIR, each in a folder of its own: mixture.wav, source1.wav, source2.wav",
+    )
     parser.add_argument("--num-mixtures", type=int, default=5_000, help="test mixtures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed that the runs were trained with (default: 0)")
     parser.add_argument("--test-seed", type=int, default=0, help="seed of the test mixtures (default: 0)")

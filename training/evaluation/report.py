@@ -277,20 +277,21 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
         "",
     ]
     for comparison in comparisons:
-        lines += [f"## {title(comparison)}", "", *_markdown_table(table(comparison)), ""]
+        lines += [f"## {title(comparison)}", "", *markdown_table(table(comparison)), ""]
         if sentence := verdict(comparison):
             lines += [sentence, ""]
         if comparison.has_truth and len(comparison.results) > 1:
-            lines += [*_markdown_table(paired_table(comparison)), ""]
+            lines += [*markdown_table(paired_table(comparison)), ""]
         for result in comparison.results:
             counted = confusion(comparison, result)
             if counted is not None and result is reference(comparison):
                 lines += [f"Sources found by {result.system.title} (threshold {result.threshold:.1f} dB):", ""]
-                lines += [*_markdown_table(counted), ""]
+                lines += [*markdown_table(counted), ""]
     return "\n".join(lines)
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows, of which the first is the heading, as the lines of a Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
 
@@ -369,7 +370,7 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
     }
 
 
-def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_seed: int) -> dict[str, Any]:
+def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_seed: int | None) -> dict[str, Any]:
     """What stands at the head of a report.
 
     Args:
@@ -377,7 +378,7 @@ def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_s
         date: When, ISO 8601.
         seconds: How long it took.
         cpu_seconds: Processor time that it took, over all cores.
-        test_seed: Seed of the test mixtures.
+        test_seed: Seed of the test mixtures; None where they are not drawn.
 
     Returns:
         The values, with the machine in words.
@@ -389,5 +390,5 @@ def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_s
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "machine": machine,
-        "test_seed": test_seed,
+        **({} if test_seed is None else {"test_seed": test_seed}),
     }

@@ -1,0 +1,176 @@
+"""`python -m training.evaluate --truth DIR`: runs on mixtures of one's own whose sources are known."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from training import evaluate
+from training.evaluation import truth_folder
+from training.run import Run
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
+from vae_bss_tf.files import write_json
+from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.phases import Recipe
+
+AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=32, num_bins=32, frame_pooling=4, power=0.5)
+SOUND = Preset(
+    ModelConfig(input_shape=AUDIO.feature_shape, latent_dim=3, network="spectrogram", hidden_units=(8, 8, 8)),
+    DataConfig("mixtures", (1,)),
+    Recipe(),
+    AUDIO,
+)
+
+
+def finished(path: Path, preset: Preset) -> Path:
+    """A run of an untrained model."""
+    run = Run.create(path, preset, "vae")
+    MultiSourceVAE(preset.model).save(path / "model.keras")
+    write_json(path / "metrics.json", {"seconds": 1})
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("runs") / "sound", SOUND)
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory: pytest.TempPathFactory, tiny_preset: Preset) -> Path:
+    return finished(tmp_path_factory.mktemp("runs") / "image", tiny_preset)
+
+
+def write_sound(folder: Path, number: int, rate: int = 8_000) -> None:
+    folder.mkdir(parents=True)
+    time = np.arange(rate) / rate
+    sources = [0.3 * np.sin(2 * np.pi * pitch * time) for pitch in (300 + 70 * number, 1_500 - 60 * number)]
+    soundfile.write(folder / "mixture.wav", sum(sources), rate, "FLOAT")
+    for name, source in zip(("source1_flute", "source2_horn"), sources, strict=True):
+        soundfile.write(folder / f"{name}.wav", source, rate, "FLOAT")
+
+
+@pytest.fixture
+def takes(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_sound(tmp_path / "takes" / f"take{number}", number)
+    return tmp_path / "takes"
+
+
+def test_whole_recordings_are_scored_beside_the_mixture_itself(
+    sound_run: Path, takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["--run", str(sound_run), "--truth", str(takes), "--output", str(tmp_path / "out")]
+    assert evaluate.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "takes: 3 mixtures with their sources" in printed
+    assert "sound less the mixture itself: SI-SDR" in printed
+    values = json.loads((tmp_path / "out" / "truth.json").read_text())
+    assert values["folders"] == ["take0", "take1", "take2"]
+    mixture, own = values["results"]
+    assert [mixture["system"], own["system"]] == ["the mixture itself", "sound"]
+    assert list(own["scores"]) == ["si_sdr", "si_sir", "si_sar"]
+    assert mixture["scores"]["si_sdr"]["mean"] == pytest.approx(0, abs=0.1)  # two sources of one level
+    assert np.isfinite(own["by_folder"]["si_sdr"]).all()
+    with (tmp_path / "out" / "truth.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 3
+    assert "| sound |" in (tmp_path / "out" / "truth.md").read_text()
+    assert evaluate.main(words) == 2
+    assert "truth.json; replace what is there with --force" in capsys.readouterr().err
+
+
+def test_a_perfect_separation_has_the_best_scores_in_any_order(
+    image_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, top = np.random.default_rng(0), np.arange(8)[:, None] < 4
+    for number in range(2):
+        folder = tmp_path / "truth" / f"overlay {number}"
+        folder.mkdir(parents=True)
+        mixture = rng.integers(1, 240, (8, 8)).astype(np.uint8)
+        for name, picture in (("mixture", mixture), ("source1", mixture * top), ("source2_cat", mixture * ~top)):
+            Image.fromarray(picture).save(folder / f"{name}.png")
+        (folder / "notes.txt").write_text("not a picture")
+    monkeypatch.setattr(MultiSourceVAE, "separate", lambda self, mixture: np.stack([mixture * ~top, mixture * top]))
+    _, (mixture, own) = truth_folder.judge([Run.load(image_run)], tmp_path / "truth")
+    assert list(own.scores) == ["psnr", "si_sdr", "si_sir", "si_sar"]
+    assert own.scores["si_sdr"].min() > 99
+    assert own.scores["psnr"].min() > 99
+    assert mixture.scores["si_sdr"].max() < 5
+
+
+def no_sources(folder: Path) -> None:
+    for path in (folder / "take1").glob("source*"):
+        path.unlink()
+
+
+def another_rate(folder: Path) -> None:
+    samples, _ = soundfile.read(folder / "take1" / "source2_horn.wav")
+    soundfile.write(folder / "take1" / "source2_horn.wav", samples, 4_000)
+
+
+def shorter(folder: Path) -> None:
+    samples, rate = soundfile.read(folder / "take1" / "source2_horn.wav")
+    soundfile.write(folder / "take1" / "source2_horn.wav", samples[:-1], rate)
+
+
+def a_third_source(folder: Path) -> None:
+    (folder / "take1" / "source3.wav").write_bytes((folder / "take1" / "source2_horn.wav").read_bytes())
+
+
+def no_folders(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.rename(folder.parent / path.name)
+
+
+def silent(folder: Path) -> None:
+    soundfile.write(folder / "take1" / "mixture.wav", np.zeros(8_000), 8_000)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (no_sources, "take1 holds no sources; it needs source1*, source2*, ... beside mixture.wav"),
+        (
+            another_rate,
+            "source2_horn.wav is of 8000 samples, 1 channel, 4000 Hz and mixture.wav of 8000 samples, 1 chan",
+        ),
+        (shorter, "source2_horn.wav is of 7999 samples"),
+        (a_third_source, "take1 has 3 sources, the model 2 outputs"),
+        (no_folders, "holds no folders"),
+        (silent, "mixture.wav: the waveform is silent"),
+        (lambda folder: (folder / "take1" / "mixture.wav").unlink(), "take1 holds no mixture"),
+        (lambda folder: (folder / "take1" / "mixture.wav").write_text("text"), "cannot be read as audio"),
+        (lambda folder: (folder / "take1" / "mixture.flac").write_text("text"), "take1 holds several mixtures"),
+        (lambda folder: folder.rename(folder.parent / "elsewhere"), "no folder"),
+    ],
+)
+def test_bad_input_is_one_line(
+    sound_run: Path,
+    takes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    spoil: Callable[[Path], object],
+    message: str,
+) -> None:
+    spoil(takes)
+    words = ["--run", str(sound_run), "--truth", str(takes), "--output", str(tmp_path / "out")]
+    assert evaluate.main(words) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(": judged")]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_kind_are_needed(
+    sound_run: Path, image_run: Path, takes: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evaluate.main(["--truth", str(takes)]) == 2
+    assert "give --run RUN" in capsys.readouterr().err
+    assert evaluate.main(["--run", str(sound_run), str(image_run), "--truth", str(takes)]) == 2
+    assert "one kind at a time" in capsys.readouterr().err
+    assert evaluate.main(["--run", str(image_run), "--truth", str(takes)]) == 2
+    assert "holds no mixture; it needs one mixture.* (.png" in capsys.readouterr().err
