@@ -1,26 +1,18 @@
-"""Separates recordings into one file for each source: `python -m vae_bss_tf.separate duet.wav --model MODEL`."""
+"""Separates recordings and pictures: `python -m vae_bss_tf.separate duet.wav --model MODEL --output FOLDER`."""
 
 import argparse
-import collections
-import functools
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
+from vae_bss_tf import pictures
 from vae_bss_tf.arguments import parsed
-from vae_bss_tf.audio import recordings, stems
-from vae_bss_tf.audio.separator import Separator
-from vae_bss_tf.audio.stems import SeparatedFile
-from vae_bss_tf.errors import ConfigError, DataError, run_command
-from vae_bss_tf.files import refuse_existing, replacing
+from vae_bss_tf.errors import run_command
+from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.remote.options import ServerOptions
+from vae_bss_tf.startup import import_tensorflow
 
-_PICTURED_SECONDS = 30
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s of sound, {remaining} left"
+_FORMATS = ("wav", "flac", "ogg", "mp3", "aif")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,44 +35,22 @@ def _joined(arguments: Sequence[str] | None) -> list[str]:
 
 
 def _command(options: argparse.Namespace) -> None:
-    found = [recordings.describe(path, allow_truncated=options.allow_truncated) for path in _inputs(options.inputs)]
-    suffixes = [stems.choose_format(recording, options.format) for recording in found]
-    gains = None if options.gains is None else _gains(options.gains)
-    if options.figure:
-        import matplotlib  # noqa: F401 - a missing library is told before anything is computed
-    separator = Separator.load(options.model, server=_server_options(options))
-    for recording, suffix in zip(found, suffixes, strict=True):
-        places, remix = stems.places(recording, options.output, separator.num_sources, suffix)
-        figures = [_figure_place(recording.path, options.output)] if options.figure else []
-        refuse_existing([*places, *figures, *([] if gains is None else [remix])], force=options.force)
-    options.output.mkdir(parents=True, exist_ok=True)
-    print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
-    for recording in found:
-        with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
-            result = separator.separate_file(
-                recording.path,
-                options.output,
-                file_format=options.format,
-                gains_db=gains,
-                skip_silent=options.skip_silent,
-                allow_truncated=options.allow_truncated,
-                force=options.force,
-                progress=functools.partial(_advance, bar),
-            )
-        _report(recording.path, result)
-        if options.figure:
-            place = _figure_place(recording.path, options.output)
-            _save_figure(recording.path, result, separator, place)
-            print(f"  {place}")
-    print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+    if (Path(options.model) / "config.json").is_file():  # a run
+        import_tensorflow()
+    # Each kind needs libraries of its own, and those of the other may be missing.
+    if _separates_pictures(options):
+        from vae_bss_tf.pictures.command import separate_pictures as separate
+    else:
+        from vae_bss_tf.audio.command import separate_recordings as separate
+    separate(options, _server_options(options))
 
 
-def _advance(bar: tqdm, seconds: float) -> None:
-    bar.update(min(seconds, bar.total - bar.n))  # the sum of rounded parts may exceed the total
-
-
-def _figure_place(path: Path, output: Path) -> Path:
-    return output / f"{path.stem}_sources.png"
+def _separates_pictures(options: argparse.Namespace) -> bool:
+    """Whether the model is one of images, by its settings or, where it comes without them, by what it is given."""
+    preset = described(options.model)
+    if preset is not None:
+        return preset.audio is None
+    return any(path.suffix.lower() in pictures.SUFFIXES for path in options.inputs)
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:
@@ -88,90 +58,25 @@ def _server_options(options: argparse.Namespace) -> ServerOptions | None:
     return ServerOptions(**given) if given else None
 
 
-def _inputs(given: Sequence[Path]) -> list[Path]:
-    paths = list(itertools.chain.from_iterable(recordings.find(p) if p.is_dir() else [p] for p in given))
-    repeated = [stem for stem, count in collections.Counter(path.stem for path in paths).items() if count > 1]
-    if repeated:
-        raise DataError(
-            f"several inputs are named {repeated[0]!r}; separate them one by one into folders of their own."
-        )
-    return paths
-
-
-def _gains(text: str) -> tuple[float, ...]:
-    try:
-        gains = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        gains = (float("nan"),)
-    if not all(gain < float("inf") for gain in gains):  # NaN included
-        raise ConfigError(f"gains {text!r} are not numbers in dB with commas between, such as 0,-6,-inf.")
-    return gains
-
-
-def _report(path: Path, result: SeparatedFile) -> None:
-    print(path)
-    for k, level in enumerate(result.levels, start=1):
-        if k in result.sources:
-            print(f"  {result.sources[k]}  {level:+.1f} dB")
-        else:
-            print(f"  source {k} is silent ({level:+.1f} dB against the recording) and was left out")
-    if result.remix is not None:
-        print(f"  {result.remix}")
-    if result.clipped:
-        print(f"warning: {result.clipped} samples exceeded full scale and were clipped; use --format wav on a "
-              "recording of floats, or a quieter one.", file=sys.stderr)  # fmt: skip
-
-
-def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rate = separator.audio.sample_rate
-    shown = [("mixture", path), *((f"source {k}", source) for k, source in result.sources.items())]
-    figure, axes = pyplot.subplots(len(shown), sharex=True, squeeze=False, figsize=(10, 2 * len(shown)))
-    for axis, (title, file) in zip(axes[:, 0], shown, strict=True):
-        waveform, length = [np.zeros(0, np.float32)], 0
-        for block in recordings.mono(recordings.describe(file, allow_truncated=True), rate):
-            waveform.append(block)
-            length += len(block)
-            if length > _PICTURED_SECONDS * rate:
-                break
-        with np.errstate(divide="ignore"):  # silence is -inf dB
-            axis.specgram(
-                np.concatenate(waveform)[: int(_PICTURED_SECONDS * rate)],
-                NFFT=separator.audio.n_fft,
-                noverlap=separator.audio.n_fft - separator.audio.hop_length,
-                Fs=rate,
-                vmin=-120,
-                vmax=-40,
-            )
-        axis.set(title=title, ylabel="Hz", facecolor=pyplot.get_cmap()(0.0))
-    axes[-1, 0].set_xlabel("s")
-    figure.tight_layout()
-    with replacing(place) as partial:
-        figure.savefig(partial, dpi=120)
-    pyplot.close(figure)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vae_bss_tf.separate",
-        description="Separates recordings of any length into one file for each source.",
-        epilog="example: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems",
+        description="Separates recordings of any length, or pictures, into one file for each source.",
+        epilog="examples: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems; "
+        "python -m vae_bss_tf.separate overlay.png --model runs/images-k2-seed0 --output separated",
     )
-    parser.add_argument("inputs", nargs="+", type=Path, help="recordings, or folders of them")
+    parser.add_argument("inputs", nargs="+", type=Path, help="recordings or pictures, or folders of them")
     parser.add_argument(
         "--model",
         required=True,
-        help="run folder or exported model of audio, or one on a server: grpc://HOST:8500/NAME, "
+        help="run folder or exported model, which says whether it is of sound or of images, or one on a server: "
+        "grpc://HOST:8500/NAME, "
         "http://HOST:8501/v1/models/NAME",
     )
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
     parser.add_argument("--manifest", type=Path, help="manifest.json of the export that the server must be serving")
     parser.add_argument("--output", required=True, type=Path, help="folder to write {name}_source{k} files to")
-    parser.add_argument("--format", choices=stems.FORMATS, help="format of the files (default: the recording's own)")
+    parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
     parser.add_argument(
         "--gains",
         metavar="DB,DB,...",

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from vae_bss_tf import separate
+from vae_bss_tf.audio import command
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.phases import Recipe
 
@@ -121,7 +122,7 @@ def test_a_model_of_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     images = write_run(tmp_path / "images", None)
     arguments = [str(record(tmp_path / "one.wav")), "--model", str(images), "--output", str(tmp_path / "stems")]
     assert separate.main(arguments) == 2
-    assert "no model of audio" in capsys.readouterr().err
+    assert "one.wav is no PNG" in capsys.readouterr().err
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -268,7 +269,7 @@ def test_what_cannot_be_written_is_told_before_the_model_runs(
         def load(cls, *_: object, **__: object) -> "Untouched":
             return cls()
 
-    monkeypatch.setattr(separate, "Separator", Untouched)
+    monkeypatch.setattr(command, "Separator", Untouched)
     if len(name) < 256:
         soundfile.write(tmp_path / name, np.full(50_000, 0.1), 250_000)
     words = [word.format(folder=tmp_path) for word in words]

@@ -15,11 +15,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vae_bss_tf.errors import DataError, VaeBssError
 from vae_bss_tf.files import find_files
+from vae_bss_tf.pictures import ARRAY_SUFFIXES, SUFFIXES
 
 Float32 = npt.NDArray[np.float32]
 
-ARRAY_SUFFIXES = (".npy", ".npz")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", *ARRAY_SUFFIXES)
 MAX_PIXELS = 80_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _GREY_MODES = ("1", "L", "LA", "La")

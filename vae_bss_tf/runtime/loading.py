@@ -1,9 +1,12 @@
 """`load`: a separator from a path or a URL."""
 
+import contextlib
+import json
 import os
 import re
 from pathlib import Path
 
+from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.runtime.base import LoadedModel, check_count, refusing_damage
 from vae_bss_tf.runtime.files import KerasRun, OnnxModel, SavedModel, TFLiteModel
@@ -71,6 +74,28 @@ def load(
         if (path / "config.json").is_file():
             return KerasRun(path)
     raise CheckpointError(f"{path} is no run, export, SavedModel, .tflite or .onnx of this package.")
+
+
+def described(model: Path | str) -> Preset | None:
+    """Reads the settings of a model without loading it.
+
+    Args:
+        model: As `load` takes it.
+
+    Returns:
+        The settings in the `config.json` of a run, or in the `manifest.json` in or beside an export; None where there
+        is neither, where it is damaged, and for a URL.
+    """
+    if is_url(model):
+        return None
+    path = Path(model)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `load` says what is wrong
+        for folder in (path, *path.parents[:2]):
+            if (folder / MANIFEST).is_file():
+                return Preset.from_dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["preset"])
+        if (path / "config.json").is_file():
+            return Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
+    return None
 
 
 def is_url(model: Path | str) -> bool:
