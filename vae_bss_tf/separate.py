@@ -9,6 +9,7 @@ from vae_bss_tf import pictures
 from vae_bss_tf.arguments import parsed
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.runtime.loading import described
+from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.runtime.remote.options import ServerOptions
 from vae_bss_tf.startup import import_tensorflow
 
@@ -35,7 +36,8 @@ def _joined(arguments: Sequence[str] | None) -> list[str]:
 
 
 def _command(options: argparse.Namespace) -> None:
-    if (Path(options.model) / "config.json").is_file():  # a run
+    folder = Path(options.model)
+    if (folder / "config.json").is_file() and not (folder / MANIFEST).is_file():  # a run, no export
         import_tensorflow()
     # Each kind needs libraries of its own, and those of the other may be missing.
     if _separates_pictures(options):

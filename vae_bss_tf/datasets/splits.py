@@ -43,12 +43,11 @@ def split_folder(
     Raises:
         DataError: There are too few identities to split; or as `list_items`.
     """
+    splits: tuple[str, ...] = SPLITS
     if all((folder / part).is_dir() for part in ("train", "test")):
         if split == "test" or (folder / "validation").is_dir():
             return list_items(folder / split)
         folder, splits = folder / "train", SPLITS[:2]
-    else:
-        splits = SPLITS
     items = list_items(folder)
     identities = [identity(item, folder) for item in items]
     ordered = sorted(set(identities), key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())

@@ -214,15 +214,15 @@ def _from_image(path: Path) -> Float32:
 
 def _decoded(image: Image.Image) -> Float32:
     if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.float32) / _FULL_16_BITS
+        return np.asarray(image).astype(np.float32) / np.float32(_FULL_16_BITS)
     if image.mode == "F":
         return np.asarray(image, np.float32)
     grey = image.mode in _GREY_MODES
     if image.has_transparency_data:
-        values = np.asarray(image.convert("RGBA"), np.float32) / 255
+        values = np.asarray(image.convert("RGBA"), np.float32) / np.float32(255)
         colours = values[..., :3] * values[..., 3:]
         return colours[..., 0] if grey else colours
-    return np.asarray(image.convert("L" if grey else "RGB"), np.float32) / 255
+    return np.asarray(image.convert("L" if grey else "RGB"), np.float32) / np.float32(255)
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
@@ -252,7 +252,7 @@ def _from_array(picture: Picture) -> Float32:
     values = np.asarray(array if picture.index is None else array[picture.index])
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if values.dtype == np.uint8 or values.dtype == np.uint16:
-        return values.astype(np.float32) / np.iinfo(values.dtype).max
+        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
     if values.dtype.kind not in "fb":
         raise DataError(f"{picture.name} holds {values.dtype}; store uint8, uint16, or floats in [0, 1].")
     return values.astype(np.float32)
