@@ -22,12 +22,12 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig | None = None) -> Mode
     - The decoder's layers are as wide as the paper's, but no wider than leaves its last one 4 million weights, or 128
       units where that is more.
     - The mask network takes squares of pixels as one: of 2 pixels a side for pictures above 32 pixels, of 4 above 64,
-      and so on. Three resolutions at most, and no more than height and width can be halved for; an odd side has one.
-      Nothing is filled up.
+      and so on. It has no more resolutions than height and width can be halved for; with an odd side it has one. No
+      picture is padded.
 
     Args:
         input_shape: `(height, width)` or `(height, width, channels)`.
-        base: Whatever else a model has; None takes the defaults.
+        base: Whatever else a model has, and the mask network for pictures of up to 32 pixels; None takes the defaults.
 
     Returns:
         The settings: 2 to 10 million weights for sides of 28 to 128 pixels.
@@ -40,16 +40,17 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig | None = None) -> Mode
     longer = max(height, width)
     halvings = max(0, math.ceil(math.log2(longer / _SMALLEST)))
     widest = max(_NARROWEST, _HEAD_WEIGHTS // math.prod(input_shape))
-    wanted = 1 << max(0, math.ceil(math.log2(longer / _PATCHED_SIDE)))
+    base = base or ModelConfig(mask_channels=_MASK_CHANNELS)
+    wanted = base.mask_patch << max(0, math.ceil(math.log2(longer / _PATCHED_SIDE)))
     divisor = math.gcd(height, width)
     divisor &= -divisor  # the largest power of two in both
     patch = min(wanted, divisor)
-    resolutions = min(len(_MASK_CHANNELS), 1 + (divisor // patch).bit_length() - 1)
-    return (base or ModelConfig()).replace(
+    resolutions = (divisor // patch).bit_length()  # one more than it can be halved
+    return base.replace(
         input_shape=tuple(input_shape),
         convolutions=(*_CONVOLUTIONS, *_CONVOLUTIONS[-1:] * halvings)[:halvings],
         encoder_units=_ENCODER_UNITS,
         hidden_units=tuple(min(units, widest) for units in _DECODER_UNITS),
-        mask_channels=_MASK_CHANNELS[:resolutions],
+        mask_channels=base.mask_channels[:resolutions],
         mask_patch=patch,
     )
