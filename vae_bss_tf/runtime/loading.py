@@ -89,12 +89,11 @@ def described(model: Path | str) -> Preset | None:
     if is_url(model):
         return None
     path = Path(model)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `load` says what is wrong
-        for folder in (path, *path.parents[:2]):
-            if (folder / MANIFEST).is_file():
-                return Preset.from_dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["preset"])
-        if (path / "config.json").is_file():
-            return Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # `load` says what is wrong
+        if (path / MANIFEST).is_file() or not (path / "config.json").is_file():
+            found = next(folder for folder in (path, *path.parents[:2]) if (folder / MANIFEST).is_file())
+            return Preset.from_dict(json.loads((found / MANIFEST).read_text(encoding="utf-8"))["preset"])
+        return Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
     return None
 
 
