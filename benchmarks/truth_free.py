@@ -1,0 +1,208 @@
+"""How well the score without a truth ranks models, where the truth is known.
+
+    python -m benchmarks.truth_free runs/digits-a runs/digits-b runs/digits-c ...
+    python -m benchmarks.truth_free --preset digits --checkpoints 12 --mixtures 300000
+
+The models are those of finished runs of one data set, or one that is trained by a preset's recipe and judged at several
+points of it. All are judged on the same test mixtures: by SI-SDR against the true sources, and by the score that needs
+none (`vae_bss_tf.metrics.consistency`). Printed is Spearman's rank correlation of both, and what choosing by the score
+costs: the SI-SDR of the best model less that of the model with the highest score.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_bss_tf.config import Preset
+from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
+from vae_bss_tf.files import refuse_existing, write_json
+from vae_bss_tf.presets import get_preset
+from vae_bss_tf.startup import import_tensorflow
+
+SCORES = ("remix_si_sdr", "shared_out", "elbo", "sum_si_sdr")  # of those that need no truth, what models are ranked by
+_LEAST_MODELS = 3
+_BATCH = 250
+
+
+def of_runs(paths: Sequence[Path], data_dir: Path | None, num_mixtures: int) -> Iterator[dict[str, Any]]:
+    """Judges the models of finished runs on the same test mixtures.
+
+    Args:
+        paths: Run folders of one data set.
+        data_dir: Folder of the data set's files, as `load_bank` takes it.
+        num_mixtures: Test mixtures; the score without a truth is that of the first 500.
+
+    Yields:
+        A row for each run: "model", "si_sdr" against the truth, and those of `SCORES` that it has.
+
+    Raises:
+        CheckpointError: A run is missing, damaged, or no multi-source VAE.
+        ConfigError: The runs are of different data, or the data has no truth.
+    """
+    from training.run import Run
+    from vae_bss_tf.datasets import pipeline
+
+    runs = [Run.load(path) for path in paths]
+    first = runs[0].preset
+    for run in runs:
+        if (run.preset.data, run.preset.audio) != (first.data, first.audio):
+            raise ConfigError(f"{run.path} and {runs[0].path} are of different data; give runs of one data set.")
+        if run.system != "vae":
+            raise CheckpointError(f"{run.path} holds a {run.system}; give runs of the multi-source VAE.")
+    truth = _truth(first, pipeline.load_banks(first, data_dir, ("test",))["test"], num_mixtures)
+    for run in runs:
+        yield {"model": str(run.path), **_judged(run.model(), run.preset, truth)}
+
+
+def of_checkpoints(preset: Preset, data_dir: Path | None, num_mixtures: int) -> Iterator[dict[str, Any]]:
+    """Trains a model and judges it after each epoch of its recipe.
+
+    Args:
+        preset: The settings.
+        data_dir: As `of_runs` takes it.
+        num_mixtures: As `of_runs` takes it.
+
+    Yields:
+        A row for each epoch, as `of_runs`.
+
+    Raises:
+        ConfigError: The data has no truth.
+    """
+    from training.fit import completed
+    from training.run import Run
+    from training.strategy import make_strategy
+    from training.trainer import Trainer
+    from vae_bss_tf.datasets import pipeline
+
+    preset = completed(preset, "vae")
+    banks = pipeline.load_banks(preset, data_dir)
+    truth = _truth(preset, banks["test"], num_mixtures)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(Run(Path(folder), preset, "vae"), banks, make_strategy("single"), quiet=True)
+        model = None
+        for planned in trainer.plan:
+            model = trainer.model_for(planned, model)
+            learner = trainer.learner(planned, model)
+            for epoch in range(planned.epochs):
+                mixtures = pipeline.training_data(
+                    preset,
+                    banks["train"],
+                    batch_size=planned.phase.batch_size,
+                    start_step=planned.first_step + epoch * planned.steps_per_epoch,
+                )
+                learner.fit(mixtures, steps_per_epoch=planned.steps_per_epoch, verbose=0, shuffle=False)
+                name = f"{planned.title}, epoch {planned.first_epoch + epoch + 1}"
+                yield {"model": name, **_judged(model, preset, truth)}
+
+
+def _truth(preset: Preset, bank: Any, num_mixtures: int) -> Any:
+    from vae_bss_tf.datasets import pipeline
+
+    if not bank.has_truth:
+        raise ConfigError(f"{bank.name} has no true sources to compare with; choose another data set.")
+    return pipeline.evaluation_data(preset, bank, num_mixtures=num_mixtures, num_mixed=[preset.data.max_mixed])
+
+
+def _judged(model: Any, preset: Preset, truth: Any) -> dict[str, float]:
+    from training import truth_free
+    from training.scores import mean_scores
+
+    outputs = model.predict({"mixture": truth.mixtures}, batch_size=_BATCH, verbose=0)
+    fit = truth_free.mixture_fit(model, outputs, truth, preset.recipe.final_kl_weight)
+    num_mixed = truth_free.sources_of(preset, has_truth=True)
+    known = truth_free.known("vaem", model.separate, outputs["sources"], truth, num_mixed, fit)
+    values = {} if known is None else known.values()
+    scores = {name: values[name] for name in SCORES if name in values}
+    return {"si_sdr": mean_scores(outputs["sources"], truth)["si_sdr"], **scores}
+
+
+def ranked(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How well each score that needs no truth ranks the models by their SI-SDR.
+
+    Args:
+        rows: As `of_runs` gives them.
+
+    Returns:
+        For each score: "spearman", the rank correlation, and "lost_db", the SI-SDR of the best model less that of the
+        model of the highest score.
+    """
+    from scipy import stats
+
+    truth = [row["si_sdr"] for row in rows]
+    found = {}
+    for name in SCORES:
+        if all(name in row for row in rows):
+            values = [row[name] for row in rows]
+            chosen = truth[max(range(len(rows)), key=values.__getitem__)]
+            spearman = float(stats.spearmanr(values, truth).statistic)
+            found[name] = {"spearman": spearman, "lost_db": max(truth) - chosen}
+    return found
+
+
+def run(options: argparse.Namespace) -> None:
+    """Judges the models, prints how well they are ranked, and writes the JSON file."""
+    if bool(options.runs) == bool(options.preset):
+        raise ConfigError("give run folders, or --preset NAME to train a model and judge it at several points.")
+    number = len(options.runs) or options.checkpoints
+    if number < _LEAST_MODELS:
+        raise ConfigError(f"{number} models cannot be ranked; take {_LEAST_MODELS} or more, better ten.")
+    if not 2 <= options.num_mixtures <= 20_000:
+        raise ConfigError(f"--num-mixtures is {options.num_mixtures}; it must be from 2 to 20,000.")
+    if options.mixtures < number:
+        raise ConfigError(f"--mixtures is {options.mixtures}; it must be at least --checkpoints.")
+    refuse_existing([options.output], force=options.force)
+    import_tensorflow()
+    if options.runs:
+        judged = of_runs(options.runs, options.data_dir, options.num_mixtures)
+    else:
+        preset = get_preset(options.preset)
+        recipe = preset.recipe.replace(epochs=number, mixtures_per_epoch=options.mixtures // number)
+        judged = of_checkpoints(preset.replace(recipe=recipe), options.data_dir, options.num_mixtures)
+    rows = []
+    for row in judged:
+        rows.append(row)
+        print(f"{row['model']}: " + ", ".join(f"{name} {row[name]:.2f}" for name in list(row)[1:]), flush=True)
+    found = ranked(rows)
+    for name, one in found.items():
+        print(
+            f"{name} over {len(rows)} models: Spearman {one['spearman']:+.3f}, "
+            f"choosing by it loses {one['lost_db']:.2f} dB"
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.output, {"num_mixtures": options.num_mixtures, "ranking": found, "models": rows})
+    print(f"written: {options.output}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.truth_free",
+        description="Rank correlation of the score without a truth with the SI-SDR, over models of one data set.",
+        epilog="example: python -m benchmarks.truth_free --preset digits --checkpoints 12 --mixtures 300000",
+    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders of one data set")
+    parser.add_argument("--preset", help="train by this preset's recipe in place of runs, and judge after each epoch")
+    parser.add_argument("--checkpoints", type=int, default=12, help="epochs of that training (default: %(default)s)")
+    parser.add_argument(
+        "--mixtures", type=int, default=300_000, help="mixtures of the whole training (default: %(default)s)"
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument("--num-mixtures", type=int, default=1_000, help="test mixtures (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/truth_free.json"))
+    parser.add_argument("--force", action="store_true", help="replace the file of --output")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
