@@ -22,7 +22,7 @@ from vae_bss_tf.files import refuse_existing, write_json
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
-SCORES = ("remix_si_sdr", "shared_out", "elbo", "sum_si_sdr")  # of those that need no truth, what models are ranked by
+SCORES = ("remix_si_sdri", "shared_out", "elbo", "sum_si_sdr")  # of those that need no truth, what models are ranked by
 _LEAST_MODELS = 3
 _BATCH = 250
 
@@ -126,16 +126,16 @@ def ranked(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         rows: As `of_runs` gives them.
 
     Returns:
-        For each score: "spearman", the rank correlation, and "lost_db", the SI-SDR of the best model less that of the
-        model of the highest score.
+        For each score that is not the same for all: "spearman", the rank correlation, and "lost_db", the SI-SDR of the
+        best model less that of the model of the highest score.
     """
     from scipy import stats
 
     truth = [row["si_sdr"] for row in rows]
     found = {}
     for name in SCORES:
-        if all(name in row for row in rows):
-            values = [row[name] for row in rows]
+        values = [row[name] for row in rows if name in row]
+        if len(values) == len(rows) and len(set(values)) > 1:
             chosen = truth[max(range(len(rows)), key=values.__getitem__)]
             spearman = float(stats.spearmanr(values, truth).statistic)
             found[name] = {"spearman": spearman, "lost_db": max(truth) - chosen}

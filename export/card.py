@@ -92,8 +92,8 @@ def _quality(export: Export, described: dict[str, Any]) -> str:
         known = export.run.metrics["test"]["without_truth"]
         if not known:
             return unknown
-        return f"""{unknown} Separating mixtures of its own sources, the model reaches an SI-SDR of
-            {known["remix_si_sdr"]:.2f} dB, where about 0 dB means that nothing is separated;
+        return f"""{unknown} Separating mixtures of its own sources, the model improves the SI-SDR
+            by {known["remix_si_sdri"]:.2f} dB, where 0 dB means that nothing is separated;
             {100 * known["shared_out"]:.0f} % of the mixtures are shared out among all sources."""
     scores = export.reference.scores
     return f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,

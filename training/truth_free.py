@@ -41,14 +41,14 @@ class TruthFree:
     """What can be known of a separation without true sources.
 
     Attributes:
-        remix_si_sdr: float64 `[num_pairs]`, how well mixtures of the separator's own outputs are separated, SI-SDR in
-            dB; see `metrics.consistency`.
+        remix_si_sdri: float64 `[num_pairs]`, how well mixtures of the separator's own outputs are separated:
+            improvement of SI-SDR, dB; see `metrics.consistency`.
         shared_out: Share of the mixtures, in [0, 1], that are shared out among as many outputs as they hold sources.
         shares: Mean share of each output in a mixture's energy, the largest first.
         fit: How well a variational model explains the mixtures; None for other systems.
     """
 
-    remix_si_sdr: Float64
+    remix_si_sdri: Float64
     shared_out: float
     shares: tuple[float, ...]
     fit: MixtureFit | None = None
@@ -57,7 +57,7 @@ class TruthFree:
         """The means as JSON can hold them; what is not known is left out."""
         fit = {} if self.fit is None else {**dataclasses.asdict(self.fit), "kl": list(self.fit.kl)}
         return {
-            "remix_si_sdr": float(self.remix_si_sdr.mean()),
+            "remix_si_sdri": float(self.remix_si_sdri.mean()),
             "shared_out": self.shared_out,
             "shares": list(self.shares),
             **fit,
@@ -156,7 +156,7 @@ def described(values: dict[str, Any]) -> list[str]:
     if not values:
         return []
     lines = [
-        f"separating remixes of its own sources: SI-SDR {values['remix_si_sdr']:.2f} dB (nothing separated: about 0), "
+        f"separating remixes of its own sources: SI-SDRi {values['remix_si_sdri']:.2f} dB (nothing separated: 0), "
         f"{100 * values['shared_out']:.0f} % of the mixtures shared out",
         f"shares of the energy, largest first: {', '.join(f'{100 * share:.0f} %' for share in values['shares'])}",
     ]

@@ -59,7 +59,7 @@ def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, caps
     known = {result["system"] for result in comparison["results"] if result["without_truth"]}
     assert known == set(systems.split(",")) - {"nmf-oracle", "ibm", "irm"}
     assert len(rows) == len(scores) * len(scores["irm"]) + len(known)
-    remixed = {row["system"]: float(row["mean"]) for row in rows if row["score"] == "remix_si_sdr"}
+    remixed = {row["system"]: float(row["mean"]) for row in rows if row["score"] == "remix_si_sdri"}
     assert remixed["zeros"] == -30
     assert {row["score"] for row in comparison["paired"]} == {"psnr"}
     columns = (tmp_path / "out" / "comparison.md").read_text().partition("| system | ")[2]

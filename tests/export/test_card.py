@@ -13,7 +13,7 @@ from vae_bss_tf.files import write_json
 
 def test_a_card_without_a_truth_claims_no_score_against_one(tiny_preset: Preset, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "own", tiny_preset.replace(data=DataConfig("mixtures", (1,))), "vae")
-    known = {"remix_si_sdr": 7.256, "shared_out": 0.914}
+    known = {"remix_si_sdri": 7.256, "shared_out": 0.914}
     write_json(run.path / "metrics.json", {"mixtures": 100, "test": {"has_truth": False, "without_truth": known}})
     reference = Reference(EvaluationSet(*[None] * 4, 1.0), None, {}, {"si_sdr": 9.87, "psnr": 6.54}, [])
     export = Export("own", "python -m export", run, reference, {}, dynamic_batch=False)

@@ -50,7 +50,7 @@ def score(separate: Separate, mixtures: np.ndarray, num_mixed: int = 2) -> float
 def test_the_true_separation_has_the_highest_score_and_a_worse_one_a_lower_one() -> None:
     mixtures = rows_of_pictures(40)
     scores = [score(lambda m, leak=leak: by_rows(m, leak), mixtures) for leak in (0.0, 0.05, 0.2, 0.5)]
-    assert scores[0] == LIMIT_DB
+    assert scores[0] > 25
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] < 3
 
@@ -58,18 +58,23 @@ def test_the_true_separation_has_the_highest_score_and_a_worse_one_a_lower_one()
 @pytest.mark.parametrize(
     ("name", "separate", "most"),
     [
-        ("half each", lambda m: trivial_estimates(m, 2)["mixture/k"], 3),
-        ("the mixture in each", lambda m: trivial_estimates(m, 2)["mixture"], 3),
+        ("half each", lambda m: trivial_estimates(m, 2)["mixture/k"], 1e-6),
+        ("the mixture in each", lambda m: trivial_estimates(m, 2)["mixture"], 1e-6),
         ("nothing", lambda m: trivial_estimates(m, 2)["zeros"], -LIMIT_DB),
         ("all in one", all_but(0.0), 0),
         ("nearly all in one", all_but(0.005), 0),
-        ("most in one", all_but(0.2), 3),
+        ("most in one", all_but(0.2), 1e-6),
         ("one output", lambda m: m[:, None], -LIMIT_DB),
-        ("the left and the right half", fixed_mask, 3),
+        ("the left and the right half", fixed_mask, -10),
     ],
 )
 def test_what_does_not_separate_scores_low(name: str, separate: Separate, most: float) -> None:
     assert score(separate, rows_of_pictures(40)) <= most, name
+
+
+def test_pictures_that_resemble_each_other_score_no_higher() -> None:
+    mixtures = rows_of_pictures(40) + 0.2
+    assert abs(score(lambda m: trivial_estimates(m, 2)["mixture/k"], mixtures)) < 1e-6
 
 
 def test_an_output_without_its_share_is_told() -> None:
@@ -88,8 +93,8 @@ def test_a_spare_output_does_not_count_and_three_sources_are_three() -> None:
         return by_rows(mixtures, outputs=3)
 
     assert score(with_a_spare, pairs) == score(by_rows, pairs)
-    assert score(of_three, triples, num_mixed=3) == LIMIT_DB
-    assert score(lambda m: trivial_estimates(m, 3)["mixture/k"], triples, num_mixed=3) < 3
+    assert score(of_three, triples, num_mixed=3) > 25
+    assert score(lambda m: trivial_estimates(m, 3)["mixture/k"], triples, num_mixed=3) < 1e-6
 
 
 def test_sound_is_remixed_with_beating_partials() -> None:
@@ -108,7 +113,7 @@ def test_sound_is_remixed_with_beating_partials() -> None:
         return float(remix_consistency(separate, notes, Sound(AUDIO), 2).scores.mean())
 
     assert found(by_bins) > 20
-    assert found(lambda m: trivial_estimates(m, 2)["mixture/k"]) < 3
+    assert found(lambda m: trivial_estimates(m, 2)["mixture/k"]) < 1e-3
     assert found(all_but(0.0)) <= 0
     low = np.arange(bins) < bins // 2
     assert found(lambda m: np.stack([m * low, m * ~low], axis=1)) < 5

@@ -6,10 +6,10 @@ from training.evaluation.judging import Result
 from training.evaluation.statistics import Summary, summarise
 from vae_bss_tf.metrics.consistency import LEAST_SHARE, LIMIT_DB
 
-NAME, HEADING = "remix_si_sdr", "remix SI-SDR"
+NAME, HEADING = "remix_si_sdri", "remix SI-SDRi"
 NOTE = (
-    f"'{HEADING}' needs no truth: how well a system separates mixtures of its own outputs, in dB within "
-    f"+-{LIMIT_DB:g}; about 0 where nothing is separated. It ranks models of one kind and is no estimate of the SI-SDR."
+    f"'{HEADING}' needs no truth: by how many dB, within +-{LIMIT_DB:g}, a system improves the SI-SDR of mixtures of "
+    "its own outputs; 0 where nothing is separated. It compares models of one kind and is no estimate of the SI-SDR."
 )
 NOTES = (
     f"The true sources of these mixtures are not known, so there are no scores against them. {NOTE} 'shared out': "
@@ -23,7 +23,7 @@ NOTES = (
 def summary(result: Result) -> Summary | None:
     """The score that needs no truth, over pairs of mixtures; None where a result has none."""
     found = result.without_truth
-    return None if found is None else summarise(found.remix_si_sdr)
+    return None if found is None else summarise(found.remix_si_sdri)
 
 
 def cell(result: Result) -> str:

@@ -1,17 +1,18 @@
 """A score of a separator that needs no true sources: how well it separates mixtures of its own outputs.
 
 Mixtures are separated, neighbouring ones exchange half of their sources, and the new mixtures, whose sources are known,
-are separated again. The score is the SI-SDR in dB of what comes out against what went in, in the best order. It is the
-idea by which RemixIT (Tzinis et al. 2022) and MixCycle (2202.03875) learn from mixtures alone, taken as a measure.
+are separated again. The score is the improvement of SI-SDR in dB (SI-SDRi): the SI-SDR of what comes out against what
+went in, in the best order, less that of the new mixture itself. It is the idea by which RemixIT (Tzinis et al. 2022)
+and MixCycle (2202.03875) learn from mixtures alone, taken as a measure.
 
 A separator agrees with itself more easily than with the truth, so the definition closes the ways to agree without
 separating:
 
-- **Half the mixture in each output**, or the mixture itself: the outputs of a new mixture hold both of its sources
-  equally, which is about 0 dB (some dB for images, whose sources are correlated).
+- **Half the mixture in each output**, any other share of it, or the mixture itself: each output of a new mixture is
+  that mixture, which is 0 dB, since the improvement counts. The ratio alone would not do: pictures resemble each other,
+  unseparated ones most of all, and so a mixture of two resembles both.
 - **Everything in one output**: of each mixture the `num_mixed` largest outputs must hold a share of at least
-  `LEAST_SHARE` of the energy. One that does not is silence, and counts -30 dB as a source of the new mixture. Ratios
-  are limited to +-30 dB, so that the perfect other output does not make up for it: the mean is at most 0 dB.
+  `LEAST_SHARE` of the energy. One that does not is silence, and counts -30 dB as a source of the new mixture.
 - **A fixed division**, such as the left and the right half of a picture, or low and high frequencies: it is undone
   perfectly where the new mixture holds a left and a right half, and not at all where it holds two left ones. Each two
   mixtures are therefore remixed twice, with sources from different outputs and with sources from the same ones, and the
@@ -20,7 +21,7 @@ separating:
   those that fit best count, as in the scores against a truth.
 
 So 0 dB means that nothing was separated. The score says how well a model undoes the mixing of what it takes for
-sources. It is no estimate of the SI-SDR against true sources, which is lower: what is left of a source in another's
+sources. It is no estimate of the improvement against true sources: what is left of a source in another's
 output is remixed with it. It ranks models of one kind on the same mixtures.
 
 Mixtures of a single source count as failures: their second output is rightly silent. The remedy is to leave them out,
@@ -53,7 +54,7 @@ class Consistency(NamedTuple):
     """How well a separator separates mixtures of its own outputs.
 
     Attributes:
-        scores: float64 `[num_mixtures // 2]`, SI-SDR of each two neighbouring mixtures, dB, in [-30, 30].
+        scores: float64 `[num_mixtures // 2]`, the improvement of each two neighbouring mixtures, dB, in [-30, 30].
         shared_out: bool `[num_mixtures // 2 * 2]`, whether each of a mixture's `num_mixed` largest outputs holds at
             least `LEAST_SHARE` of their energy.
     """
@@ -128,8 +129,13 @@ def _exchanges(batch: int, number: int) -> tuple[Float32, Float32]:
 
 
 def _agreement(separate: Callable[[Float32], Float32], mixed: Any, domain: "Domain") -> Float64:
-    """Mean SI-SDR of the sources of each two mixtures, `[batch // 2]`, dB."""
-    ratios = np.clip(domain.remixed_si_sdr(separate(np.asarray(mixed.mixture)), mixed), -LIMIT_DB, LIMIT_DB)
+    """Mean improvement of SI-SDR of the sources of each two mixtures, `[batch // 2]`, dB."""
+    mixtures = np.asarray(mixed.mixture)
+    found, unseparated = (
+        np.clip(domain.remixed_si_sdr(outputs, mixed), -LIMIT_DB, LIMIT_DB)
+        for outputs in (separate(mixtures), mixtures[:, np.newaxis])
+    )
+    ratios = np.clip(found - unseparated, -LIMIT_DB, LIMIT_DB)
     ratios = np.where(_sounding(mixed.sources)[:, np.newaxis], ratios, -LIMIT_DB)
     best = np.take_along_axis(ratios, match_sources(ratios)[:, np.newaxis], axis=1)[:, 0]
     return best.mean(axis=1).reshape(-1, 2).mean(axis=1)
