@@ -19,6 +19,7 @@ from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.runtime.remote.options import ServerOptions
 
 _PICTURED_SECONDS = 30
+_DOUBTFUL = 0.7  # share of windows of a sure order
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s of sound, {remaining} left"
 
 
@@ -101,6 +102,10 @@ def _report(path: Path, result: SeparatedFile) -> None:
             print(f"  source {k} is silent ({level:+.1f} dB against the recording) and was left out")
     if result.remix is not None:
         print(f"  {result.remix}")
+    print(f"  which source is which is sure in {result.sure:.0%} of the windows")
+    if result.sure < _DOUBTFUL:
+        print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
+              "know such recordings.", file=sys.stderr)  # fmt: skip
     if result.clipped:
         print(f"warning: {result.clipped} samples exceeded full scale and were clipped; use --format wav on a "
               "recording of floats, or a quieter one.", file=sys.stderr)  # fmt: skip

@@ -11,7 +11,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.audio import recordings, spectrogram, stems
+from vae_bss_tf.audio import order, recordings, spectrogram, stems
+from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
+from vae_bss_tf.audio.shares import SILENCE, Shares
 from vae_bss_tf.audio.stems import SeparatedFile, StemFile
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError
@@ -21,12 +23,9 @@ from vae_bss_tf.runtime.remote.options import ServerOptions
 Array = npt.NDArray[np.float32]
 
 MAX_CHANNELS = 2
-SILENCE = 1e-5  # of full scale: -100 dB
 SILENT_SOURCE_DB = -40.0
 MAX_GAIN_DB = 100.0
-_WINDOWS_A_CALL = 32  # at most
-_ENUMERATED_SOURCES = 6  # up to which every order of the sources is tried; above, scipy finds the best
-_SHARE_SAMPLES = 512  # at the model's rate: how often the sources' shares of the rest are taken
+_SURE = 0.99  # probability of a window's order from which on it counts as sure
 
 
 class SeparationModel(Protocol):
@@ -41,10 +40,11 @@ class Separator:
     """Separates recordings of any length, rate and one or two channels.
 
     The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by
-    half. Each window's sources are matched to those of the window before by their inner products on the overlap,
-    and cross-faded. The masks come from the mean of the channels and act on each of them, so a source keeps its
-    place between left and right. What the model cannot hear, above half its rate, is shared among the sources in
-    proportion to their energy at the time: the sources sum to the recording.
+    half; what is separated in them is cross-faded. Which source is which is decided by the whole recording, in a first
+    pass (`find_orders`), and in a stream by inner products with the window before. The masks come from the mean of the
+    channels and act on each of them, so a source keeps its place between left and right. What the model cannot hear,
+    above half its rate, is shared among the sources in proportion to their energy at the time: the sources sum to the
+    recording.
 
     Args:
         model: The model.
@@ -122,8 +122,10 @@ class Separator:
         if channels.shape[1] < recordings.MIN_SECONDS * sample_rate:
             raise DataError(f"the waveform holds {channels.shape[1]} samples; at least 0.1 s are needed.")
         block = int(recordings.BLOCK_SECONDS * sample_rate)
-        blocks = (channels.T[i : i + block] for i in range(0, channels.shape[1], block))
-        sources = np.concatenate(list(self.stream(blocks, sample_rate, len(channels), "the waveform")))
+        blocks = [channels.T[i : i + block] for i in range(0, channels.shape[1], block)]
+        orders, _ = self.find_orders(blocks, sample_rate, len(channels), "the waveform")
+        separated = self.stream(blocks, sample_rate, len(channels), "the waveform", orders=orders)
+        sources = np.concatenate(list(separated))
         sources = sources.transpose(1, 2, 0)
         return sources if array.ndim == 2 else sources[:, 0]
 
@@ -174,12 +176,21 @@ class Separator:
         every_place = places if factors is None else [*places, remix]
         refuse_existing(every_place, force=force)
         output.mkdir(parents=True, exist_ok=True)
+        rate, num_channels = recording.sample_rate, recording.num_channels
+
+        def blocks() -> Iterator[Array]:
+            """The recording's blocks; each of the two passes is half of the work."""
+            for block in recordings.blocks(recording):
+                yield block
+                if progress is not None:
+                    progress(len(block) / (2 * rate))
+
+        orders, sure = self.find_orders(blocks(), rate, num_channels, str(path))
         energy, mixture_energy = np.zeros(self.num_sources), 0.0
         with contextlib.ExitStack() as stack:
             partial = [stack.enter_context(replacing(place)) for place in every_place]
             files = [stack.enter_context(StemFile(part, recording, suffix)) for part in partial]
-            blocks = recordings.blocks(recording)
-            for block in self.stream(blocks, recording.sample_rate, recording.num_channels, str(path)):
+            for block in self.stream(blocks(), rate, num_channels, str(path), orders=orders):
                 energy += np.square(block).sum(axis=(0, 2))
                 mixture_energy += float(np.square(block.sum(axis=1)).sum())
                 parts = list(block.transpose(1, 0, 2))
@@ -187,8 +198,6 @@ class Separator:
                     parts.append(np.einsum("k,nkc->nc", factors, block))
                 for file, part in zip(files, parts, strict=True):
                     file.write(part)
-                if progress is not None:
-                    progress(len(block) / recording.sample_rate)
             for file in files:
                 file.finish()
         levels = 10 * np.log10(np.maximum(energy, 1e-30) / mixture_energy)
@@ -200,10 +209,17 @@ class Separator:
             remix=None if factors is None else remix,
             levels=tuple(float(level) for level in levels),
             clipped=sum(file.clipped for file in files),
+            sure=sure,
         )
 
     def stream(
-        self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the stream"
+        self,
+        blocks: Iterable[Array],
+        sample_rate: float,
+        num_channels: int,
+        name: str = "the stream",
+        *,
+        orders: Iterable[Orders] | None = None,
     ) -> Iterator[Array]:
         """Separates a stream of blocks as they come.
 
@@ -215,6 +231,8 @@ class Separator:
             sample_rate: Their rate, Hz.
             num_channels: Their channels, one or two.
             name: What the stream is, for messages.
+            orders: The order of the sources in each window, as `find_orders` finds it in the whole recording; None
+                matches each window to the one before, as is all that can be done with sound that is still to come.
 
         Yields:
             float32 `[samples, num_sources, num_channels]`, of sum the input; in all as many samples.
@@ -229,20 +247,14 @@ class Separator:
         rate, columns = self.audio.sample_rate, self.num_sources * num_channels
 
         def remembered() -> Iterator[Array]:
-            silent = True
-            for block in blocks:
-                if np.ndim(block) != 2 or block.shape[1] != num_channels:
-                    raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
-                recordings.check_samples(block, name)
-                silent = silent and np.abs(block).max(initial=0) < SILENCE
+            for block in _checked(blocks, num_channels, name):
                 pending.append(block)
                 yield block
-            if silent:
-                raise DataError(f"{name} is silent; there is nothing to separate.")
 
-        shares = _Shares(self.num_sources, rate)
+        shares = Shares(self.num_sources, rate)
         low = recordings.resampled(remembered(), sample_rate, rate, num_channels)
-        separated = (block.reshape(-1, columns) for block in shares.observed(self._overlap_add(low, num_channels)))
+        added = overlap_add(self._separated(low, num_channels), orders)
+        separated = (block.reshape(-1, columns) for block in shares.observed(added))
         high = recordings.resampled(separated, rate, sample_rate, columns)
         position = 0
         # The last block stands for the samples that resampling there and back has rounded away.
@@ -256,6 +268,40 @@ class Separator:
             yield sources + share[:, :, np.newaxis] * rest[:, np.newaxis]
             position += len(mixture)
 
+    def find_orders(
+        self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the recording"
+    ) -> tuple[Orders | None, float]:
+        """Finds which source is which in each window of a whole recording (see `audio.order`).
+
+        Args:
+            blocks: As `stream` takes them, of the whole recording.
+            sample_rate: Their rate, Hz.
+            num_channels: Their channels, one or two.
+            name: What the recording is, for messages.
+
+        Returns:
+            int64 `[windows, num_sources]`, to be given to `stream`; and the share of the windows whose order has a
+            probability of 99 % or more, in [0, 1]. None and 1 for a model of more sources than `order.MAX_SOURCES`.
+
+        Raises:
+            DataError: As `stream`.
+        """
+        recordings.check_rate(sample_rate, name)
+        _check_channels(name, num_channels)
+        if self.num_sources > order.MAX_SOURCES:
+            return None, 1.0
+        rate = self.audio.sample_rate
+        low = recordings.resampled(_checked(blocks, num_channels, name), sample_rate, rate, num_channels)
+        found, before = [], None
+        for batch, _ in self._separated(low, num_channels):
+            heard = batch.mean(axis=-1)
+            found.append(order.features(heard, before, rate))
+            before = heard[-1]
+        orders, certainty = order.consistent_orders(
+            order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True)))
+        )
+        return orders, float((certainty >= _SURE).mean())
+
     def _factors(self, gains_db: Sequence[float]) -> Array:
         if len(gains_db) != self.num_sources:
             raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
@@ -263,23 +309,10 @@ class Separator:
             raise ConfigError(f"gains are {', '.join(map(str, gains_db))} dB; the largest allowed is {MAX_GAIN_DB:g}.")
         return np.asarray([10 ** (gain / 20) for gain in gains_db], np.float32)
 
-    def _overlap_add(self, blocks: Iterator[Array], num_channels: int) -> Iterator[Array]:
-        """Turns blocks at the model's rate, `[samples, channels]`, into `[samples, num_sources, channels]`."""
-        hop = self.audio.num_samples // 2
-        fade = np.sin(0.5 * np.pi * (np.arange(hop, dtype=np.float32) + 0.5) / hop)[:, None, None] ** 2
-        tail: Array | None = None
-        for windows, remaining in _windows(blocks, self.audio.num_samples, num_channels):
-            for sources in self._separate_windows(windows):
-                head = sources[:hop]
-                if tail is not None:
-                    order = _match(tail, head)
-                    sources, head = sources[:, order], head[:, order]
-                    head = (1 - fade) * tail + fade * head
-                yield head[:remaining]
-                remaining -= len(head)
-                tail = sources[hop : 2 * hop]
-        if tail is not None and remaining > 0:
-            yield tail[:remaining]
+    def _separated(self, blocks: Iterator[Array], num_channels: int) -> Iterator[tuple[Array, int]]:
+        """Turns blocks at the model's rate, `[samples, channels]`, into what `overlap_add` takes."""
+        for batch, remaining in windows(blocks, self.audio.num_samples, num_channels):
+            yield self._separate_windows(batch), remaining
 
     def _separate_windows(self, windows: Array) -> Array:
         """Separates `[n, channels, num_samples]` into `[n, num_samples, num_sources, channels]`."""
@@ -291,71 +324,17 @@ class Separator:
         return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
 
 
-class _Shares:
-    """The sources' shares of the energy as time goes on, from their waveforms at the model's rate."""
-
-    def __init__(self, num_sources: int, sample_rate: float) -> None:
-        self._sample_rate = sample_rate
-        self._last = np.full(num_sources, 1 / num_sources)
-        self._position = 0
-        self._times: list[float] = []
-        self._shares: list[npt.NDArray[np.float64]] = []
-
-    def observed(self, blocks: Iterator[Array]) -> Iterator[Array]:
-        """Passes on blocks `[samples, num_sources, channels]` and takes note of their energy."""
-        for block in blocks:
-            for start in range(0, len(block), _SHARE_SAMPLES):
-                piece = block[start : start + _SHARE_SAMPLES]
-                energy = np.square(piece, dtype=np.float64).sum(axis=(0, 2))
-                if energy.sum() > SILENCE**2 * len(piece):
-                    self._last = energy / energy.sum()
-                self._position += len(piece)
-                self._times.append(self._position / self._sample_rate)
-                self._shares.append(self._last)
-            yield block
-
-    def at(self, first: int, count: int, sample_rate: float) -> Array:
-        """Shares at `count` > 0 samples from the sample `first` on, float32 `[count, num_sources]`, of sum 1."""
-        times = (first + np.arange(count)) / sample_rate
-        while len(self._times) > 2 and self._times[1] <= times[0]:
-            del self._times[0], self._shares[0]
-        known = np.stack(self._shares, axis=1)
-        return np.stack([np.interp(times, self._times, share) for share in known], axis=1).astype(np.float32)
-
-
-def _windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterator[tuple[Array, int]]:
-    """Cuts a stream into batches of windows that overlap by half, each of as many windows as have come, at most 32.
-
-    Yields windows `[n, channels, length]`, the last filled with zeros, and the number of samples of the stream from
-    the first one's start on, as far as the batch reaches.
-    """
-    hop = length // 2
-    rest = np.zeros((0, num_channels), np.float32)
+def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
+    """Passes on blocks `[samples, num_channels]`, and refuses what cannot be separated."""
+    silent = True
     for block in blocks:
-        rest = np.concatenate([rest, block])
-        # Two samples stay behind, so that a last window is always left to cut.
-        while (count := min(_WINDOWS_A_CALL, (len(rest) - 2) // hop - 1)) > 0:
-            yield _cut(rest, count, length), count * hop
-            rest = rest[count * hop :]
-    count = max(1, math.ceil(len(rest) / hop) - 1)
-    filled = np.pad(rest, ((0, (count - 1) * hop + length - len(rest)), (0, 0)))
-    yield _cut(filled, count, length), len(rest)
-
-
-def _cut(samples: Array, count: int, length: int) -> Array:
-    hop = length // 2
-    return np.stack([samples[i * hop : i * hop + length].T for i in range(count)])
-
-
-def _match(tail: Array, head: Array) -> npt.NDArray[np.int64]:
-    """Finds which source of `head` goes on with each of `tail`, both `[samples, num_sources, channels]`."""
-    products = np.einsum("nkc,njc->kj", tail, head)
-    if len(products) > _ENUMERATED_SOURCES:
-        from scipy import optimize  # not in the light install: it weighs more than all the rest
-
-        return optimize.linear_sum_assignment(products, maximize=True)[1]
-    orders = np.asarray(list(itertools.permutations(range(len(products)))))
-    return orders[products[np.arange(len(products)), orders].sum(axis=1).argmax()]
+        if np.ndim(block) != 2 or block.shape[1] != num_channels:
+            raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
+        recordings.check_samples(block, name)
+        silent = silent and np.abs(block).max(initial=0) < SILENCE
+        yield block
+    if silent:
+        raise DataError(f"{name} is silent; there is nothing to separate.")
 
 
 def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:

@@ -1,0 +1,94 @@
+"""Which separated source goes on with which over a whole recording."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from vae_bss_tf.audio.order import WindowFeatures, consistent_orders, features
+
+RATE, LENGTH = 5_512.5, 2_048
+PARTIALS = {"dull": (1.0, 0.3, 0.05, 0.02), "bright": (0.4, 0.6, 1.0, 0.9), "hollow": (1.0, 0.02, 0.7, 0.02)}
+
+
+def melody(timbre: str, num_windows: int, rng: np.random.Generator) -> np.ndarray:
+    """A new note in each half of a window, of one timbre: float32 `[samples]`."""
+    hop = LENGTH // 2
+    time = np.arange(hop) / RATE
+    notes = 200 * 2 ** rng.uniform(0, 1, num_windows + 1)
+    return np.concatenate(
+        [
+            sum(a * np.sin(2 * np.pi * f * (k + 1) * time) for k, a in enumerate(PARTIALS[timbre])) * np.hanning(hop)
+            for f in notes
+        ]
+    ).astype(np.float32)
+
+
+def windows_of(melodies: list[np.ndarray], orders: np.ndarray) -> np.ndarray:
+    """Separated windows with their sources in given orders: `[windows, samples, num_sources]`."""
+    starts = np.arange(len(orders)) * LENGTH // 2
+    whole = np.stack(melodies, axis=-1)
+    return np.stack([whole[s : s + LENGTH][:, order] for s, order in zip(starts, orders, strict=True)])
+
+
+@pytest.mark.parametrize("num_sources", [1, 2, 3])
+def test_sources_are_told_apart_by_their_sound_however_often_notes_change(num_sources: int) -> None:
+    rng = np.random.default_rng(0)
+    shuffled = np.stack([rng.permutation(num_sources) for _ in range(40)])
+    windows = windows_of([melody(name, 40, rng) for name in list(PARTIALS)[:num_sources]], shuffled)
+    orders, certainty = consistent_orders(features(windows, None, RATE))
+    heard = np.take_along_axis(shuffled, orders, axis=1)  # which melody stands in each place
+    assert (heard == heard[0]).all()
+    assert certainty.min() > 0.9
+
+
+def test_features_are_the_same_in_batches() -> None:
+    rng = np.random.default_rng(1)
+    windows = rng.normal(size=(7, LENGTH, 2)).astype(np.float32)
+    whole = features(windows, None, RATE)
+    parts = features(windows[:3], None, RATE), features(windows[3:], windows[2], RATE)
+    for one, *others in zip(whole, *parts, strict=True):
+        np.testing.assert_allclose(one, np.concatenate(others), rtol=1e-12)
+
+
+def test_overlaps_of_what_goes_on_are_one_and_of_strangers_are_none() -> None:
+    rng = np.random.default_rng(2)
+    melodies = [rng.normal(size=6 * LENGTH).astype(np.float32), np.zeros(6 * LENGTH, np.float32)]
+    found = features(windows_of(melodies, np.asarray([[0, 1], [0, 1], [1, 0]])), None, RATE)
+    np.testing.assert_allclose(found.overlaps[1], [[1, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(found.overlaps[2], [[0, 1], [0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -> None:
+    """Against every course: the chain's most probable one, and the probability of each window's order."""
+    rng, num_windows, weight = np.random.default_rng(seed), 6, 5.0
+    overlaps = rng.uniform(0, 0.5, (num_windows, 2, 2))
+    overlaps[0] = 0
+    found = WindowFeatures(np.zeros((num_windows, 2, 5)), np.ones((num_windows, 2)), overlaps)
+    orders, certainty = consistent_orders(found)
+    courses = [[(0, 1), *rest] for rest in itertools.product([(0, 1), (1, 0)], repeat=num_windows - 1)]
+    scores = np.asarray(
+        [
+            weight * sum(overlaps[w, c[w - 1], c[w]].sum() for w in range(1, num_windows))
+            for c in map(np.asarray, courses)
+        ]
+    )
+    best = np.asarray(courses[int(scores.argmax())])
+    np.testing.assert_array_equal(orders, best if (orders[0] == best[0]).all() else best[:, ::-1])
+    # Nothing tells a course from the same with all sources exchanged: each window's order is as likely as the other.
+    np.testing.assert_allclose(certainty, 0.5, atol=1e-9)
+
+
+def test_the_loudest_source_is_the_first() -> None:
+    rng = np.random.default_rng(3)
+    windows = windows_of([0.1 * melody("dull", 20, rng), melody("bright", 20, rng)], np.tile([0, 1], (20, 1)))
+    orders, _ = consistent_orders(features(windows, None, RATE))
+    np.testing.assert_array_equal(orders, np.tile([1, 0], (20, 1)))
+
+
+def test_silence_is_ordered_without_a_word() -> None:
+    windows = np.zeros((3, LENGTH, 2), np.float32)
+    orders, certainty = consistent_orders(features(windows, None, RATE))
+    assert sorted(orders[0]) == [0, 1]
+    assert np.isfinite(certainty).all()

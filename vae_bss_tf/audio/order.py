@@ -1,0 +1,178 @@
+"""Which separated source goes on with which, from the first window of a recording to the last.
+
+A model separates each window on its own, and its sources come in any order. What overlaps tells how neighbouring
+windows go on, except where notes end and others begin. There the sound of each source tells: its spectral envelope,
+which is seen over the whole recording.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Orders = npt.NDArray[np.int64]
+
+MAX_SOURCES = 4  # whose orders are all tried: 24 of them
+
+_NUM_BANDS = 18
+_LOWEST_HZ = 80.0
+_FLOOR = 1e-4  # of a source's energy, in each band
+_NUM_COEFFICIENTS = 5
+_OVERLAP_WEIGHT = 5.0  # nats for waveforms that go on without a change
+_FULL_WEIGHT = 20.0  # a source of a 20th of the mean energy counts in full
+_LEAST_VARIANCE = 0.02  # of standardised features
+_MAX_ITERATIONS = 20
+
+
+class WindowFeatures(NamedTuple):
+    """What is kept of separated windows to order their sources by.
+
+    Attributes:
+        timbre: float64 `[windows, num_sources, 5]`, cepstral coefficients of the spectral envelopes.
+        energy: float64 `[windows, num_sources]`, >= 0.
+        overlaps: float64 `[windows, num_sources, num_sources]`, inner products of each source of the window before
+            (rows) with each source (columns) on what both windows share, over the energy there; 0 in the first.
+    """
+
+    timbre: Array
+    energy: Array
+    overlaps: Array
+
+
+def features(
+    windows: npt.NDArray[np.float32], before: npt.NDArray[np.float32] | None, sample_rate: float
+) -> WindowFeatures:
+    """Describes separated windows that overlap by half.
+
+    The spectral envelope is the energy in 18 bands from 80 Hz to half the rate, equally wide in octaves, of which the
+    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980).
+
+    Args:
+        windows: float32 `[windows, samples, num_sources]`, in order.
+        before: float32 `[samples, num_sources]`, the window before the first; None where there is none.
+        sample_rate: In Hz.
+
+    Returns:
+        The features.
+    """
+    length, hop = windows.shape[1], windows.shape[1] // 2
+    taper = np.hanning(length)[:, np.newaxis]
+    power = np.abs(np.fft.rfft(windows * taper, 2 * length, axis=1)) ** 2
+    edges = np.geomspace(_LOWEST_HZ, sample_rate / 2, _NUM_BANDS + 1)
+    starts = np.searchsorted(np.fft.rfftfreq(2 * length, 1 / sample_rate), edges[:-1])
+    bands = np.add.reduceat(power, starts, axis=1).swapaxes(1, 2)
+    bands = bands / np.maximum(bands.sum(axis=-1, keepdims=True), 1e-30)
+    energy = np.square(windows, dtype=np.float64).sum(axis=1)
+    previous = np.concatenate([np.zeros_like(windows[:1]) if before is None else before[np.newaxis], windows[:-1]])
+    ends, begins = previous[:, hop:], windows[:, : length - hop]
+    shared = np.square(ends, dtype=np.float64).sum(axis=(1, 2)) + np.square(begins, dtype=np.float64).sum(axis=(1, 2))
+    products = np.einsum("wnk,wnj->wkj", ends, begins, dtype=np.float64)
+    overlaps = products / np.maximum(shared / 2, 1e-12)[:, np.newaxis, np.newaxis]
+    return WindowFeatures(np.log(bands + _FLOOR) @ _cosines().T, energy, overlaps)
+
+
+def _cosines() -> Array:
+    """The first rows of the discrete cosine transform, without the mean: `[5, 18]`."""
+    rows, columns = np.arange(1, _NUM_COEFFICIENTS + 1)[:, np.newaxis], np.arange(_NUM_BANDS)
+    return np.sqrt(2 / _NUM_BANDS) * np.cos(np.pi * rows * (2 * columns + 1) / (2 * _NUM_BANDS))
+
+
+def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
+    """Orders the sources of all windows of a recording alike.
+
+    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope; windows depart
+    from it with one variance for each coefficient. States follow each other by how far waveforms go on. Means and most
+    probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome is
+    taken.
+
+    Args:
+        found: Features of all windows, in order; of at most `MAX_SOURCES` sources.
+
+    Returns:
+        int64 `[windows, num_sources]`, which source of a window stands in each place, the loudest over the recording in
+        the first; and how sure each is, float64
+        `[windows]` in [0, 1]: the probability of the window's order, given the means.
+    """
+    num_windows, num_sources = found.energy.shape
+    states = np.asarray(list(itertools.permutations(range(num_sources))))
+    weight = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(found.energy.sum(axis=1).mean(), 1e-30)))
+    timbre = _standardised(found.timbre, weight)
+    places = np.arange(num_sources)
+    # [windows, states before, states]
+    going_on = found.overlaps[:, states[:, np.newaxis, places], states[np.newaxis, :, places]]
+    steps = _OVERLAP_WEIGHT * going_on.sum(axis=-1)
+    by_overlap = _most_probable(np.zeros((1, num_windows, len(states))), steps)
+    by_timbre = _states_of(np.argsort(timbre.transpose(2, 0, 1), axis=2, kind="stable"), states)
+    chosen = np.concatenate([by_timbre, by_overlap])
+    for _ in range(_MAX_ITERATIONS):
+        scores, constants = _window_scores(timbre, weight, states[chosen], states)
+        before, chosen = chosen, _most_probable(scores, steps)
+        if np.array_equal(before, chosen):
+            break
+    windows = np.arange(num_windows)
+    of_steps = steps[windows[1:], chosen[:, :-1], chosen[:, 1:]].sum(axis=1)
+    of_windows = np.take_along_axis(scores, chosen[:, :, np.newaxis], axis=2)[:, :, 0].sum(axis=1)
+    best = int(np.argmax(constants + of_windows + of_steps))
+    orders = states[chosen[best]]
+    loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
+    return orders[:, loudest_first], _probabilities(scores[best], steps)[windows, chosen[best]]
+
+
+def _standardised(timbre: Array, weight: Array) -> Array:
+    weights = weight[:, :, np.newaxis] / max(weight.sum(), 1e-30)
+    centred = timbre - (weights * timbre).sum(axis=(0, 1))
+    return centred / np.sqrt((weights * centred**2).sum(axis=(0, 1)) + 1e-12)
+
+
+def _states_of(orders: Orders, states: Orders) -> Orders:
+    """The numbers of orders `[..., num_sources]` among the states `[states, num_sources]`."""
+    return np.argmax((orders[..., np.newaxis, :] == states).all(axis=-1), axis=-1)
+
+
+def _window_scores(timbre: Array, weight: Array, orders: Orders, states: Orders) -> tuple[Array, Array]:
+    """How well each state of each window fits the means that orders `[beginnings, windows, num_sources]` give.
+
+    Returns:
+        Log probabilities, `[beginnings, windows, states]`, up to constants, `[beginnings]`.
+    """
+    windows = np.arange(len(timbre))[np.newaxis, :, np.newaxis]
+    placed, weights = timbre[windows, orders], weight[windows, orders][..., np.newaxis]
+    means = (weights * placed).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
+    deviations = (weights * (placed - means[:, np.newaxis]) ** 2).sum(axis=(1, 2))
+    variances = deviations / max(weight.sum(), 1e-30) + _LEAST_VARIANCE
+    # [beginnings, windows, sources, places]
+    distances = timbre[np.newaxis, :, :, np.newaxis] - means[:, np.newaxis, np.newaxis]
+    fits = -0.5 * weight[..., np.newaxis] * (distances**2 / variances[:, np.newaxis, np.newaxis, np.newaxis]).sum(-1)
+    scores = sum(fits[:, :, states[:, k], k] for k in range(states.shape[1]))
+    return np.asarray(scores), -0.5 * weight.sum() * np.log(variances).sum(axis=1)
+
+
+def _most_probable(scores: Array, steps: Array) -> Orders:
+    """The most probable states of a chain (Viterbi 1967): `[beginnings, windows]`."""
+    reached = scores[:, 0]
+    came_from = []
+    for score, step in zip(scores.swapaxes(0, 1)[1:], steps[1:], strict=True):
+        ways = reached[:, :, np.newaxis] + step
+        came_from.append(ways.argmax(axis=1))
+        reached = ways.max(axis=1) + score
+    path = [reached.argmax(axis=1)]
+    for origin in reversed(came_from):
+        path.append(origin[np.arange(len(origin)), path[-1]])
+    return np.stack(path[::-1], axis=1)
+
+
+def _probabilities(scores: Array, steps: Array) -> Array:
+    """The probability of each state of each window, given all windows: `[windows, states]`."""
+
+    def passed(scores: Array, steps: Array) -> Array:
+        found = [scores[0]]
+        for score, step in zip(scores[1:], steps, strict=True):
+            found.append(np.logaddexp.reduce(found[-1][:, np.newaxis] + step, axis=0) + score)
+        return np.stack(found)
+
+    forward = passed(scores, steps[1:])
+    backward = passed(scores[::-1], steps[:0:-1].swapaxes(1, 2))[::-1]
+    both = forward + backward - scores
+    return np.exp(both - np.logaddexp.reduce(both, axis=1, keepdims=True))
