@@ -70,6 +70,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
             f'model = load("{export.name}")  # this folder, or one of its files\n'
             f"sources = model.separate(mixtures)  # [n, {shape}] -> [n, {model.num_sources}, {shape}]\n```",
             _paragraph(names),
+            _paragraph("""To train on from these weights (float16, without code in them), give this folder to
+                `python -m training.fit --init`; to write other formats, to `python -m export --run`."""),
             "## Scores and files",
             _paragraph(quality),
             _table(described),

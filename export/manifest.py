@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from export.formats import FORMATS
 from export.gate.parity import Reference
 from export.writers.onnx import OPSET
 from training.fit import completed
-from training.run import Run
+from training.run import WEIGHTS, Run
 from vae_bss_tf.config import Preset
 from vae_bss_tf.files import sha256
 from vae_bss_tf.presets import PRESETS
@@ -91,6 +92,7 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
             "num_mixed": list(preset.data.num_mixed),
             "scores_db": export.reference.scores if export.has_truth else {},
         },
+        "weights": _listed([folder / WEIGHTS], folder),
         "formats": {name: _entry(name, export, folder) for name in export.reports},
     }
 
@@ -164,7 +166,7 @@ def _signatures(preset: Preset) -> dict[str, Any]:
 def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
     path = folder / FORMATS[name].path
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
+    listed = _listed(files, folder)
     return {
         "path": FORMATS[name].path,
         "batch": "one" if name.startswith("tflite") and not export.dynamic_batch else "any",
@@ -173,3 +175,7 @@ def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:
         **export.reports[name],
         **({} if export.has_truth else {"scores_db": {}, "changes_db": {}}),
     }
+
+
+def _listed(files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    return {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}

@@ -1,5 +1,6 @@
 """From a run to a proven export: everything is written beside its place and moved there when all of it is right."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from export.manifest import COURSE, Export, manifest
 from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.history import read_history
-from training.run import Run, exclusive
+from training.run import OF_AN_EXPORT, WEIGHTS, Run, exclusive
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
@@ -25,6 +26,7 @@ from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import replacing_folder, write_json, write_text
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import INPUT, MANIFEST
+from vae_bss_tf.saved import save_weights
 
 NUM_HELD_OUT = 500
 NUM_CALIBRATION = 256
@@ -82,6 +84,10 @@ def export_run(
         for fmt in wanted:
             reports[fmt.name] = check(fmt, staging / fmt.path, references[fmt.waveform], Path(work))
             report(_passed(fmt, reports[fmt.name]))
+        save_weights(model, staging / WEIGHTS)
+        for name in OF_AN_EXPORT:
+            if (run.path / name).is_file():
+                shutil.copyfile(run.path / name, staging / name)
         export = Export(target.name, command, run, references[False], reports, dynamic_batch)
         described = manifest(export, staging)
         write_json(staging / MANIFEST, described)

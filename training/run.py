@@ -8,6 +8,9 @@ separation.png   separated held-out mixtures
 history.png      the curves of history.csv
 backup/          the states to resume from (see `training.backup`)
 tensorboard/     the same for TensorBoard
+
+An export holds `config.json`, `metrics.json` and `history.csv` of its run too, and the weights as `weights.npz` in
+place of `model.keras`: so it is a run to begin another with, to judge and to export again.
 """
 
 import contextlib
@@ -27,8 +30,10 @@ from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import PARTIAL, held, write_json
-from vae_bss_tf.saved import load_keras_model
+from vae_bss_tf.saved import load_keras_model, load_weights
 
+WEIGHTS = "weights.npz"
+OF_AN_EXPORT = ("config.json", "metrics.json", "history.csv")
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -170,15 +175,17 @@ class Run:
             raise CheckpointError(f"{path} cannot be read ({error}); it is damaged: train again.") from error
 
     def model(self) -> keras.Model:
-        """Loads the trained model.
+        """Loads the trained model: `model.keras`, or the `weights.npz` of an export.
 
         Returns:
             The model, not compiled.
 
         Raises:
-            CheckpointError: `model.keras` is missing or damaged.
+            CheckpointError: The file is missing or damaged.
         """
         path = self.path / "model.keras"
+        if not path.is_file() and (self.path / WEIGHTS).is_file():
+            return load_weights(self.path / WEIGHTS, self.preset.model)
         if not path.is_file():
             raise CheckpointError(f"{path} is not there; finish the training by the same command with --resume.")
         return load_keras_model(path, self.preset.model)

@@ -1,4 +1,4 @@
-"""Loading a run's `model.keras`: only what fits the run's settings, and nothing larger than its file."""
+"""A trained model's files, `model.keras` and `weights.npz`: only what fits the run's settings is loaded."""
 
 import io
 import json
@@ -9,8 +9,81 @@ from typing import Any
 
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import CheckpointError, VaeBssError
+from vae_bss_tf.files import replacing
 
 _FLOAT_BYTES = 4
+_HALF_BYTES = 2
+_DAMAGED = "it is damaged: copy the export again."
+
+
+def save_weights(model: Any, path: Path) -> None:
+    """Writes a model's weights as NumPy arrays: matrices and kernels in float16, vectors in float32.
+
+    Args:
+        model: The Keras model.
+        path: The `.npz` to write.
+
+    Raises:
+        CheckpointError: A weight is beyond what float16 holds.
+    """
+    import numpy as np
+
+    arrays = {}
+    for variable in model.variables:
+        name, value = _name_in_model(variable), np.asarray(variable, np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            arrays[name] = value if value.ndim < 2 else value.astype(np.float16)
+        if not np.isfinite(arrays[name]).all():
+            raise CheckpointError(f"{name} has values beyond 65,504, which float16 does not hold.")
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_weights(path: Path, config: ModelConfig) -> Any:
+    """Loads a multi-source VAE from the weights that `save_weights` wrote. No code and no pickle is read.
+
+    Args:
+        path: The `.npz`.
+        config: The model's settings.
+
+    Returns:
+        The `MultiSourceVAE`, in float32.
+
+    Raises:
+        CheckpointError: The file is damaged, is of other settings, or a weight is not finite.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from vae_bss_tf.model import MultiSourceVAE
+
+    try:
+        size = path.stat().st_size
+        with tf.Graph().as_default():  # only described there, so that settings of any size take no memory
+            needed = sum(math.prod(variable.shape) for variable in MultiSourceVAE(config).variables)
+        if _HALF_BYTES * needed > size:
+            raise CheckpointError(f"{path} has {size:,} bytes, and the model of its config.json needs more; {_DAMAGED}")
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > size:
+                raise CheckpointError(f"{path} has {size:,} bytes and declares more; {_DAMAGED}")
+        model = MultiSourceVAE(config)
+        with np.load(path, allow_pickle=False) as arrays:
+            for variable in model.variables:
+                name = _name_in_model(variable)
+                value = arrays[name].astype(np.float32)
+                if value.shape != tuple(variable.shape) or not np.isfinite(value).all():
+                    raise CheckpointError(f"{path} does not hold {name} of its config.json; {_DAMAGED}")
+                variable.assign(value)
+    except VaeBssError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); {_DAMAGED}") from error
+    return model
+
+
+def _name_in_model(variable: Any) -> str:
+    """A variable's path without the model's own name, which Keras numbers."""
+    return str(variable.path.split("/", 1)[1])
 
 
 def load_keras_model(path: Path, config: ModelConfig) -> Any:

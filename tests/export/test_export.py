@@ -1,5 +1,6 @@
 """What `python -m export` writes, and how it behaves when something is wrong."""
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -23,7 +24,9 @@ from export.writers import saved_model, tflite
 from export.writers.onnx import OPSET
 from training import options
 from training.run import Run, exclusive
+from training.warm_start import begin_from, source_of
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import sha256
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.presets import PRESETS
@@ -43,7 +46,8 @@ def leftovers(target):
 
 def test_the_manifest_lists_every_file(exported, manifest, run):
     listed = {name for entry in manifest["formats"].values() for name in entry["files"]}
-    assert listed | {"manifest.json", "README.md", "training.png"} == {str(name) for name in content(exported)}
+    others = {"manifest.json", "README.md", "training.png", "config.json", "metrics.json", "weights.npz"}
+    assert listed | others == {str(name) for name in content(exported)}
     for entry in manifest["formats"].values():
         for name, file in entry["files"].items():
             assert file == {"bytes": (exported / name).stat().st_size, "sha256": sha256(exported / name)}
@@ -151,6 +155,44 @@ def test_half_precision_is_smaller_and_int8_smaller_still(manifest, model):
     # The rest of so small a model, a scale for each channel above all, weighs as much as its weights.
     for name in ("tflite_dynamic_int8", "tflite_full_int8"):
         assert size["tflite_float32"] - size[name] > 0.4 * weights
+
+
+def test_an_export_is_a_run_to_go_on_from(exported, manifest, run, model, mixtures, tmp_path):
+    again = Run.load(exported)
+    assert (again.preset, again.system, again.metrics) == (run.preset, run.system, run.metrics)
+    np.testing.assert_allclose(again.model().separate(mixtures), model.separate(mixtures), atol=5e-3)
+    started = MultiSourceVAE(run.preset.model)
+    begin_from(started, source_of(exported, "vae"))
+    for ours, theirs in zip(started.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert list(manifest["weights"]) == ["weights.npz"]
+    command = ["--run", str(exported), "--to", str(tmp_path / "again"), "--formats", "tflite_float32"]
+    assert main(command) == 0
+    with np.load(tmp_path / "again" / "weights.npz") as ours, np.load(exported / "weights.npz") as theirs:
+        assert {name: ours[name].tobytes() for name in ours} == {name: theirs[name].tobytes() for name in theirs}
+
+
+def test_damaged_weights_are_refused(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "export", ignore=shutil.ignore_patterns("*.tflite", "*.onnx", "saved_model*"))
+    place = tmp_path / "export" / "weights.npz"
+    whole, rng = place.read_bytes(), np.random.default_rng(0)
+    for position in rng.integers(len(whole) - 1_000, size=20):  # what follows is the list of the archive's members
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        place.write_bytes(damaged)
+        with contextlib.suppress(CheckpointError):
+            weights = Run.load(tmp_path / "export").model().get_weights()
+            for ours, theirs in zip(weights, Run.load(exported).model().get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    place.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="copy the export again"):
+        Run.load(tmp_path / "export").model()
+    place.write_bytes(whole)
+    config = json.loads((exported / "config.json").read_text())
+    config["model"]["hidden_units"] = [10**5, 10**5]
+    (tmp_path / "export" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="needs more"):
+        Run.load(tmp_path / "export").model()
 
 
 def test_a_model_of_mixed_precision_is_exported_in_float32(run, mixtures):
