@@ -46,6 +46,7 @@ def test_losses_step_by_step(name):
         learner.reset_metrics()
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         for metric in set(objective.metrics) & set(expected):
-            assert found[metric] == pytest.approx(expected[metric], rel=1e-5, abs=1e-5)
+            # After some steps, processors with and without AVX-512 differ by up to 2.5e-5 in a part of the loss.
+            assert found[metric] == pytest.approx(expected[metric], rel=1e-4, abs=1e-5)
     # Adam's first steps divide gradients that are all rounding by themselves: outputs may differ more than losses.
     np.testing.assert_allclose(model.separate(batches[0])[:2], golden["after"], atol=1e-3)
