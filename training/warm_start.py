@@ -42,8 +42,7 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
 
     Args:
         model: The model. It may have more sources than the other: the heads of the encoder for the added ones stay as
-            they are. What one of both lacks, such as a mask network, stays as it is, and so does a mask network that is
-            joint for another number of sources.
+            they are. What one of both lacks, such as a mask network, stays as it is.
         source: The other model.
 
     Raises:
@@ -59,8 +58,6 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
                 _grown(own, value, source.config) if any(own is weight for weight in ours.head.weights) else value
                 for own, value in zip(ours.weights, values, strict=True)
             ]
-        if part == "mask_network" and model.config.mask_joint and model.config.num_sources != source.config.num_sources:
-            continue  # it sees another number of estimates
         if [weight.shape for weight in ours.weights] != [value.shape for value in values]:
             raise CheckpointError(
                 f"the run of --init has another {part}; begin from one with the same model settings, and as many "

@@ -45,7 +45,6 @@ class ModelConfig(Settings):
         mask_channels: Channels at each resolution of a network that rescales the estimates before they are masked (see
             `nn.mask_network.MaskNetwork`), each half as high and wide as the one before; empty does without.
         mask_patch: Side of the square of pixels that the finest of these resolutions takes as one; at least 1.
-        mask_joint: Whether that network sees all estimates at once, in place of each source on its own.
 
     Example:
         >>> ModelConfig(input_shape=(28, 28), num_sources=3).replace(latent_dim=10).latent_dim
@@ -66,7 +65,6 @@ class ModelConfig(Settings):
     mask_exponent: float = 1.0
     mask_channels: tuple[int, ...] = ()
     mask_patch: int = 1
-    mask_joint: bool = False
 
     def __post_init__(self) -> None:
         sizes, ranks = self.input_shape, (2, 3) if self.network == "image" else (2,)

@@ -58,7 +58,7 @@ class MultiSourceVAE(keras.Model):
         self.mask_network = None
         if config.mask_channels:
             self.mask_network = MaskNetwork(
-                config.mask_channels, config.mask_patch, config.mask_joint, dtype=self.dtype_policy, name="mask_network"
+                config.mask_channels, config.mask_patch, dtype=self.dtype_policy, name="mask_network"
             )
         self.mask = SourceMask(config.mask_exponent, dtype="float32", name="mask")
         self.build((None, *config.input_shape))

@@ -19,10 +19,7 @@ SHAPE = (8, 12, 3)
 FORMATS = {"saved_model": "saved_model/1", "tflite_float32": "float32.tflite", "onnx_float32": "float32.onnx"}
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_a_model_of_colour_is_exported(
-    tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joint: bool
-) -> None:
+def test_a_model_of_colour_is_exported(tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
@@ -30,7 +27,6 @@ def test_a_model_of_colour_is_exported(
         Image.fromarray(rng.integers(256, size=SHAPE, dtype=np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
     model = ModelConfig(
         input_shape=SHAPE, latent_dim=3, hidden_units=(16, 12), convolutions=(4,), mask_channels=(4, 6), mask_patch=2,
-        mask_joint=joint,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", Preset(model, DataConfig("images", (1,)), tiny_preset.recipe), "vae")
     keras.utils.set_random_seed(0)

@@ -21,8 +21,7 @@ class MaskNetwork(keras.layers.Layer):
     Brox, MICCAI 2015), which is used for masks of music by Jansson et al. (ISMIR 2017). Before it is trained it changes
     no mask.
 
-    A shared network is applied to each source on its own: it sees the mixture, the estimate, and the sum of the others'
-    estimates. A joint one sees the mixture and all estimates at once: one pass for all sources.
+    It is applied to each source on its own, and sees the mixture, the estimate, and the sum of the others' estimates.
 
     Call arguments:
         mixture: float32 `[batch, height, width]` or `[batch, height, width, channels]`.
@@ -38,25 +37,22 @@ class MaskNetwork(keras.layers.Layer):
             divisible as often.
         patch: Side of the square of pixels that the finest resolution takes as one, in as many more channels (space to
             depth: Shi et al., CVPR 2016); 1 takes each pixel. Divides height and width.
-        joint: Whether one pass serves all sources.
 
     Example:
-        >>> network = MaskNetwork((8, 16), patch=2, joint=True)
+        >>> network = MaskNetwork((8, 16), patch=2)
         >>> network(keras.ops.ones((1, 28, 28)), keras.ops.ones((1, 2, 28, 28))).shape
         TensorShape([1, 2, 28, 28])
     """
 
-    def __init__(self, channels: tuple[int, ...], patch: int = 1, joint: bool = False, **kwargs: Any) -> None:
+    def __init__(self, channels: tuple[int, ...], patch: int = 1, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.channels = tuple(channels)
         self.patch = patch
-        self.joint = joint
 
     def build(self, mixture_shape: tuple[int | None, ...], estimates_shape: tuple[int | None, ...]) -> None:
         height, width = ((n or 0) // self.patch for n in mixture_shape[1:3])
         colours = math.prod(n or 1 for n in mixture_shape[3:])
-        outputs = (estimates_shape[1] or 1) if self.joint else 1
-        features = (1 + outputs if self.joint else _VIEWS_OF_ONE) * colours * self.patch**2
+        features = _VIEWS_OF_ONE * colours * self.patch**2
         self.down, self.up = [], []
         for level, channels in enumerate(self.channels):
             convolutions = [self._convolution(channels, f"down_{level}_0", strides=1 if level == 0 else 2)]
@@ -77,7 +73,7 @@ class MaskNetwork(keras.layers.Layer):
             features = channels
             self.up.append([widened, joined])
         self.head = keras.layers.Conv2D(
-            outputs * colours * self.patch**2,
+            colours * self.patch**2,
             _KERNEL_SIZE,
             padding="same",
             kernel_initializer="zeros",
@@ -102,20 +98,11 @@ class MaskNetwork(keras.layers.Layer):
         # No array has more than four axes, which runtimes on devices stop at: a row holds its pixels' channels.
         estimates = keras.ops.reshape(estimates, (-1, num_sources, height, width * colours))
         mixture = keras.ops.reshape(mixture, (-1, 1, height, width * colours))
-        if self.joint:
-            every = keras.ops.concatenate([mixture, estimates], axis=1)
-            every = keras.ops.reshape(every, (-1, 1 + num_sources, height * width, colours))
-            hidden = keras.ops.transpose(every, (0, 2, 1, 3))
-            hidden = keras.ops.reshape(hidden, (-1, height, width, (1 + num_sources) * colours))
-        else:
-            others = keras.ops.sum(estimates, axis=1, keepdims=True) - estimates
-            views = [keras.ops.repeat(mixture, num_sources, axis=1), estimates, others]
-            views = [keras.ops.reshape(view, (-1, height, width, colours)) for view in views]
-            hidden = keras.ops.concatenate(views, axis=-1)
+        others = keras.ops.sum(estimates, axis=1, keepdims=True) - estimates
+        views = [keras.ops.repeat(mixture, num_sources, axis=1), estimates, others]
+        views = [keras.ops.reshape(view, (-1, height, width, colours)) for view in views]
+        hidden = keras.ops.concatenate(views, axis=-1)
         logits = keras.ops.cast(self._logits(keras.ops.cast(hidden, self.compute_dtype)), "float32")
-        if self.joint:
-            logits = keras.ops.reshape(logits, (-1, height * width, num_sources, colours))
-            logits = keras.ops.transpose(logits, (0, 2, 1, 3))
         logits = keras.ops.reshape(logits, (-1, num_sources, height, width * colours))
         rescaled = (estimates + _FLOOR) * keras.ops.sigmoid(logits)
         return keras.ops.reshape(rescaled, (-1, num_sources, height, width, *colour))
@@ -139,4 +126,4 @@ class MaskNetwork(keras.layers.Layer):
         return estimates_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "channels": self.channels, "patch": self.patch, "joint": self.joint}
+        return {**super().get_config(), "channels": self.channels, "patch": self.patch}
