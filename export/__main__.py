@@ -1,7 +1,6 @@
 """`python -m export`: one command from a run to every format."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from export.formats import FORMATS
 from vae_bss_tf.arguments import parsed
 from vae_bss_tf.errors import run_command
+from vae_bss_tf.startup import import_tensorflow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for bad input, a format that fails its check included.
     """
     options = parsed(_parser(), arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Ended from outside, it cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_command(lambda: _command(options))
 
 
 def _command(options: argparse.Namespace) -> None:
+    import_tensorflow()
     from export.pipeline import export_run
 
     manifest = export_run(

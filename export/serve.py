@@ -5,7 +5,6 @@ otherwise. In production run TensorFlow Serving itself, on the same folders and 
 """
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from export.devserver.config import named_models, read_config
 from vae_bss_tf.arguments import parsed
 from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
+from vae_bss_tf.startup import import_tensorflow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for bad input.
     """
     options = parsed(_parser(), arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return run_command(lambda: _command(options))
 
 
@@ -44,6 +43,7 @@ def _command(options: argparse.Namespace) -> None:
     config = partial(read_config, options.models_config, options.models_root)
     wanted = partial(named_models, options.model) if options.model else config
     models = wanted()
+    import_tensorflow()
     from export.devserver.server import DevelopmentServer  # imports TensorFlow
 
     server = DevelopmentServer(models, host=options.host, port=options.port, rest_port=options.rest_port).start()

@@ -1,4 +1,4 @@
-"""Every command explains itself at once, and says nothing else."""
+"""Commands say what is asked of them and no more: help comes at once, and nothing of TensorFlow's start-up is seen."""
 
 from pathlib import Path
 
@@ -14,3 +14,10 @@ def test_help_comes_without_the_lines_that_tensorflow_logs(module, run_module):
     process = run_module(module, "--help")
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_a_mistake_comes_without_them_too(run_module, tmp_path):
+    process = run_module("export", "--run", tmp_path / "nowhere", "--to", tmp_path / "exported")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
