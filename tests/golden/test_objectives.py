@@ -41,12 +41,12 @@ def test_losses_step_by_step(name):
     learner.compile(optimizer=keras.optimizers.Adam(golden["learning_rate"]), jit_compile=False)
     with np.load(FOLDER / "batches.npz") as stored:
         batches = stored["sound" if golden["audio"] else "image"]
-    for batch, expected in zip(batches, golden["steps"], strict=True):
+    for step, (batch, expected) in enumerate(zip(batches, golden["steps"], strict=True)):
         found = learner.train_on_batch({"mixture": batch}, return_dict=True)
         learner.reset_metrics()
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        # Weights of a processor with AVX-512 drift from those of one without: 1.3e-5 in a loss after six steps.
+        assert found["loss"] == pytest.approx(expected["loss"], rel=3e-5 if step else 1e-5)
         for metric in set(objective.metrics) & set(expected):
-            # After some steps, processors with and without AVX-512 differ by up to 2.5e-5 in a part of the loss.
-            assert found[metric] == pytest.approx(expected[metric], rel=1e-4, abs=1e-5)
+            assert found[metric] == pytest.approx(expected[metric], rel=1e-4 if step else 1e-5, abs=1e-5)
     # Adam's first steps divide gradients that are all rounding by themselves: outputs may differ more than losses.
     np.testing.assert_allclose(model.separate(batches[0])[:2], golden["after"], atol=1e-3)
