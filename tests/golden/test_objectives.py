@@ -47,6 +47,6 @@ def test_losses_step_by_step(name):
         # Weights of a processor with AVX-512 drift from those of one without: 1.3e-5 in a loss after six steps.
         assert found["loss"] == pytest.approx(expected["loss"], rel=3e-5 if step else 1e-5)
         for metric in set(objective.metrics) & set(expected):
-            assert found[metric] == pytest.approx(expected[metric], rel=1e-4 if step else 1e-5, abs=1e-5)
+            assert found[metric] == pytest.approx(expected[metric], rel=5e-4 if step else 1e-5, abs=1e-5)
     # Adam's first steps divide gradients that are all rounding by themselves: outputs may differ more than losses.
     np.testing.assert_allclose(model.separate(batches[0])[:2], golden["after"], atol=1e-3)
