@@ -47,9 +47,10 @@ VARIANTS = {
     "release 0.1": Variant((16, 32, 64), 1, True),
     "release 0.1, without XLA": Variant((16, 32, 64), 1, False),
     "release 0.1, without XLA, auto precision": Variant((16, 32, 64), 1, False, "auto"),
-    "patches": Variant((32, 64), 2, True),
-    "patches, without XLA": Variant((32, 64), 2, False),
-    "wide patches": Variant((48, 96), 2, True),
+    "twice the channels": Variant((32, 64, 128), 1, False, "auto"),
+    "half as much again": Variant((24, 48, 96), 1, False, "auto"),
+    "patches": Variant((32, 64), 2, False, "auto"),
+    "wide patches": Variant((64, 128), 2, False, "auto"),
 }
 
 

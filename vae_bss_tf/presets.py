@@ -30,16 +30,25 @@ _MASKS = Phase(
     mixed_precision="auto",
 )
 
-_IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(16, 32, 64))
+_IMAGE_MODEL = ModelConfig(convolutions=(24, 48), encoder_units=(400, 300), mask_channels=(32, 64, 128))
 _IMAGE_RECIPE = Recipe(
-    epochs=60,
+    epochs=100,
     phases=(
-        _SEPARATE.replace(sources="mixed", share=0.2, kl_weight_end=0.5, learning_rate_floor=7e-4),
-        Phase("spare", sources="spare", share=0.05, learning_rate=7e-4, learning_rate_floor=7e-4, kl_weight=0.5),
+        _SEPARATE.replace(sources="mixed", share=0.35, most=500_000, kl_weight_end=0.5, learning_rate_floor=7e-4),
+        Phase(
+            "spare",
+            sources="spare",
+            share=0.1,
+            most=150_000,
+            learning_rate=7e-4,
+            learning_rate_floor=7e-4,
+            kl_weight=0.5,
+        ),
         Phase(
             "remix",
             objective="remixed_elbo",
-            share=0.2,
+            share=0.35,
+            most=600_000,
             learning_rate=7e-4,
             kl_schedule="decay",
             kl_weight=0.5,
@@ -47,7 +56,7 @@ _IMAGE_RECIPE = Recipe(
             kl_decay_start=0.0,
             remix_silence=0.05,
         ),
-        _MASKS.replace(share=0.6, rounds=6, remix_silence=0.05),
+        _MASKS.replace(share=0.3, rounds=8, remix_silence=0.05),
     ),
 )
 
@@ -89,6 +98,42 @@ _NOTES_RECIPE = _TONES_RECIPE.replace(
     ),
 )
 
+# Music that goes on: a window holds little more than a note of each source, since a latent that is wide enough for
+# several notes is wide enough for both sources.
+_MUSIC_AUDIO = _NOTES_AUDIO.replace(num_frames=32, max_onset=0.0)
+_MUSIC_MODEL = _NOTES_MODEL.replace(input_shape=(8, 256), latent_dim=6)
+_MUSIC_REMIX = Phase(
+    "remix",
+    objective="remixed_elbo",
+    share=0.15,
+    batch_size=32,
+    kl_weight=2.0,
+    steps_per_execution=16,
+    learning_rate=7e-4,
+    learning_rate_floor=6e-4,
+)
+_MUSIC_RECIPE = _TONES_RECIPE.replace(
+    epochs=100,
+    phases=(
+        _SEPARATE_SOUND.replace(
+            share=0.25, learning_rate=1e-3, learning_rate_floor=7e-4, kl_weight=2.0, kl_weight_end=2.0
+        ),
+        _MUSIC_REMIX,
+        _MUSIC_REMIX.replace(
+            name="remix_masked",
+            share=0.3,
+            remix_masked=True,
+            kl_schedule="decay",
+            kl_weight_end=1.0,
+            kl_decay_start=0.0,
+            kl_decay_end=0.6,
+            learning_rate=6e-4,
+            learning_rate_floor=0.0,
+        ),
+        _MASKS.replace(share=0.3, rounds=4, batch_size=32),
+    ),
+)
+
 PRESETS: dict[str, Preset] = {
     # The paper's image network and published settings, unchanged.
     "mnist-paper": Preset(ModelConfig(), DataConfig("mnist"), _PAPER_RECIPE),
@@ -117,7 +162,7 @@ PRESETS: dict[str, Preset] = {
     "tones": Preset(_TONES_MODEL, DataConfig("tones"), _TONES_RECIPE, _TONES_AUDIO),
     "notes": Preset(_NOTES_MODEL, DataConfig("notes"), _NOTES_RECIPE, _NOTES_AUDIO),
     "nsynth": Preset(_NOTES_MODEL, DataConfig("nsynth"), _NOTES_RECIPE, _NOTES_AUDIO),
-    "mixtures": Preset(_NOTES_MODEL, DataConfig("mixtures", (1,)), _NOTES_RECIPE, _NOTES_AUDIO.replace(max_onset=0.0)),
+    "mixtures": Preset(_MUSIC_MODEL, DataConfig("mixtures", (1,)), _MUSIC_RECIPE, _MUSIC_AUDIO),
 }
 
 
