@@ -30,6 +30,7 @@ from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import PARTIAL, held, write_json
+from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.saved import load_keras_model, load_weights
 
 WEIGHTS = "weights.npz"
@@ -127,6 +128,8 @@ class Run:
         """
         if not path.exists() or (path.is_dir() and all(entry.name.startswith(PARTIAL) for entry in path.iterdir())):
             return
+        if (path / MANIFEST).exists():
+            raise OutputExistsError(f"{path} is an export, which no training replaces; choose another --output.")
         if not (path / _CONFIG).is_file():
             raise OutputExistsError(f"{path} exists and is no run of ours; choose another --output.")
         if not force:

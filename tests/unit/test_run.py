@@ -48,6 +48,14 @@ def test_a_run_behind_a_link_is_replaced_and_the_link_stays(tiny_preset: Preset,
     assert Run.load(tmp_path / "run").system == "vae"
 
 
+def test_an_export_is_never_emptied_for_a_run(tiny_preset: Preset, tmp_path: Path) -> None:
+    Run.create(tmp_path / "exported", tiny_preset, "vae")
+    (tmp_path / "exported" / "manifest.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match="is an export"):
+        Run.create(tmp_path / "exported", tiny_preset, "vae", force=True)
+    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["config.json", "manifest.json"]
+
+
 @pytest.mark.parametrize("content", ["[1]", '"done"', "{", "[" * 100_000])
 def test_damaged_metrics_are_refused(content: str, tiny_preset: Preset, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", tiny_preset, "vae")
