@@ -139,7 +139,7 @@ def test_what_pictures_have_no_use_for_is_refused(
 
 
 def test_a_file_without_its_manifest_is_told_by_what_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "copied.tflite").write_bytes((MNIST / "full_int8.tflite").read_bytes())
+    (tmp_path / "copied.tflite").write_bytes((MNIST / "dynamic_int8.tflite").read_bytes())
     draw(tmp_path / "one.png", 28, 28)
     assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "out", tmp_path / "one.png")) == 0
 
