@@ -22,10 +22,12 @@ import psutil
 import pytest
 import soundfile
 
+from export import __main__ as export
 from training import evaluate, fit
 from training.run import Run
 from vae_bss_tf import separate
 from vae_bss_tf.datasets.decoded import CACHE_VARIABLE, SAVE_EVERY
+from vae_bss_tf.runtime import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("VAE_BSS_KILLS", "3"))
@@ -95,6 +97,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Restores what a command sets."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
 def test_a_training_of_all_phases(command: list[str], folder: Path, check_equal: Callable) -> None:
     copies = kill("training.fit", [*command, "--output", folder / "run"], folder)
     for copy in copies:
@@ -102,6 +112,25 @@ def test_a_training_of_all_phases(command: list[str], folder: Path, check_equal:
         assert fit.main([*command, "--output", str(copy / "run"), *resume]) == 0
         check_equal(Run.load(copy / "run"), Run.load(folder / "run"))
         assert [path.name for path in copy.iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("signals")
+def test_an_export_over_an_earlier_one(golden_runs: Path, folder: Path) -> None:
+    (folder / "exported").mkdir()
+    (folder / "exported" / "manifest.json").write_text("{}")
+    words = ["--run", str(golden_runs / "vae"), "--formats", "saved_model", "tflite_float32", "--force", "--to"]
+    mixtures = np.random.default_rng(0).random((5, 8, 8), np.float32)
+    for copy in kill("export", [*words, folder / "exported"], folder):
+        assert any(
+            (place / "manifest.json").exists() for place in (copy / "exported", *copy.glob(".partial*/.replaced"))
+        )
+        assert export.main([*words, str(copy / "exported")]) == 0
+        assert [path.name for path in copy.iterdir()] == ["exported"]
+        assert names(copy / "exported") == names(folder / "exported")
+        for file in ("saved_model/1", "float32.tflite"):
+            ours, theirs = (load(place / "exported" / file).outputs(mixtures) for place in (copy, folder))
+            for name, values in theirs.items():
+                np.testing.assert_array_equal(ours[name], values)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
