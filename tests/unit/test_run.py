@@ -1,6 +1,8 @@
 """A run folder: made, replaced, and damaged."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,11 @@ def test_a_damaged_history_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"history\.csv cannot be read .* remove it"):
         read_history(tmp_path / "history.csv")
+
+
+def test_keras_alone_names_the_module_that_its_loader_needs(golden_runs: Path) -> None:
+    code = f"import keras; keras.models.load_model({str(golden_runs / 'vae' / 'model.keras')!r})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "make sure they are all imported" in process.stderr
+    assert "vae_bss_tf" in process.stderr.splitlines()[-1]
