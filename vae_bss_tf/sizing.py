@@ -10,11 +10,10 @@ _ENCODER_UNITS = (400, 300)
 _DECODER_UNITS = (700, 600, 500, 400, 300)
 _HEAD_WEIGHTS = 4_000_000  # of the decoder's last layer, at most, unless its input would be narrower than
 _NARROWEST = 128
-_MASK_CHANNELS = (16, 32, 64)
 _PATCHED_SIDE = 32  # sides up to which the mask network takes each pixel for itself
 
 
-def sized(input_shape: tuple[int, ...], base: ModelConfig | None = None) -> ModelConfig:
+def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
     """Makes the network for pictures of a size.
 
     - The encoder has as many convolutions as it takes to halve the longer side to 8 or less: two for 28 pixels, three
@@ -27,20 +26,19 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig | None = None) -> Mode
 
     Args:
         input_shape: `(height, width)` or `(height, width, channels)`.
-        base: Whatever else a model has, and the mask network for pictures of up to 32 pixels; None takes the defaults.
+        base: Whatever else a model has, and the mask network for pictures of up to 32 pixels.
 
     Returns:
         The settings: 2 to 10 million weights for sides of 28 to 128 pixels.
 
     Example:
-        >>> sized((64, 64, 3)).convolutions
+        >>> sized((64, 64, 3), ModelConfig()).convolutions
         (24, 48, 64)
     """
     height, width = input_shape[:2]
     longer = max(height, width)
     halvings = max(0, math.ceil(math.log2(longer / _SMALLEST)))
     widest = max(_NARROWEST, _HEAD_WEIGHTS // math.prod(input_shape))
-    base = base or ModelConfig(mask_channels=_MASK_CHANNELS)
     wanted = base.mask_patch << max(0, math.ceil(math.log2(longer / _PATCHED_SIDE)))
     divisor = math.gcd(height, width)
     divisor &= -divisor  # the largest power of two in both

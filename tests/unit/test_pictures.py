@@ -15,6 +15,7 @@ from vae_bss_tf.datasets import decoded, load_bank
 from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.pictures.reading import MAX_PIXELS, Picture, fitted, pictures_in, read
+from vae_bss_tf.presets import get_preset
 from vae_bss_tf.sizing import sized
 
 SHAPE = (6, 8)
@@ -240,15 +241,16 @@ def test_an_interrupted_decoding_resumes(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_networks_pick_their_sizes_from_the_picture() -> None:
-    grey = sized((28, 28))
-    assert (grey.convolutions, grey.mask_channels, grey.mask_patch) == ((24, 48), (16, 32, 64), 1)
+    base = get_preset("images").model
+    grey = sized((28, 28), base)
+    assert (grey.convolutions, grey.mask_channels, grey.mask_patch) == ((24, 48), (32, 64, 128), 1)
     assert grey.hidden_units == (700, 600, 500, 400, 300)
     for shape, halvings, patch in [((64, 64, 3), 3, 2), ((128, 128), 4, 4), ((128, 96, 3), 4, 4)]:
-        model = sized(shape)
+        model = sized(shape, base)
         assert (len(model.convolutions), model.mask_patch) == (halvings, patch)
-    assert sized((30, 30)).mask_channels == (16, 32)  # 30 is halved once
-    assert sized((31, 45)).mask_channels == (16,)
-    assert sized((8, 8)).convolutions == ()
+    assert sized((30, 30), base).mask_channels == (32, 64)  # 30 is halved once
+    assert sized((31, 45), base).mask_channels == (32,)
+    assert sized((8, 8), base).convolutions == ()
 
 
 def test_a_picture_of_more_pixels_is_refused_whatever_its_sides() -> None:

@@ -102,8 +102,9 @@ def _report(path: Path, result: SeparatedFile) -> None:
             print(f"  source {k} is silent ({level:+.1f} dB against the recording) and was left out")
     if result.remix is not None:
         print(f"  {result.remix}")
-    print(f"  which source is which is sure in {result.sure:.0%} of the windows")
-    if result.sure < _DOUBTFUL:
+    if result.sure is not None:
+        print(f"  which source is which is sure in {result.sure:.0%} of the windows")
+    if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
               "know such recordings.", file=sys.stderr)  # fmt: skip
     if result.clipped:

@@ -270,7 +270,7 @@ class Separator:
 
     def find_orders(
         self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the recording"
-    ) -> tuple[Orders | None, float]:
+    ) -> tuple[Orders | None, float | None]:
         """Finds which source is which in each window of a whole recording (see `audio.order`).
 
         Args:
@@ -281,7 +281,8 @@ class Separator:
 
         Returns:
             int64 `[windows, num_sources]`, to be given to `stream`; and the share of the windows whose order has a
-            probability of 99 % or more, in [0, 1]. None and 1 for a model of more sources than `order.MAX_SOURCES`.
+            probability of 99 % or more, in [0, 1]. Both None for a model of more sources than
+            `order.MAX_SOURCES`.
 
         Raises:
             DataError: As `stream`.
@@ -289,7 +290,7 @@ class Separator:
         recordings.check_rate(sample_rate, name)
         _check_channels(name, num_channels)
         if self.num_sources > order.MAX_SOURCES:
-            return None, 1.0
+            return None, None
         rate = self.audio.sample_rate
         low = recordings.resampled(_checked(blocks, num_channels, name), sample_rate, rate, num_channels)
         found, before = [], None

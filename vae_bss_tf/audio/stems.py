@@ -32,14 +32,15 @@ class SeparatedFile:
         remix: The remix's file, if gains were given.
         levels: Level of each source against the mixture's, dB.
         clipped: Samples that exceeded full scale in a format that cannot hold them.
-        sure: Share of the windows, in [0, 1], in which the order of the sources is sure.
+        sure: Share of the windows, in [0, 1], in which the order of the sources is sure; None where windows were only
+            matched to the one before.
     """
 
     sources: dict[int, Path]
     remix: Path | None
     levels: tuple[float, ...]
     clipped: int
-    sure: float
+    sure: float | None
 
 
 def choose_format(recording: Recording, file_format: str | None = None) -> str:
