@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import re
+import socket
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,55 @@ _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+)
 _STATUSES = {StatusCode.NOT_FOUND: 404, StatusCode.INTERNAL: 500}
 _JSON = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
 READ_SECONDS = 30.0  # for the body of a request
+IDLE_SECONDS = 30.0  # for the headers of a request, from the connection's start or the last answer
+MAX_CONNECTIONS = 500
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-def make_runner(store: ModelStore, max_message_bytes: int, grace_seconds: float) -> web.AppRunner:
-    """Makes an HTTP server of a store, bound to no port yet; its `cleanup` waits for requests in progress."""
-    application = web.Application(client_max_size=max_message_bytes)
-    application.router.add_route("*", "/{path:.*}", functools.partial(_answer, store, max_message_bytes))
-    silent = logging.Logger("rest", logging.CRITICAL)  # a malformed request concerns nobody but its sender
-    return web.AppRunner(application, logger=silent, auto_decompress=False, shutdown_timeout=grace_seconds)
+class RestServer:
+    """An HTTP server of a store, on a socket that listens already.
+
+    Args:
+        store: The models.
+        max_message_bytes: Longest body of a request.
+        grace_seconds: How long `stop` waits for requests in progress.
+    """
+
+    def __init__(self, store: ModelStore, max_message_bytes: int, grace_seconds: float) -> None:
+        application = web.Application(client_max_size=max_message_bytes)
+        application.router.add_route("*", "/{path:.*}", functools.partial(_answer, store, max_message_bytes))
+        self._runner = web.AppRunner(
+            application,
+            logger=logging.Logger("rest", logging.CRITICAL),  # a malformed request concerns nobody but its sender
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            shutdown_timeout=grace_seconds,
+        )
+        self._listening: asyncio.Server | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Begins to answer."""
+        await self._runner.setup()
+        self._listening = await asyncio.get_running_loop().create_server(self._connection, sock=listening)
+
+    async def stop(self) -> None:
+        """Refuses new connections and waits for requests in progress."""
+        if self._listening is not None:
+            self._listening.close()
+        await self._runner.cleanup()
+
+    def _connection(self) -> web.RequestHandler:
+        assert self._runner.server is not None
+        handler = self._runner.server()
+        # asyncio makes the connection, and aiohttp counts it, before the loop comes to its timers.
+        asyncio.get_running_loop().call_later(0, self._refuse_beyond_limit, handler)
+        return handler
+
+    def _refuse_beyond_limit(self, handler: web.RequestHandler) -> None:
+        server, transport = self._runner.server, handler.transport
+        if server is not None and transport is not None and handler in server.connections[MAX_CONNECTIONS:]:
+            transport.write(_BUSY)
+            handler.force_close()
 
 
 async def _answer(store: ModelStore, max_bytes: int, request: web.Request) -> web.Response:

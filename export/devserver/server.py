@@ -6,8 +6,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
-from aiohttp import web
-
 from export.devserver import rest, rpc
 from export.devserver.config import ServedModel
 from export.devserver.store import ModelStore
@@ -50,7 +48,7 @@ class DevelopmentServer:
         max_message_bytes: int = 2**28,
     ) -> None:
         self.store = ModelStore()
-        self._rest = rest.make_runner(self.store, max_message_bytes, _GRACE_SECONDS)
+        self._rest = rest.RestServer(self.store, max_message_bytes, _GRACE_SECONDS)
         self._grpc = rpc.make_server(self.store, max_message_bytes)
         self._loop = asyncio.new_event_loop()
         # Both ports are taken before the models are loaded, which takes longer.
@@ -66,14 +64,13 @@ class DevelopmentServer:
         """Begins to answer."""
         self._grpc.start()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self._wait_for(self._rest.setup())
-        self._wait_for(web.SockSite(self._rest, self._socket).start())
+        self._wait_for(self._rest.start(self._socket))
         return self
 
     def stop(self) -> None:
         """Refuses new requests and waits for those in progress, for 10 seconds at most."""
         finished = self._grpc.stop(_GRACE_SECONDS)
-        self._wait_for(self._rest.cleanup())
+        self._wait_for(self._rest.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         finished.wait()
 

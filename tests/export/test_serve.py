@@ -6,6 +6,7 @@ import http.client
 import json
 import shutil
 import socket
+import time
 
 import grpc
 import numpy as np
@@ -26,8 +27,9 @@ from export import serve
 from export.devserver.config import ServedModel, named_models, read_config
 from export.devserver.server import DevelopmentServer
 from export.devserver.store import RequestError
-from vae_bss_tf.errors import CheckpointError, ConfigError
+from vae_bss_tf.errors import CheckpointError, ConfigError, ServerUnavailableError
 from vae_bss_tf.runtime import load
+from vae_bss_tf.runtime.remote import ServerOptions
 
 MODEL = "/v1/models/digits"
 
@@ -561,6 +563,36 @@ class TestRudeClients:
         ):
             connection.sendall(b"POST /v1/models/digits:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
             assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+    @pytest.mark.parametrize("head", [b"", b"GET /v1/mod", b"GET /v1/models/digits HTTP/1.1\r\nX: "])
+    def test_headers_that_do_not_come_end_the_connection(self, head, versions, monkeypatch):
+        monkeypatch.setattr("export.devserver.rest.IDLE_SECONDS", 1.0)
+        with DevelopmentServer([ServedModel("digits", versions)]) as server:
+            used = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+            used.request("GET", MODEL)
+            assert json.loads(used.getresponse().read())["model_version_status"]
+            for connection in (used.sock, socket.create_connection(("127.0.0.1", server.rest_port), timeout=30)):
+                with connection, contextlib.suppress(ConnectionError):
+                    connection.sendall(head)
+                    for _ in range(40):  # one byte after the other does not help
+                        connection.sendall(b"x")
+                        time.sleep(0.05)
+                    assert connection.recv(1) == b""
+
+    def test_connections_beyond_the_limit_are_refused(self, versions, monkeypatch):
+        monkeypatch.setattr("export.devserver.rest.MAX_CONNECTIONS", 3)
+        with DevelopmentServer([ServedModel("digits", versions)]) as server, contextlib.ExitStack() as stack:
+            held = [socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) for _ in range(3)]
+            for connection in held:
+                stack.enter_context(connection)
+            with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+                assert connection.recv(1_000).startswith(b"HTTP/1.1 503")
+                assert connection.recv(1_000) == b""
+            url = f"http://127.0.0.1:{server.rest_port}{MODEL}"
+            with pytest.raises(ServerUnavailableError):
+                load(url, server=ServerOptions(retries=0))
+            held[0].close()
+            load(url)
 
     @pytest.mark.parametrize(
         "garbage", [b"\x00" * 1_000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff", b"\n" * 70_000]
