@@ -144,13 +144,6 @@ def test_a_file_without_its_manifest_is_told_by_what_it_is_given(tmp_path: Path)
     assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "out", tmp_path / "one.png")) == 0
 
 
-def test_the_sample_is_what_the_package_makes(run_module, tmp_path: Path) -> None:
-    done = run_module("benchmarks.sample", "--output", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert np.array_equal(shown(SAMPLE), shown(tmp_path / "overlay.png"))
-    assert SAMPLE.stat().st_size < 50_000
-
-
 def test_the_light_install_separates_the_sample(tmp_path: Path) -> None:
     heavy = ("tensorflow", "keras", "librosa", "matplotlib", "scipy", "sklearn", "onnxruntime", "soundfile", "soxr")
     light = (
