@@ -1,0 +1,117 @@
+"""What the documents say is there: their links lead somewhere, and their commands are commands of this package."""
+
+import argparse
+import contextlib
+import importlib
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDERS = ("docs", "deploy", "saved_models", "benchmarks/results", ".github")
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *(path for name in FOLDERS for path in (REPOSITORY / name).rglob("*.md"))]
+)
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it also names commands of former releases
+PACKAGES = ("vae_bss_tf", "training", "export", "benchmarks")
+SCRIPTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def prose(path: Path) -> str:
+    """A document without its blocks of code."""
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings."""
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(prose(path)))
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    for link in LINK.findall(prose(document)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (document.parent / place) if place else document
+        assert target.exists(), link
+        assert target.resolve().is_relative_to(REPOSITORY), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The commands of this package in the lines of a shell: a module and its arguments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        with contextlib.suppress(ValueError):  # a line of another language
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            ends = [i for i, word in enumerate(words) if word in ("|", ">", ">>", "2>&1", "&&", "&", ";")]
+            words = words[: ends[0]] if ends else words
+            if "-m" in words and "python" in Path(words[words.index("-m") - 1]).name:
+                words = words[words.index("-m") + 1 :]
+                if words and words[0].split(".")[0] in PACKAGES:
+                    yield words
+            elif words and words[0] in SCRIPTS:
+                yield [SCRIPTS[words[0]].partition(":")[0].removesuffix(".__main__"), *words[1:]]
+
+
+class ParsedError(BaseException):
+    """The arguments of a command were good; it need not run."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends each command when its arguments are parsed."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *arguments: object) -> None:
+        parse(self, *arguments)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+
+
+def start(words: list[str]) -> None:
+    """Calls the `main` of a command as `python -m` would."""
+    module = importlib.import_module(words[0])
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{words[0]}.__main__")
+    with mock.patch.object(sys, "argv", [words[0], *words[1:]]):
+        module.main()
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=name)
+@pytest.mark.usefixtures("parse_only")
+def test_commands_take_the_arguments_that_are_shown(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = document.read_text(encoding="utf-8")
+    for words in (words for _, block in FENCE.findall(text) for words in commands(block)):
+        with pytest.raises((ParsedError, SystemExit)) as ended:
+            start(words)
+        code = getattr(ended.value, "code", 0)
+        assert not code, f"{shlex.join(words)}: {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=name)
+@pytest.mark.usefixtures("parse_only")
+def test_commands_in_sentences_have_the_options_that_are_named(
+    document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for code in re.findall(r"`([^`]+)`", prose(document)):
+        for words in commands(code.replace("\n", " ")):
+            with pytest.raises(SystemExit):
+                start([words[0], "--help"])
+            options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, words
