@@ -1,7 +1,27 @@
 """Blind source separation learned from mixtures alone, with a multi-source variational auto-encoder."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_bss_tf.audio.separator import Separator as Separator
+    from vae_bss_tf.config import AudioConfig as AudioConfig
+    from vae_bss_tf.config import DataConfig as DataConfig
+    from vae_bss_tf.config import ModelConfig as ModelConfig
+    from vae_bss_tf.config import Preset as Preset
+    from vae_bss_tf.datasets import SourceBank as SourceBank
+    from vae_bss_tf.datasets import load_bank as load_bank
+    from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures as evaluation_mixtures
+    from vae_bss_tf.datasets.image_mixtures import training_mixtures as training_mixtures
+    from vae_bss_tf.errors import VaeBssError as VaeBssError
+    from vae_bss_tf.masking import ratio_mask as ratio_mask
+    from vae_bss_tf.model import MultiSourceVAE as MultiSourceVAE
+    from vae_bss_tf.phases import Phase as Phase
+    from vae_bss_tf.phases import Recipe as Recipe
+    from vae_bss_tf.presets import PRESETS as PRESETS
+    from vae_bss_tf.presets import get_preset as get_preset
+    from vae_bss_tf.runtime import ServerOptions as ServerOptions
+    from vae_bss_tf.runtime import load as load
 
 __version__ = "0.2.0"
 
