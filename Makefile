@@ -4,8 +4,10 @@ VENV ?= .venv
 # Further options of `make fit`, such as FIT="--epochs 10 --output runs/short".
 FIT ?=
 BIN := $(VENV)/bin
+# Bulk separation has an environment of its own: Apache Beam wants older libraries than the rest.
+BULK_VENV ?= .venv-bulk
 
-.PHONY: install fit test lint
+.PHONY: install fit test lint test-bulk
 
 install: $(VENV)/.installed
 
@@ -24,3 +26,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(BULK_VENV)/.installed: pyproject.toml constraints-bulk.txt
+	$(PYTHON) -m venv $(BULK_VENV)
+	$(BULK_VENV)/bin/pip install --quiet -e '.[bulk]' 'apache-beam[dask]' pytest pytest-timeout hypothesis psutil \
+		-c constraints-bulk.txt
+	touch $@
+
+test-bulk: $(BULK_VENV)/.installed
+	$(BULK_VENV)/bin/python -m pytest tests/bulk

@@ -20,6 +20,7 @@ _EXTRAS = {
     **dict.fromkeys(("tensorflow_serving", "aiohttp"), "serving"),
     "ai_edge_litert": "tflite",
     "onnxruntime": "onnx",
+    "apache_beam": "bulk",
     "matplotlib": "figures",
 }
 
@@ -56,6 +57,10 @@ class DeadlineError(ServerError):
     """A model server did not answer before the deadline."""
 
 
+class JobError(VaeBssError):
+    """A job on several processes or machines failed or lost one of them; running it again resumes it."""
+
+
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command's body and turns a user's mistake into one line on stderr.
 
@@ -76,7 +81,10 @@ def run_command(command: Callable[[], None]) -> int:
         except VaeBssError as error:
             return _fail(str(error))
         except ModuleNotFoundError as error:
-            return _fail(_missing_library(error))
+            told = explained(error)
+            if told is error:
+                raise
+            return _fail(str(told))
         except OSError as error:
             # HDF5 reports the system's error number only inside its message.
             if error.errno is None and f"errno = {errno.ENOSPC}" not in str(error):
@@ -92,6 +100,23 @@ def run_command(command: Callable[[], None]) -> int:
         finally:
             sys.stdout.flush()
     return 0
+
+
+def explained(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """Names the extra of this package that brings a missing library.
+
+    Args:
+        error: The failed import.
+
+    Returns:
+        The same error with a message that says what to install, or itself where no extra brings the library.
+    """
+    library = (error.name or "").split(".")[0]
+    extra = _EXTRAS.get(library)
+    if extra is None:
+        return error
+    message = f"{library} is not installed; pip install 'vae-bss-tf[{extra}]' brings it."
+    return ModuleNotFoundError(message, name=error.name)
 
 
 class _LastingStream:
@@ -130,14 +155,6 @@ class _LastingStream:
 def _fail(message: str) -> int:
     print("error:", *message.splitlines(), file=sys.stderr)
     return EXIT_USER_ERROR
-
-
-def _missing_library(error: ModuleNotFoundError) -> str:
-    library = (error.name or "").split(".")[0]
-    extra = _EXTRAS.get(library)
-    if extra is None:
-        raise error
-    return f"{library} is not installed; pip install 'vae-bss-tf[{extra}]' brings it."
 
 
 def _system_message(error: OSError) -> str:

@@ -1,0 +1,182 @@
+"""The command `python -m vae_bss_tf.bulk` in one process: what it writes, what it skips, what it refuses."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae_bss_tf import separate
+from vae_bss_tf.audio import stems as stem_files
+from vae_bss_tf.files import held
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = {"job.json", "summary.json", "failures.jsonl"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files under a folder but for the job's own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in OWN}
+
+
+def test_every_file_is_separated_as_the_command_for_one_does_it(bulk, takes, notes, tmp_path, failures, capsys) -> None:
+    code, summary = bulk(takes / "**" / "*.*")
+    assert code == 0
+    one_by_one = tmp_path / "one by one"
+    for path in (path for path in takes.rglob("*") if path.is_file()):
+        folder = one_by_one / path.parent.relative_to(takes)
+        assert separate.main([str(path), "--model", str(notes), "--output", str(folder), "--quiet"]) == 0
+    assert contents(tmp_path / "stems") == contents(one_by_one)
+    assert (summary["files"], summary["separated"], summary["finished"], summary["failed"]) == (4, 4, 0, 0)
+    assert summary["hours_of_sound"] == pytest.approx((1 + 2.5 + 0.4 + 1.3) / 3600)
+    assert summary["real_time_factor"] == pytest.approx(5.2 / summary["seconds"])
+    assert failures() == {}
+    printed = capsys.readouterr().out
+    assert "4 files: 4 separated, 0 finished before, 0 failed" in printed
+    assert "real-time factor" in printed
+    assert "next:" in printed
+
+
+def test_a_folder_stands_for_the_recordings_under_it(bulk, takes, tmp_path) -> None:
+    (takes / "notes.txt").write_text("no recording")
+    code, summary = bulk(takes)
+    assert (code, summary["files"], summary["separated"]) == (0, 4, 4)
+    assert len(contents(tmp_path / "stems")) == 8
+
+
+def test_a_damaged_file_costs_one_line_and_nothing_else(bulk, takes, tmp_path, failures, capsys) -> None:
+    (takes / "monday" / "torn.wav").write_bytes((takes / "one.wav").read_bytes()[:9_000])
+    (takes / "empty.flac").touch()
+    (takes / "text.wav").write_text("no recording")
+    code, summary = bulk(takes)
+    assert (code, summary["files"], summary["separated"], summary["failed"]) == (0, 7, 4, 3)
+    lines = failures()
+    assert sorted(lines) == ["empty.flac", "text.wav", "torn.wav"]
+    assert "is truncated" in lines["torn.wav"]
+    assert str(takes / "empty.flac") in lines["empty.flac"]
+    assert len(contents(tmp_path / "stems")) == 8
+    assert not list(tmp_path.rglob(".partial*"))
+    assert "failures.jsonl" in capsys.readouterr().out
+
+
+def test_where_every_file_fails_the_command_says_so(bulk, tmp_path, capsys) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no recording")
+    code, summary = bulk(bad)
+    assert (code, summary["failed"]) == (2, 1)
+    assert capsys.readouterr().err.startswith("error: none of the files could be separated")
+
+
+def test_finished_files_are_skipped_and_half_finished_ones_are_not(bulk, takes, tmp_path) -> None:
+    bulk(takes)
+    stems = tmp_path / "stems"
+    before = contents(stems)
+    times = {path: path.stat().st_mtime_ns for path in stems.rglob("*_source?.*")}
+    (stems / "monday" / "two_source2.wav").unlink()
+    (stems / "monday" / ".partial-123456789abc-killed").mkdir()
+    code, summary = bulk(takes)
+    assert (code, summary["separated"], summary["finished"]) == (0, 1, 3)
+    assert contents(stems) == before
+    redone = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert redone == {"two_source1.wav", "two_source2.wav"}
+
+
+def test_of_two_files_of_one_name_the_second_fails(bulk, takes, record, failures) -> None:
+    record(takes / "one.flac")
+    code, summary = bulk(takes)
+    assert (code, summary["separated"], summary["failed"]) == (0, 4, 1)
+    assert "outputs of the same names" in failures()["one.wav"]
+
+
+def test_outputs_are_never_inputs(bulk, takes) -> None:
+    for finished in (0, 4):
+        code, summary = bulk(takes / "**" / "*.*", output=takes / "stems")
+        assert (code, summary["files"], summary["finished"]) == (0, 4, finished)
+
+
+def test_the_format_can_be_chosen(bulk, takes, tmp_path) -> None:
+    assert bulk(takes, "--format", "flac")[0] == 0
+    found = contents(tmp_path / "stems")
+    assert len(found) == 8
+    assert all(name.endswith(".flac") for name in found)
+    assert bulk(takes, "--format", "flac")[1]["finished"] == 4
+
+
+def test_pictures_are_separated_as_the_command_for_one_does_it(bulk, tmp_path, failures) -> None:
+    pictures, model = tmp_path / "pictures", REPOSITORY / "saved_models" / "mnist"
+    (pictures / "more").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "sample" / "overlay.png", pictures / "more" / "overlay.png")
+    shades = np.random.default_rng(0).uniform(0, 255, (3, 28, 28)).astype(np.uint8)
+    Image.fromarray(shades[0]).save(pictures / "shade.png")
+    np.save(pictures / "shades.npy", shades)
+    (pictures / "bad.png").write_text("no picture")
+    code, summary = bulk(pictures, model=model)
+    assert (code, summary["separated"], summary["failed"]) == (0, 3, 1)
+    assert list(failures()) == ["bad.png"]
+    (pictures / "bad.png").unlink()
+    one_by_one = tmp_path / "one by one"
+    for path, folder in (("more/overlay.png", "more"), ("shade.png", "."), ("shades.npy", ".")):
+        given = [str(pictures / path), "--model", str(model), "--output", str(one_by_one / folder), "--quiet"]
+        assert separate.main(given) == 0
+    assert contents(tmp_path / "stems") == contents(one_by_one)
+    assert bulk(pictures, model=model)[1]["finished"] == 3
+
+
+REFUSED = {
+    "no match": (["nowhere/*.wav"], "no file matches nowhere/*.wav"),
+    "unknown option": (["--modle=notes"], "--modle is no option"),
+    "no workers": (["--workers", "0"], "--workers is 0"),
+    "no model": (["--model", "nowhere"], "nowhere"),
+    "no URL of Beam's": (["gs:///x/*.wav"], "cannot be reached"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=list(REFUSED))
+def test_mistakes_are_one_line_and_exit_code_2(bulk, takes, capsys, words, message) -> None:
+    code, summary = bulk(takes, *words)
+    assert (code, summary) == (2, {})
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_folder_of_another_job_is_refused(bulk, takes, tmp_path, capsys) -> None:
+    assert bulk(takes)[0] == 0
+    before = contents(tmp_path / "stems")
+    for words, message in ((["--format", "ogg"], "another format"), ([takes.parent], "another root")):
+        assert bulk(takes, *words)[0] == 2
+        assert message in capsys.readouterr().err
+    assert bulk(takes, model=REPOSITORY / "saved_models" / "duets")[0] == 2
+    assert "another model" in capsys.readouterr().err
+    assert contents(tmp_path / "stems") == before
+
+
+def test_a_folder_with_other_files_is_refused(bulk, takes, tmp_path, capsys) -> None:
+    (tmp_path / "stems").mkdir()
+    (tmp_path / "stems" / "one_source1.wav").touch()
+    assert bulk(takes)[0] == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_one_job_at_a_time_writes_to_a_folder(bulk, takes, tmp_path, capsys) -> None:
+    (tmp_path / "stems").mkdir()
+    with held(tmp_path / "stems", wait=False):
+        assert bulk(takes)[0] == 2
+    assert "another job is writing" in capsys.readouterr().err
+    assert bulk(takes)[0] == 0
+
+
+def test_a_decoder_that_raises_anything_fails_its_file_alone(bulk, takes, failures, monkeypatch) -> None:
+    choose = stem_files.choose_format
+
+    def choose_or_raise(recording, file_format=None):
+        if recording.path.name == "two.wav":
+            raise RuntimeError("out of\ndate")
+        return choose(recording, file_format)
+
+    monkeypatch.setattr(stem_files, "choose_format", choose_or_raise)
+    assert bulk(takes)[1]["separated"] == 3
+    assert failures() == {"two.wav": "RuntimeError: out of date"}

@@ -1,0 +1,150 @@
+"""The command `python -m vae_bss_tf.bulk`."""
+
+import argparse
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError, run_command
+from vae_bss_tf.files import held
+
+JOB = "job.json"
+_FORMATS = ("wav", "flac", "ogg", "mp3", "aif")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    options, flags = _parser().parse_known_args(arguments)
+    return run_command(lambda: _command(options, flags))
+
+
+def _command(options: argparse.Namespace, flags: list[str]) -> None:
+    logging.disable()  # Beam logs its own business, with tracebacks; errors are raised as well
+    # It takes seconds to import: --help comes without it.
+    from vae_bss_tf import pictures
+    from vae_bss_tf.bulk import pipeline, runners, storage
+    from vae_bss_tf.bulk.work import Settings, fingerprint, separates_pictures
+
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    if workers < 1:
+        raise ConfigError(f"--workers is {workers}; give at least 1.")
+    output = storage.absolute(options.output).rstrip("/")
+    model = storage.absolute(options.model).rstrip("/")
+    inputs = tuple(map(storage.absolute, options.input))
+    of_images = separates_pictures(model, inputs)
+    suffixes = pictures.SUFFIXES if of_images else _suffixes_of_recordings()
+    for given, place in zip(options.input, inputs, strict=True):
+        if not storage.find(place, suffixes, output):
+            raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
+    job = pipeline.Job(inputs, suffixes, of_images, Settings(model, output, options.format, options.allow_truncated))
+    if storage.is_local(output):
+        os.makedirs(output, exist_ok=True)
+    with _alone(output):
+        _claim(output, {"root": storage.root(inputs), "model": fingerprint(model), "format": options.format})
+        print(f"model: {options.model}\nwriting to: {options.output}", flush=True)
+        runners.run(functools.partial(pipeline.build, job=job), flags, workers)
+        _tell(json.loads(storage.read_text(f"{output}/{pipeline.SUMMARY}")), options.output, of_images)
+
+
+def _suffixes_of_recordings() -> tuple[str, ...]:
+    from vae_bss_tf.audio import recordings  # needs libraries that separating pictures does not
+
+    return recordings.SUFFIXES
+
+
+@contextlib.contextmanager
+def _alone(output: str) -> Iterator[None]:
+    """Keeps other jobs on this machine away from a folder of this machine."""
+    from vae_bss_tf.bulk import storage
+
+    if not storage.is_local(output):
+        yield
+        return
+    try:
+        with held(Path(output), wait=False):
+            yield
+    except BlockingIOError as error:
+        raise OutputExistsError(
+            f"another job is writing to {output}; wait for it, or choose another --output."
+        ) from error
+
+
+def _claim(output: str, job: dict[str, str | None]) -> None:
+    """Makes sure that what is finished in a folder was finished by this very job."""
+    from vae_bss_tf.bulk import storage
+
+    place = f"{output}/{JOB}"
+    if not storage.exists(place):
+        if not storage.is_empty(output):
+            raise OutputExistsError(f"{output} holds other files; choose another --output, or empty it.")
+        storage.write_text(place, json.dumps(job, indent=2) + "\n")
+        return
+    earlier = json.loads(storage.read_text(place))
+    for name, value in job.items():
+        if earlier.get(name) != value:
+            raise OutputExistsError(
+                f"{output} is of a job with another {name} ({earlier.get(name)}, now {value}); choose another --output."
+            )
+
+
+def _tell(summary: dict[str, Any], output: str, of_images: bool) -> None:
+    from vae_bss_tf.bulk.pipeline import FAILURES
+
+    print("{files} files: {separated} separated, {finished} finished before, {failed} failed".format(**summary))
+    if not of_images:
+        print(
+            "{hours_of_sound:.2f} h of sound in {seconds:.0f} s, real-time factor {real_time_factor:.1f}".format(
+                **summary
+            )
+        )
+    if summary["failed"] == summary["files"]:
+        raise DataError(f"none of the files could be separated; {output}/{FAILURES} says why.")
+    if summary["failed"]:
+        print(f"what is wrong with each file that failed: {output}/{FAILURES}")
+    print(f"next: {'look at' if of_images else 'listen to'} {output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vae_bss_tf.bulk",
+        allow_abbrev=False,
+        description="Separates any number of recordings or pictures by an Apache Beam pipeline, on all cores of this "
+        "machine or on a cluster. A file that cannot be separated costs a line in failures.jsonl, not the job. Run the "
+        "same command again after an interruption: what is finished is skipped.",
+        epilog="example: python -m vae_bss_tf.bulk --input 'takes/**/*.wav' --model saved_models/notes --output stems. "
+        "Every other option is Beam's, such as --runner=FlinkRunner --flink_master=HOST:8081.",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATTERN",
+        help="files, folders, or patterns in quotation marks, local or on a file system that Beam knows; **/ stands "
+        "for any number of folders",
+    )
+    parser.add_argument(
+        "--model", required=True, help="run folder or exported model, also on Beam's file systems, or one on a server"
+    )
+    parser.add_argument(
+        "--output", required=True, help="folder to write to; files keep their path below the folder of all inputs"
+    )
+    parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
+    parser.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="separate what is there of a WAV or AIFF file that holds fewer samples than its header states",
+    )
+    parser.add_argument("--workers", type=int, help="processes on this machine (default: one for each core)")
+    return parser

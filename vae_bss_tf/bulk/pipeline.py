@@ -1,0 +1,158 @@
+"""The pipeline: names of files in, separated files out, and a report of what came of each."""
+
+import collections
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from vae_bss_tf.bulk import storage
+from vae_bss_tf.bulk.work import (
+    FAILED,
+    FINISHED,
+    SEPARATED,
+    Outcome,
+    PictureWorker,
+    RecordingWorker,
+    Settings,
+    Task,
+    Worker,
+)
+
+FAILURES, SUMMARY = "failures.jsonl", "summary.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be separated.
+
+    Attributes:
+        inputs: Files, folders and patterns, as `storage.find` takes them.
+        suffixes: What the files in folders end in.
+        pictures: Whether the files are pictures; recordings otherwise.
+        settings: What the workers need to know.
+    """
+
+    inputs: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    pictures: bool
+    settings: Settings
+
+
+class SeparationHandler(ModelHandler[Task, Outcome, Worker]):
+    """Runs our separators under Beam's RunInference, which loads one for each process and hands it file after file.
+
+    A batch is one file: a recording fills batches of the model by itself.
+
+    Args:
+        job: The job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(min_batch_size=1, max_batch_size=1)
+        self._job = job
+
+    def load_model(self) -> Worker:
+        """Loads the separator."""
+        return (PictureWorker if self._job.pictures else RecordingWorker)(self._job.settings)
+
+    def run_inference(
+        self, batch: Sequence[Task], model: Worker, inference_args: dict[str, Any] | None = None
+    ) -> Iterable[Outcome]:
+        """Separates the files of a batch."""
+        return [model.run(task) for task in batch]
+
+    def get_metrics_namespace(self) -> str:
+        """Names the metrics that RunInference keeps: files, and the times of loading and separating."""
+        return "vae_bss_tf.bulk"
+
+
+def build(pipeline: beam.Pipeline, job: Job) -> None:
+    """Adds the job to a pipeline.
+
+    Each file is separated into the output folder. When all are done, `failures.jsonl` there holds a line for each that
+    failed and `summary.json` the counts.
+
+    Args:
+        pipeline: An empty pipeline.
+        job: The job.
+    """
+    root, output = storage.root(job.inputs), job.settings.output
+    # One line without side inputs or second outputs, which not every runner has.
+    (
+        pipeline
+        | "Inputs" >> beam.Create(job.inputs)
+        | "Find" >> beam.FlatMap(storage.find, job.suffixes, output)
+        | "Name" >> beam.Map(lambda path: (os.path.splitext(path.removeprefix(root))[0], path))
+        | "Group" >> beam.GroupByKey()  # which spreads the files over the workers
+        | "Choose" >> beam.FlatMapTuple(_tasks)
+        | "Separate" >> RunInference(SeparationHandler(job))
+        # The one key is a text: that of CombineGlobally, None, has another hash in each process, and Dask groups by it.
+        | "Key" >> beam.WithKeys("all")
+        | "Count" >> beam.CombinePerKey(_Report())
+        | "Totals" >> beam.Values()
+        | "Write" >> beam.Map(_write, output, time.time())
+    )
+
+
+def _tasks(name: str, paths: Iterable[str]) -> Iterator[Task]:
+    """Of the files of one name, the first is separated; the outputs of the others would have the same names."""
+    first, *others = sorted(set(paths))
+    yield Task(first, name)
+    for path in others:
+        yield Task(path, name, refused=f"{path} would have outputs of the same names as {first}; rename it.")
+
+
+@dataclasses.dataclass
+class _Totals:
+    """What came of files so far: how many by status, seconds of sound and of work, and those that failed."""
+
+    files: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sound: float = 0.0
+    work: float = 0.0
+    failures: list[Outcome] = dataclasses.field(default_factory=list)
+
+
+class _Report(beam.CombineFn):
+    """Adds up outcomes."""
+
+    def create_accumulator(self) -> _Totals:
+        return _Totals()
+
+    def add_input(self, mutable_accumulator: _Totals, element: Outcome) -> _Totals:
+        failures = [element] if element.status == FAILED else []
+        one = _Totals(collections.Counter([element.status]), element.sound, element.work, failures)
+        return self.merge_accumulators([mutable_accumulator, one])
+
+    def merge_accumulators(self, accumulators: Iterable[_Totals]) -> _Totals:
+        merged, *others = accumulators
+        for totals in others:
+            merged.files += totals.files
+            merged.sound += totals.sound
+            merged.work += totals.work
+            merged.failures += totals.failures
+        return merged
+
+    def extract_output(self, accumulator: _Totals) -> _Totals:
+        return accumulator
+
+
+def _write(totals: _Totals, output: str, started: float) -> None:
+    failures = sorted(totals.failures, key=lambda failure: failure.path)
+    lines = [json.dumps({"path": failure.path, "error": failure.error}) + "\n" for failure in failures]
+    storage.write_text(f"{output}/{FAILURES}", "".join(lines))
+    seconds = time.time() - started
+    summary = {
+        "files": totals.files.total(),
+        **{status: totals.files[status] for status in (SEPARATED, FINISHED, FAILED)},
+        "hours_of_sound": totals.sound / 3600,
+        "seconds": seconds,
+        "seconds_of_work": totals.work,
+        "real_time_factor": totals.sound / seconds,
+    }
+    storage.write_text(f"{output}/{SUMMARY}", json.dumps(summary, indent=2) + "\n")

@@ -1,0 +1,224 @@
+"""Files wherever Beam's file systems reach: found by patterns, brought near, written beside their place and renamed.
+
+A place is a path of this machine, or a URL such as `gs://bucket/takes`, `s3://...` or `hdfs://...`.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from vae_bss_tf import files
+from vae_bss_tf.errors import DataError
+
+_MAGIC = re.compile(r"[*?[]")
+
+
+def is_local(place: str) -> bool:
+    """Whether a place is a path of this machine."""
+    return "://" not in place
+
+
+def absolute(given: str) -> str:
+    """Writes a place so that it means the same in every process.
+
+    Args:
+        given: A file, a folder or a pattern, local or not.
+
+    Returns:
+        The same, local paths as absolute ones; a local folder and whatever ended with a slash ends with a slash.
+    """
+    if not is_local(given):
+        return given
+    return os.path.abspath(given) + ("/" if given.endswith("/") or os.path.isdir(given) else "")
+
+
+def root(places: Iterable[str]) -> str:
+    """Returns the innermost folder that holds all that is named, with a slash at its end.
+
+    Args:
+        places: Files, folders and patterns, as `absolute` writes them.
+    """
+    folders = []
+    for place in places:
+        fixed = place if _is_file_here(place) else _MAGIC.split(place, maxsplit=1)[0]
+        folders.append(fixed[: fixed.rfind("/")].split("/"))
+    common = [
+        parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    ]
+    return "/".join(common) + "/"
+
+
+def find(place: str, suffixes: Sequence[str], output: str) -> list[str]:
+    """Lists the files that are named.
+
+    Args:
+        place: A file; a folder, which ends with a slash; or a pattern with `*`, `?`, `[...]`, and `**/` for any number
+            of folders.
+        suffixes: What the names of the files in a folder end in, in lower case; files that are named by themselves or
+            by a pattern may end in anything.
+        output: The folder that is written to, whose files are no inputs.
+
+    Returns:
+        Their places, in order.
+
+    Raises:
+        DataError: The file system is unknown or cannot be listed.
+    """
+    if _is_file_here(place):
+        return [place]
+    folder = place.endswith("/")
+    # Beam's `**/` stands for one folder at least: the twin without it finds the files of the folder above.
+    patterns = [f"{place}**"] if folder else sorted({place, re.sub(r"(?<=/)\*\*/", "", place)})
+    with _told(place):
+        found = {file.path for match in FileSystems.match(patterns) for file in match.metadata_list}
+    if folder:
+        found = {path for path in found if path.lower().endswith(tuple(suffixes))}
+    return sorted(path for path in found if files.PARTIAL not in path and not path.startswith(f"{output}/"))
+
+
+@contextlib.contextmanager
+def fetched(place: str) -> Iterator[Path]:
+    """Gives a file as one of this machine: itself, or a copy that lasts as long as the block.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if is_local(place):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / place.rsplit("/", 1)[1]
+        with (
+            _told(place),
+            FileSystems.open(place, compression_type=CompressionTypes.UNCOMPRESSED) as source,
+            copy.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
+        yield copy
+
+
+@contextlib.contextmanager
+def fetched_tree(place: str) -> Iterator[Path]:
+    """Gives a file or folder as one of this machine: itself, or a copy that lasts as long as the block.
+
+    Raises:
+        DataError: There is none, or it cannot be read.
+    """
+    if is_local(place):
+        yield Path(place)
+        return
+    with _told(place):
+        found = [m.path for match in FileSystems.match([place, f"{place}/**"]) for m in match.metadata_list]
+    if not found:
+        raise DataError(f"there is nothing at {place}; check the place.")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / place.rsplit("/", 1)[1]
+        for name in found:
+            target = copy / name.removeprefix(place).lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with fetched(name) as file:
+                shutil.copyfile(file, target)
+        yield copy
+
+
+@contextlib.contextmanager
+def delivered(folder: str) -> Iterator[Path]:
+    """Gives a folder of this machine whose files are in the given one when the block ends without an error.
+
+    A local folder is given itself, for a writer that renames. Files for another file system are written beside their
+    place there and renamed, in the order of their names.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    if is_local(folder):
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as here:
+        yield Path(here)
+        for file in sorted(Path(here).iterdir()):
+            _upload(file, f"{folder}/{file.name}")
+
+
+def exists(place: str) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        DataError: The file system cannot be asked.
+    """
+    if is_local(place):
+        return os.path.isfile(place)
+    with _told(place):
+        return FileSystems.exists(place)
+
+
+def is_empty(folder: str) -> bool:
+    """Whether a folder holds no file or is not there."""
+    if is_local(folder):
+        return not os.path.isdir(folder) or all(name.startswith(files.PARTIAL) for name in os.listdir(folder))
+    with _told(folder):
+        return not FileSystems.match([f"{folder}/**"], limits=[1])[0].metadata_list
+
+
+def write_text(place: str, text: str) -> None:
+    """Writes text as UTF-8, beside its place and renamed.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    if is_local(place):
+        files.write_text(Path(place), text)
+        return
+    with tempfile.TemporaryDirectory() as here:
+        file = Path(here) / "text"
+        file.write_text(text, encoding="utf-8")
+        _upload(file, place)
+
+
+def read_text(place: str) -> str:
+    """Reads a file of UTF-8 text.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with fetched(place) as file:
+        return file.read_text(encoding="utf-8")
+
+
+def _upload(file: Path, place: str) -> None:
+    folder, name = place.rsplit("/", 1)
+    partial = f"{folder}/{files.PARTIAL}{uuid.uuid4().hex}-{name}"
+    with _told(place):
+        with (
+            file.open("rb") as source,
+            FileSystems.create(partial, compression_type=CompressionTypes.UNCOMPRESSED) as target,
+        ):
+            shutil.copyfileobj(source, target)
+        if FileSystems.exists(place):
+            FileSystems.delete([place])
+        FileSystems.rename([partial], [place])
+
+
+def _is_file_here(place: str) -> bool:
+    return is_local(place) and os.path.isfile(place)
+
+
+@contextlib.contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Turns what Beam's file systems raise into one line."""
+    try:
+        yield
+    except (BeamIOError, OSError, ValueError, ImportError) as error:
+        details = getattr(error, "exception_details", None)
+        reason = next(iter(details.values())) if isinstance(details, dict) and details else error
+        line = (str(reason).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{place} cannot be reached ({line}); check the place and the rights to it.") from error

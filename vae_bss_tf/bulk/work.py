@@ -1,0 +1,248 @@
+"""What is done to one file: a recording or a file of pictures is separated, unless it has been already."""
+
+import abc
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vae_bss_tf import files
+from vae_bss_tf.bulk import storage
+from vae_bss_tf.errors import ConfigError, DataError, VaeBssError
+
+SEPARATED, FINISHED, FAILED = "separated", "finished", "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A file to separate.
+
+    Attributes:
+        path: Its place.
+        name: Its path below the job's root, without the suffix; its outputs' names begin with it.
+        refused: Why it is not to be separated; empty where it is.
+    """
+
+    path: str
+    name: str
+    refused: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a file.
+
+    Attributes:
+        path: Its place.
+        status: `SEPARATED`, `FINISHED` (by an earlier run of the job) or `FAILED`.
+        sound: Seconds of sound that were separated.
+        work: Seconds that it took.
+        error: What is wrong with it, one line; empty unless it failed.
+    """
+
+    path: str
+    status: str
+    sound: float = 0.0
+    work: float = 0.0
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What every worker needs to know.
+
+    Attributes:
+        model: The model's place: a run, an export, one of its files, or a URL of a server.
+        output: The folder to write to.
+        file_format: Format of the sound files; None takes each recording's own.
+        allow_truncated: Whether recordings that are shorter than their header says are separated.
+    """
+
+    model: str
+    output: str
+    file_format: str | None = None
+    allow_truncated: bool = False
+
+
+class Worker(abc.ABC):
+    """Separates one file after another by one model.
+
+    Args:
+        settings: Of the job.
+
+    Attributes:
+        num_sources: Sources of the model.
+    """
+
+    num_sources: int
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def run(self, task: Task) -> Outcome:
+        """Separates a file; whatever is wrong with it becomes part of the outcome."""
+        if task.refused:
+            return Outcome(task.path, FAILED, error=task.refused)
+        start = time.monotonic()
+        folder, _, stem = f"{self._settings.output}/{task.name}".rpartition("/")
+        try:
+            if self._is_finished(task, folder, stem):
+                return Outcome(task.path, FINISHED)
+            with storage.fetched(task.path) as file, _calling(file, task.path), storage.delivered(folder) as output:
+                output.mkdir(parents=True, exist_ok=True)
+                seconds = self._separate(file, output)
+        except Exception as error:  # decoders and runtimes raise errors of many kinds, and the job outlives them all
+            return Outcome(task.path, FAILED, work=time.monotonic() - start, error=_line(error))
+        return Outcome(task.path, SEPARATED, seconds, time.monotonic() - start)
+
+    @abc.abstractmethod
+    def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
+        """Whether every output of a file is there."""
+
+    @abc.abstractmethod
+    def _separate(self, file: Path, output: Path) -> float:
+        """Separates a file of this machine into a folder of this machine; returns the seconds of sound."""
+
+
+class RecordingWorker(Worker):
+    """Separates recordings."""
+
+    def __init__(self, settings: Settings) -> None:
+        from vae_bss_tf.audio.separator import Separator
+
+        super().__init__(settings)
+        with _model(settings.model) as model:
+            self._separator = Separator.load(model)
+        self.num_sources = self._separator.num_sources
+
+    def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
+        from vae_bss_tf.audio.stems import FORMATS
+
+        # A recording's own format follows from its content; its name says which is likely.
+        suffixes = sorted(FORMATS, key=lambda suffix: not task.path.lower().endswith(suffix))
+        if self._settings.file_format is not None:
+            suffixes = [self._settings.file_format]
+        sources = range(1, self.num_sources + 1)
+        return any(all(storage.exists(f"{folder}/{stem}_source{k}.{s}") for k in sources) for s in suffixes)
+
+    def _separate(self, file: Path, output: Path) -> float:
+        from vae_bss_tf.audio import recordings
+
+        options = self._settings
+        recording = recordings.describe(file, allow_truncated=options.allow_truncated)
+        self._separator.separate_file(
+            file, output, file_format=options.file_format, allow_truncated=options.allow_truncated, force=True
+        )
+        return recording.seconds
+
+
+class PictureWorker(Worker):
+    """Separates pictures: one, or of an `.npy` or `.npz` every one that it holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        from vae_bss_tf.pictures.separator import PictureSeparator
+
+        super().__init__(settings)
+        if settings.file_format or settings.allow_truncated:
+            raise ConfigError("--format and --allow-truncated are for recordings, and the model is one of images.")
+        with _model(settings.model) as model:
+            self._separator = PictureSeparator.load(model)
+        self.num_sources = self._separator.num_sources
+
+    def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
+        from vae_bss_tf.pictures import ARRAY_SUFFIXES
+        from vae_bss_tf.pictures.reading import Picture, pictures_in
+        from vae_bss_tf.pictures.separator import places
+
+        if task.path.lower().endswith(ARRAY_SUFFIXES):
+            with storage.fetched(task.path) as file:
+                pictures = pictures_in(file)
+        else:
+            pictures = [Picture(Path(stem + os.path.splitext(task.path)[1]))]
+        names = [place.name for picture in pictures for place in places(picture, Path(), self.num_sources)]
+        return all(storage.exists(f"{folder}/{name}") for name in names)
+
+    def _separate(self, file: Path, output: Path) -> float:
+        from vae_bss_tf.pictures.reading import pictures_in
+
+        for picture in pictures_in(file):
+            self._separator.separate_file(picture, output, force=True)
+        return 0.0
+
+
+def separates_pictures(model: str, inputs: Sequence[str]) -> bool:
+    """Whether a model is one of images, by its settings or, where it comes without them, by what it is given.
+
+    Args:
+        model: Its place.
+        inputs: Files, folders and patterns, whose suffixes count.
+
+    Returns:
+        True for images, False for sound.
+
+    Raises:
+        DataError: It is on another file system, which cannot be reached.
+    """
+    from vae_bss_tf.pictures import SUFFIXES
+    from vae_bss_tf.runtime.loading import described
+
+    with _model(model) as near:
+        preset = described(near)
+    if preset is not None:
+        return preset.audio is None
+    return any(name.lower().endswith(SUFFIXES) for name in inputs)
+
+
+def fingerprint(model: str) -> str:
+    """Identifies a model by its content: the SHA-256 of its file, manifest or weights; a server's by its URL.
+
+    Args:
+        model: Its place.
+
+    Returns:
+        64 hexadecimal digits, or the URL.
+
+    Raises:
+        DataError: There is no such model, or it holds no file that could identify it.
+    """
+    if _on_server(model):
+        return model
+    with _model(model) as place:
+        path = Path(place)
+        if path.is_file():
+            return files.sha256(path)
+        weights = ("manifest.json", "model.keras", "saved_model.pb", "*/saved_model.pb")
+        found = [file for pattern in weights for file in sorted(path.glob(pattern))]
+        if not found:
+            raise DataError(f"{model} is no run, export, SavedModel, .tflite or .onnx of this package.")
+        return files.sha256(found[0])
+
+
+def _on_server(model: str) -> bool:
+    return model.startswith(("http://", "https://", "grpc://"))
+
+
+@contextlib.contextmanager
+def _model(model: str) -> Iterator[Path | str]:
+    """Gives a model as `runtime.load` takes it."""
+    if _on_server(model):
+        yield model
+    else:
+        with storage.fetched_tree(model) as near:
+            yield near
+
+
+@contextlib.contextmanager
+def _calling(file: Path, path: str) -> Iterator[None]:
+    """Has an error call a file by the place that the user knows, in place of its copy's."""
+    try:
+        yield
+    except (VaeBssError, OSError) as error:
+        raise DataError(_line(error).replace(str(file), path)) from error
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, VaeBssError | OSError) and text else f"{type(error).__name__}: {text}"
