@@ -11,7 +11,6 @@ best-NNNNN       the model of the best validation score of that phase, where the
 Weights are stored by NumPy: HDF5 ends the process with a segmentation fault where the disk fills up as it writes.
 """
 
-import json
 import math
 import shutil
 import time
@@ -23,7 +22,7 @@ import numpy as np
 
 from training.recipe import PlannedPhase
 from vae_bss_tf.errors import CheckpointError
-from vae_bss_tf.files import replacing_folder, sha256, write_json
+from vae_bss_tf.files import parse_json, replacing_folder, sha256, write_json
 
 LATEST = "latest"
 _KEPT = 2
@@ -183,7 +182,7 @@ class Backup:
     def _read(self, state: Path) -> Progress:
         """How far the training has come with an intact state of these settings."""
         try:
-            description = json.loads((state / "state.json").read_text(encoding="utf-8"))
+            description = parse_json((state / "state.json").read_text(encoding="utf-8"))
             intact = description["sha256"] == sha256(state / _WEIGHTS)
             own = description["config_hash"] == self.config_hash
             phase, epochs, trained, mixtures = (int(description[name]) for name in _DESCRIBED[:4])

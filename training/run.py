@@ -16,7 +16,6 @@ place of `model.keras`: so it is a run to begin another with, to judge and to ex
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import shutil
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from training import systems
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, OutputExistsError
-from vae_bss_tf.files import PARTIAL, held, write_json
+from vae_bss_tf.files import PARTIAL, held, parse_json, write_json
 from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.saved import load_keras_model, load_weights
 
@@ -153,7 +152,7 @@ class Run:
         """
         path = Path(path)
         try:
-            content = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+            content = parse_json((path / _CONFIG).read_text(encoding="utf-8"))
             preset, init = Preset.from_dict(content), content.get("init")
             check(init is None or isinstance(init, str), "init", init, "the name of a run")
             return cls(path, preset, check_choice("system", content.get("system"), systems.trained()), init)
@@ -161,7 +160,7 @@ class Run:
             raise CheckpointError(
                 f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"
             ) from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path / 'config.json'} cannot be read ({error}); it is damaged or of another version."
             ) from error
@@ -171,10 +170,10 @@ class Run:
         """Contents of `metrics.json`; empty before the training has ended. A damaged one is a `CheckpointError`."""
         path = self.path / "metrics.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
             check(isinstance(content, dict), "its content", content, "scores by name")
             return content
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path} cannot be read ({error}); it is damaged: train again.") from error
 
     def model(self) -> keras.Model:

@@ -184,6 +184,24 @@ def _restore(scratch: Path, target: Path) -> None:
         os.replace(scratch / _RETIRED, target)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON that anyone may have written.
+
+    Args:
+        text: The text, as UTF-8 where it is bytes.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is no JSON, or is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, in one move; the folder is made where it is missing.
 

@@ -1,7 +1,6 @@
 """A trained model's files, `model.keras` and `weights.npz`: only what fits the run's settings is loaded."""
 
 import io
-import json
 import math
 import zipfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import CheckpointError, VaeBssError
-from vae_bss_tf.files import replacing
+from vae_bss_tf.files import parse_json, replacing
 
 _FLOAT_BYTES = 4
 _HALF_BYTES = 2
@@ -147,7 +146,7 @@ def _check_size(path: Path) -> None:
 
     with zipfile.ZipFile(path) as archive:
         check("parts", sum(info.file_size for info in archive.infolist()))
-        described = json.loads(archive.read("config.json"))
+        described = parse_json(archive.read("config.json"))
         weights = archive.read("model.weights.h5")
     declared = 0
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from export.deployment.versions import Versions, versions_in
 from export.deployment.warmup import warmup_mixtures, write_warmup
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import replacing, replacing_folder, write_text
+from vae_bss_tf.files import parse_json, replacing, replacing_folder, write_text
 from vae_bss_tf.runtime import MANIFEST, SIGNATURE, read_manifest
 from vae_bss_tf.runtime.base import refusing_damage
 from vae_bss_tf.runtime.manifest import check_file
@@ -246,7 +245,7 @@ def _names(exports: Sequence[ServedExport]) -> list[str]:
 def _check_interface(export: ServedExport, folder: Path, name: str, stable: int) -> None:
     path = folder / MODELS / name / str(stable) / "assets.extra" / MANIFEST
     try:
-        served = json.loads(path.read_text(encoding="utf-8"))["signatures"][SIGNATURE]
+        served = parse_json(path.read_text(encoding="utf-8"))["signatures"][SIGNATURE]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is missing or damaged; make the deployment again with --force.") from error
     if export.interface != served:

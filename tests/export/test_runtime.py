@@ -19,6 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from export.formats import FORMATS, get_formats
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.runtime import OUTPUTS, load
+from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.trusted import check_operations
 
 IMAGE_FORMATS = [f.name for f in get_formats(None, audio=False)]
@@ -360,6 +361,7 @@ class TestManifest:
             with pytest.raises(CheckpointError, match="damaged or not ours") as raised:
                 load(path)
             assert "\n" not in str(raised.value)
+            assert described(path) is None
 
     @pytest.mark.parametrize("value", [None, [], {}, {"model": 7}, {"model": {}, "data": {}, "train": {"epochs": "x"}}])
     def test_damaged_settings(self, value, export):

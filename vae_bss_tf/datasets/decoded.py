@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.errors import DataError
-from vae_bss_tf.files import held, write_text
+from vae_bss_tf.files import held, parse_json, write_text
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
 SAVE_EVERY = 50  # items
@@ -92,7 +92,7 @@ def _read(folder: Path, name: str, like: Row, num_items: int) -> _Found | None:
     Returns None where nothing is there or what is there is damaged: it does not hold the rows that it says it holds.
     """
     try:
-        state = json.loads((folder / name).read_text())
+        state = parse_json((folder / name).read_text())
         array = np.load(folder / _ARRAY, mmap_mode="r")  # "r+" would fill up a truncated file
         counts = state["counts"]
         valid = (

@@ -1,7 +1,6 @@
 """Models in files: a run, a SavedModel, a `.tflite`, an `.onnx`; all may be called from several threads."""
 
 import contextlib
-import json
 import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.base import (
     INPUT,
     SIGNATURE,
@@ -53,7 +53,7 @@ class KerasRun(_TensorFlowModel):
         from vae_bss_tf.saved import load_keras_model
 
         with refusing_damage(path, passing=CheckpointError):
-            preset = Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
+            preset = Preset.from_dict(parse_json((path / "config.json").read_text(encoding="utf-8")))
             if not (path / "model.keras").is_file():
                 raise CheckpointError(f"{path} has no model.keras; end its training first.")
             self._model = load_keras_model(path / "model.keras", preset.model)

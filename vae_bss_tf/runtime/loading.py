@@ -1,13 +1,13 @@
 """`load`: a separator from a path or a URL."""
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
+from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.base import LoadedModel, check_count, refusing_damage
 from vae_bss_tf.runtime.files import KerasRun, OnnxModel, SavedModel, TFLiteModel
 from vae_bss_tf.runtime.manifest import MANIFEST, check_file, choose
@@ -92,8 +92,8 @@ def described(model: Path | str) -> Preset | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # `load` says what is wrong
         if (path / MANIFEST).is_file() or not (path / "config.json").is_file():
             found = next(folder for folder in (path, *path.parents[:2]) if (folder / MANIFEST).is_file())
-            return Preset.from_dict(json.loads((found / MANIFEST).read_text(encoding="utf-8"))["preset"])
-        return Preset.from_dict(json.loads((path / "config.json").read_text(encoding="utf-8")))
+            return Preset.from_dict(parse_json((found / MANIFEST).read_text(encoding="utf-8"))["preset"])
+        return Preset.from_dict(parse_json((path / "config.json").read_text(encoding="utf-8")))
     return None
 
 

@@ -1,7 +1,6 @@
 """The `manifest.json` of an export: reading it, choosing one of its files, checking a file against it."""
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
-from vae_bss_tf.files import sha256
+from vae_bss_tf.files import parse_json, sha256
 from vae_bss_tf.runtime.base import refusing_damage
 
 MANIFEST = "manifest.json"
@@ -43,7 +42,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: It is missing, damaged, or another kind of file.
     """
     with refusing_damage(path):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or not isinstance(manifest.get("formats"), dict) or not manifest["formats"]:
             raise ValueError("it lists no formats")
         for name, entry in manifest["formats"].items():

@@ -1,7 +1,6 @@
 """A model on a server, whatever the protocol: retries, deadline, and the check of what it is."""
 
 import itertools
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ServerError, ServerUnavailableError
+from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.base import (
     INPUT,
     SETTINGS,
@@ -140,7 +140,7 @@ class RemoteModel(LoadedModel):
             raise CheckpointError(f"{self._address.url} has a signature {SETTINGS!r} that is not ours.")
         answer = self._predict(SETTINGS, np.array([b""], object), (SETTINGS,))
         try:
-            return _settings_in(json.loads(answer[SETTINGS][0]))
+            return _settings_in(parse_json(answer[SETTINGS][0]))
         except Exception as error:  # a server can send anything
             raise CheckpointError(
                 f"{self._address.url} has settings that this version cannot read ({error}); export it again."

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.errors import DataError, DeadlineError, ServerError, ServerUnavailableError
+from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.remote.address import Address
 from vae_bss_tf.runtime.remote.json_numbers import nested_lists
 from vae_bss_tf.runtime.remote.options import ServerOptions
@@ -123,8 +124,8 @@ class RestTransport:
 
     def _read(self, status: int, content: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError):
+            answer = parse_json(content)
+        except ValueError:
             answer = None
         if status == 200 and isinstance(answer, dict) and "error" not in answer:
             return answer
