@@ -5,10 +5,9 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from export.formats import FORMATS
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.startup import import_tensorflow
 
@@ -64,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Exports a run to SavedModel, TFLite and ONNX, and checks each file against the model.",
         epilog="example: python -m export --run runs/digits-k2-seed0 --to saved_models/digits",
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run to export")
-    parser.add_argument("--to", type=Path, required=True, help="folder to make")
+    parser.add_argument("--run", type=path, required=True, help="folder of the run to export")
+    parser.add_argument("--to", type=path, required=True, help="folder to make")
     parser.add_argument("--formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS) + " (default: all)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument("--data-dir", type=path, help="folder of the data set's files; without it they are fetched")
     parser.add_argument("--dynamic-batch", action="store_true", help="TFLite files that take any number of mixtures")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
     return parser

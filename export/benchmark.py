@@ -16,7 +16,7 @@ import numpy as np
 
 from export.formats import FORMATS
 from export.gate.workers import Worker
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
 from vae_bss_tf.files import refuse_existing, write_json
@@ -158,11 +158,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Times every file of an export, each in a process of its own, in turns.",
         epilog="example: python -m export.benchmark exported/mnist --run runs/mnist-k2-seed0 --json latency.json",
     )
-    parser.add_argument("export", type=Path, help="folder that `python -m export` made")
-    parser.add_argument("--run", type=Path, help="the run it was made from, to time the Keras model too")
+    parser.add_argument("export", type=path, help="folder that `python -m export` made")
+    parser.add_argument("--run", type=path, help="the run it was made from, to time the Keras model too")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--calls", type=int, default=20, help="calls a round, of 20 rounds (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="file for the same rows as JSON")
+    parser.add_argument("--json", type=path, help="file for the same rows as JSON")
     parser.add_argument("--force", action="store_true", help="replace the file of --json")
     return parser
 

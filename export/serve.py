@@ -10,10 +10,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from export.devserver.config import named_models, read_config
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
 from vae_bss_tf.startup import import_tensorflow
 
@@ -75,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m export.serve --model mnist=exported/mnist",
     )
     models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument("--models-config", type=Path, help="file as TensorFlow Serving's --model_config_file takes it")
+    models.add_argument("--models-config", type=path, help="file as TensorFlow Serving's --model_config_file takes it")
     models.add_argument("--model", action="append", metavar="NAME=PATH", help="an export or a folder of versions")
-    parser.add_argument("--models-root", type=Path, metavar="DIR", help="stands for /models in --models-config")
+    parser.add_argument("--models-root", type=path, metavar="DIR", help="stands for /models in --models-config")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     free = "0 picks a free one (default: %(default)s)"
     parser.add_argument("--port", type=int, default=8500, help=f"port of gRPC; {free}")

@@ -6,11 +6,10 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from export.deployment.files import MODELS, MODELS_CONFIG
 from export.deployment.folder import ServedExport, add_versions, make, move_label
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import ConfigError, run_command
 
 
@@ -70,14 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m export.serving exported/mnist --to serving",
     )
     parser.add_argument("exports", nargs="*", metavar="EXPORT", help="folder of an export, or NAME=FOLDER")
-    parser.add_argument("--to", type=Path, required=True, help="the deployment folder")
+    parser.add_argument("--to", type=path, required=True, help="the deployment folder")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--add-version", action="store_true", help="add the exports to the folder, as canary")
     action.add_argument("--promote", nargs=2, metavar=("NAME", "VERSION"), help="make a loaded version the stable one")
     action.add_argument("--canary", nargs=2, metavar=("NAME", "VERSION"), help="put a version of the folder on trial")
     action.add_argument("--force", action="store_true", help="replace an earlier deployment")
     parser.add_argument("--version", help="number of the version (default: 1, or the next)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files, for the warm-up requests")
+    parser.add_argument("--data-dir", type=path, help="folder of the data set's files, for the warm-up requests")
     parser.add_argument(
         "--cpus",
         type=int,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from training import systems
 from training.memory import keep_freed_memory
 from training.systems import Material, System
-from vae_bss_tf.arguments import counts, parsed
+from vae_bss_tf.arguments import counts, parsed, path
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
@@ -343,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m training.evaluate --dataset mnist --data-dir DIR --num-sources 2,3; "
         "python -m training.evaluate --run runs/own --truth DIR",
     )
-    parser.add_argument("--run", type=Path, nargs="+", default=[], help="run folders to score")
+    parser.add_argument("--run", type=path, nargs="+", default=[], help="run folders to score")
     parser.add_argument(
         "--dataset",
         help=f"data set of the comparison (or to judge --run on): {', '.join(DATASETS)}",
@@ -360,18 +360,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-mixed", type=counts, metavar="M[,M...]", help="sources in a mixture (default: as trained)"
     )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where saved runs are (default: runs)")
-    parser.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument("--runs-dir", type=path, default=Path("runs"), help="where saved runs are (default: runs)")
+    parser.add_argument("--data-dir", type=path, help="folder of the data set's files; without it they are fetched")
     parser.add_argument(
         "--truth",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="score --run on the mixtures in DIR, each in a folder of its own: mixture.wav, source1.wav, source2.wav",
     )
     parser.add_argument("--num-mixtures", type=int, default=5_000, help="test mixtures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed that the runs were trained with (default: 0)")
     parser.add_argument("--test-seed", type=int, default=0, help="seed of the test mixtures (default: 0)")
-    parser.add_argument("--output", type=Path, help="folder to write to (default: in the run, or in runs/)")
+    parser.add_argument("--output", type=path, help="folder to write to (default: in the run, or in runs/)")
     parser.add_argument("--force", action="store_true", help="replace the tables and figures of an earlier evaluation")
     return parser
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training import systems
-from vae_bss_tf.arguments import counts
+from vae_bss_tf.arguments import counts, path
 from vae_bss_tf.checks import check_choice, shown
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--dataset", help=f"what is mixed: {', '.join(DATASETS)} (default: digits)")
     made.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)} (default: the data set's own)")
-    made.add_argument("--data-dir", type=Path, help="folder of the data set's files; without it they are fetched")
+    made.add_argument("--data-dir", type=path, help="folder of the data set's files; without it they are fetched")
     made.add_argument(
         "--size",
         type=_size,
@@ -159,13 +159,13 @@ def parser() -> argparse.ArgumentParser:
         help="any other setting, such as model.latent_dim=10 or recipe.separate.learning_rate=5e-4",
     )
     made.add_argument("--strategy", default="auto", help="auto, mirrored or single (default: %(default)s)")
-    made.add_argument("--output", type=Path, help="run folder (default: runs/PRESET-kK-seedSEED)")
+    made.add_argument("--output", type=path, help="run folder (default: runs/PRESET-kK-seedSEED)")
     made.add_argument(
         "--resume", nargs="?", const="latest", metavar="BACKUP", help="resume a stopped run from its latest backup"
     )
     made.add_argument(
         "--init",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="begin with the weights of a finished run, of as many sources or fewer",
     )

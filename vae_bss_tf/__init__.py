@@ -52,7 +52,12 @@ __all__ = [*_EXPORTS, "__version__"]
 def __getattr__(name: str) -> Any:
     # Imported on first use: importing the package must not import TensorFlow.
     if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
+        try:
+            return getattr(importlib.import_module(_EXPORTS[name]), name)
+        except ModuleNotFoundError as error:
+            from vae_bss_tf.errors import explained
+
+            raise explained(error) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,9 @@
-"""What the options of the commands share: words that argparse misreads, and numbers with commas between."""
+"""What the options of the commands share: words that argparse misreads, paths, and numbers with commas between."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -21,6 +22,23 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
         if word.startswith("--") and word.endswith("=--"):
             parser.error(f"{word} names no value")
     return parser.parse_args(words)
+
+
+def path(text: str) -> Path:
+    """Reads a path, as the `type` of an option; an empty one would be the current folder.
+
+    Args:
+        text: The path.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentTypeError: It is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; is a variable of the shell not set?")
+    return Path(text)
 
 
 def counts(text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vae_bss_tf import pictures
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems; "
         "python -m vae_bss_tf.separate overlay.png --model runs/images-k2-seed0 --output separated",
     )
-    parser.add_argument("inputs", nargs="+", type=Path, help="recordings or pictures, or folders of them")
+    parser.add_argument("inputs", nargs="+", type=path, help="recordings or pictures, or folders of them")
     parser.add_argument(
         "--model",
         required=True,
@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "http://HOST:8501/v1/models/NAME",
     )
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
-    parser.add_argument("--manifest", type=Path, help="manifest.json of the export that the server must be serving")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write {name}_source{k} files to")
+    parser.add_argument("--manifest", type=path, help="manifest.json of the export that the server must be serving")
+    parser.add_argument("--output", required=True, type=path, help="folder to write {name}_source{k} files to")
     parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
     parser.add_argument(
         "--gains",

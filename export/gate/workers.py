@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import ExportError
+from vae_bss_tf.errors import explained
 
 _START_SECONDS = 120.0
 
@@ -81,7 +83,9 @@ class Worker:
         if not line:
             self._log.seek(0)
             lines = self._log.read().strip().splitlines() or ["it ended without a word"]
-            raise ExportError(f"{self._name} does not run in its runtime: {lines[-1]}")
+            missing = re.fullmatch(r"ModuleNotFoundError: No module named '([\w.]+)'", lines[-1])
+            reason = explained(ModuleNotFoundError(lines[-1], name=missing[1])) if missing else lines[-1]
+            raise ExportError(f"{self._name} does not run in its runtime: {reason}")
         return json.loads(line)
 
     @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """Commands say what is asked of them and no more: help comes at once, and nothing of TensorFlow's start-up is seen."""
 
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,54 @@ def test_help_comes_without_the_lines_that_tensorflow_logs(module, run_module):
     process = run_module(module, "--help")
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith(f"usage: python -m {module} ")
+
+
+BLOCKED = """
+import sys
+sys.modules.update(dict.fromkeys("PIL soundfile soxr tensorflow keras matplotlib scipy sklearn librosa onnxruntime "
+                                 "ai_edge_litert aiohttp grpc tensorflow_serving".split()))
+"""
+
+
+def without_extras(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs code where the libraries of no extra can be imported."""
+    command = [sys.executable, "-c", BLOCKED + code, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("module", [*COMMANDS, "vae_bss_tf.separate"])
+def test_help_needs_no_extra(module):
+    name = "export.__main__" if module == "export" else module
+    done = without_extras(f"from {name} import main; main()", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_a_name_of_the_package_says_which_extra_it_lacks():
+    done = without_extras("from vae_bss_tf import Separator")
+    assert done.stderr.splitlines()[-1].endswith("pip install 'vae-bss-tf[audio]' brings it.")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("training.fit", ["--output"]),
+        ("training.fit", ["--init"]),
+        ("training.evaluate", ["--run"]),
+        ("export.__main__", ["--run", "run", "--to"]),
+        ("export.benchmark", ["exported", "--json"]),
+        ("export.serving", ["exported", "--to"]),
+        ("vae_bss_tf.separate", ["a.wav", "--model", "model", "--output"]),
+    ],
+)
+def test_an_empty_path_is_refused(module, words, capsys, tmp_path, monkeypatch):
+    """As an unset variable of a shell gives; it would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as raised:
+        importlib.import_module(module).main([*words, ""])
+    assert raised.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mistake_comes_without_them_too(run_module, tmp_path):

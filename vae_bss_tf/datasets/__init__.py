@@ -1,13 +1,11 @@
 """Data sets of sources. Each gives a `SourceBank` for a split; `pipeline` draws mixtures from it."""
 
-from collections.abc import Callable
-from functools import partial
+import importlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import AudioConfig, DataConfig
-from vae_bss_tf.datasets import digits, idx, nsynth, own_pictures, recordings, tones
 from vae_bss_tf.datasets.bank import SPLITS, SourceBank
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "SourceBank", "load_bank"]
@@ -18,23 +16,39 @@ class Dataset(NamedTuple):
 
     Attributes:
         kind: "images" or "sound", the kind of its domain.
-        load: From the split, the folder and, of sound, the settings of its waveforms to the bank. A folder of pictures
-            is given the settings of the data and the model's input shape.
+        module: The module that loads it, imported on use: the libraries that it needs may not be installed.
+        function: The function that loads it.
+        names: What the function is told before the rest.
     """
 
     kind: str
-    load: Callable[..., SourceBank]
+    module: str
+    function: str = "load"
+    names: tuple[str, ...] = ()
+
+    def load(self, *arguments: Any) -> SourceBank:
+        """Loads a bank.
+
+        Args:
+            *arguments: The split, the folder and, of sound, the settings of its waveforms; of a folder of pictures,
+                the settings of the data and the model's input shape.
+
+        Returns:
+            The bank.
+        """
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return getattr(module, self.function)(*self.names, *arguments)
 
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset("images", digits.load),
-    "mnist": Dataset("images", partial(idx.load, "mnist")),
-    "fashion-mnist": Dataset("images", partial(idx.load, "fashion-mnist")),
-    "images": Dataset("images", own_pictures.load),
-    "tones": Dataset("sound", tones.load),
-    "notes": Dataset("sound", recordings.load_notes),
-    "nsynth": Dataset("sound", nsynth.load),
-    "mixtures": Dataset("sound", recordings.load_mixtures),
+    "digits": Dataset("images", "digits"),
+    "mnist": Dataset("images", "idx", names=("mnist",)),
+    "fashion-mnist": Dataset("images", "idx", names=("fashion-mnist",)),
+    "images": Dataset("images", "own_pictures"),
+    "tones": Dataset("sound", "tones"),
+    "notes": Dataset("sound", "recordings", "load_notes"),
+    "nsynth": Dataset("sound", "nsynth"),
+    "mixtures": Dataset("sound", "recordings", "load_mixtures"),
 }
 
 
