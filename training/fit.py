@@ -13,6 +13,7 @@ from training import systems
 from training.memory import keep_freed_memory
 from training.options import default_output, parser, resolve
 from vae_bss_tf.arguments import parsed
+from vae_bss_tf.baselines import OBJECTIVES
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
@@ -117,8 +118,8 @@ def completed(preset: Preset, system: str) -> Preset:
 
     Returns:
         For "vae" the preset itself, without the phases for spare sources where there are none or where mixtures are
-        taken as they are; for "ae" the same without sampling, remixing and a mask network; for a baseline one phase, of
-        which the baseline brings the objective.
+        taken as they are; for "ae" the same without sampling, remixing and a mask network; for a baseline one phase for
+        each of its objectives.
 
     Raises:
         ConfigError: The system is not for the preset's domain.
@@ -134,11 +135,14 @@ def completed(preset: Preset, system: str) -> Preset:
         raise ConfigError(f"{system} is not made for {kind}; train another --system.")
     first = preset.recipe.phases[0].replace(name="train", share=1.0, rounds=1, keep="last", sources="all")
     if system == "ae":
-        phase = first.replace(objective="elbo", trains=("encoder", "decoder"))
+        phases = (first.replace(objective="elbo", trains=("encoder", "decoder")),)
     else:
-        phase = first.replace(objective="own")
+        phases = tuple(
+            first.replace(name="train" if objective == "own" else objective, objective=objective)
+            for objective in OBJECTIVES[system]
+        )
     model = preset.model.replace(variational=system != "ae", mask_channels=())
-    return preset.replace(model=model, recipe=preset.recipe.replace(phases=(phase,)))
+    return preset.replace(model=model, recipe=preset.recipe.replace(phases=phases))
 
 
 def _as_many_sources(preset: Preset, init: Path) -> Preset:

@@ -154,6 +154,8 @@ SYSTEMS: tuple[System, ...] = (
     System("aem", "AE, masked", "trained", _masked, "ae"),
     System("glo", "GLO", "trained", _masked, "glo", baseline=True, domains=(_IMAGES,)),
     System("mixit", "MixIT", "trained", _masked, "mixit", baseline=True),
+    System("remixit", "RemixIT", "trained", _masked, "remixit", baseline=True),
+    System("self-remixing", "Self-Remixing", "trained", _masked, "self-remixing", baseline=True),
     System("vae", "VAE", "trained", _decoded, "vae"),
     System("vaem", "VAEM", "trained", _masked, "vae"),
     System("vaem-refined", f"VAEM, refined ({REFINEMENT_STEPS} steps)", "trained", _refined, "vae"),

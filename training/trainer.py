@@ -174,10 +174,11 @@ class Trainer:
         return kept.done._replace(seconds=done.seconds + time.perf_counter() - started)
 
     def learner(self, planned: PlannedPhase, model: keras.Model) -> keras.Model:
-        """What `fit` trains in a phase: the model with the phase's objective, compiled; a baseline as it is."""
+        """What `fit` trains in a phase: the model with the phase's objective, compiled; or a baseline."""
         phase = planned.phase
-        learner = model
-        if phase.objective != "own":
+        if systems.is_baseline(self.run.system):
+            learner = baselines.learner(phase.objective, model, self.preset.recipe.seed)
+        else:
             learner = Learner(model, self._objective(planned, model), phase.trains)
         learner.compile(
             optimizer=keras.optimizers.Adam(learning_rate_schedule(phase, planned.steps_per_epoch, planned.num_steps)),

@@ -6,7 +6,7 @@ from typing import Any, Self
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.settings import Settings
 
-OBJECTIVES = ("elbo", "remixed_elbo", "masked_remix", "own")
+OBJECTIVES = ("elbo", "remixed_elbo", "masked_remix", "own", "remixit", "self_remixing")
 SOURCES = ("all", "mixed", "spare")
 PARTS = ("encoder", "decoder", "mask_network")
 KL_SCHEDULES = ("constant", "linear", "decay")
@@ -21,7 +21,8 @@ class Phase(Settings):
     Attributes:
         name: What it is called in the progress, the history and on the command line.
         objective: What a step minimises: "elbo" (`objectives.Elbo`), "remixed_elbo" (`objectives.RemixedElbo`),
-            "masked_remix" (`objectives.MaskedRemix`), or "own", what a baseline brings itself.
+            "masked_remix" (`objectives.MaskedRemix`); of baselines "own", what their model brings itself, "remixit" or
+            "self_remixing" (`baselines.remixing`).
         trains: The parts of the model whose weights change: of "encoder", "decoder" and "mask_network".
         sources: How many sources the model has in it: "all" K, or "mixed", no more than mixtures hold at most, so that
             no two outputs come to share one source; the spare ones are added after it. "spare" has all, and is left

@@ -76,7 +76,7 @@ def test_mixit_has_the_parameters_of_the_vae() -> None:
 
 def test_keep_strongest_shares_the_mixture_among_the_kept() -> None:
     outputs = np.array([[[0.1, 0.0], [0.6, 0.2], [0.3, 0.4]]], np.float32)[..., None]
-    sources = keep_strongest(outputs, outputs.sum(axis=1), 2)
+    sources = keep_strongest(outputs, outputs.sum(axis=1), 2, np)
     np.testing.assert_allclose(sources[0, :, 0, 0], [2 / 3, 1 / 3], rtol=1e-6)
     np.testing.assert_allclose(sources.sum(axis=1), outputs.sum(axis=1), rtol=1e-6)
 

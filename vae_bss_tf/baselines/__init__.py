@@ -1,4 +1,4 @@
-"""Systems that the model is compared with: NMF, GLO, MixIT, the oracle masks and the trivial estimates.
+"""Systems that the model is compared with: NMF, GLO, MixIT, RemixIT, Self-Remixing, oracle masks, trivial estimates.
 
 Each baseline separates as the model does: `separate(mixtures)` takes float32 `[n, *shape]` to float32
 `[n, num_sources, *shape]`, whose sources sum to the mixture. The oracle masks are functions that take the true sources
@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     import keras
 
 
+# What each baseline that is trained minimises, phase after phase: "own" is what its model brings itself.
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    "glo": ("own",),
+    "mixit": ("own",),
+    "remixit": ("own", "remixit"),
+    "self-remixing": ("own", "self_remixing"),
+}
+
+
 def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
     """Builds a baseline that is trained on mixtures, ready to compile and `fit` on `{"mixture": ...}` batches.
 
     Args:
-        system: "glo", with the decoder of the VAE of `config`, or "mixit", with as many trainable parameters as that
-            VAE.
+        system: "glo", with the decoder of the VAE of `config`; or "mixit", "remixit" or "self-remixing", which train
+            MixIT's network, with as many parameters as that VAE.
         config: The VAE that it is compared with; `num_sources` is the baseline's own K.
         seed: Seed of what it draws in training beside the mixtures.
 
@@ -29,7 +38,7 @@ def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
     Raises:
         ConfigError: The system is unknown, or cannot have as many parameters.
     """
-    if check_choice("baseline", system, ("glo", "mixit")) == "glo":
+    if check_choice("baseline", system, OBJECTIVES) == "glo":
         from vae_bss_tf.baselines.glo import GLO
 
         return GLO(config, seed=seed)
@@ -37,3 +46,21 @@ def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
     from vae_bss_tf.model import MultiSourceVAE
 
     return MixIT(config, hidden_width(config, MultiSourceVAE(config).num_parameters))
+
+
+def learner(objective: str, model: "keras.Model", seed: int = 0) -> "keras.Model":
+    """Gives what trains a baseline's model in a phase.
+
+    Args:
+        objective: One of `OBJECTIVES`.
+        model: The baseline's model, which is trained in place.
+        seed: Seed of what is drawn in training beside the mixtures.
+
+    Returns:
+        A model to compile and `fit`: the baseline itself, or what teaches it.
+    """
+    if objective == "own":
+        return model
+    from vae_bss_tf.baselines.remixing import RemixIT, SelfRemixing
+
+    return (RemixIT if objective == "remixit" else SelfRemixing)(model, seed)

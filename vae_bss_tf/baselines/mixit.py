@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 from typing import Any
 
 import keras
@@ -169,7 +170,19 @@ class MixIT(keras.Model):
         """
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         outputs = self.predict({"mixture": mixtures}, batch_size=batch_size, verbose=0)["outputs"]
-        return keep_strongest(outputs, mixtures, self.config.num_sources)
+        return keep_strongest(outputs, mixtures, self.config.num_sources, np)
+
+    def separated(self, mixtures: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Separates mixtures as `separate` does, through which gradients flow.
+
+        Args:
+            mixtures: float32 `[batch, *input_shape]`, >= 0.
+            training: Whether the batch's own moments normalise.
+
+        Returns:
+            float32 `[batch, num_sources, *input_shape]`.
+        """
+        return keep_strongest(self(mixtures, training=training)["outputs"], mixtures, self.config.num_sources)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "width": self.width}
@@ -179,20 +192,19 @@ class MixIT(keras.Model):
         return cls(**{**config, "config": ModelConfig.from_dict(legacy.upgraded_model(config["config"]))})
 
 
-def keep_strongest(
-    outputs: npt.NDArray[np.float32], mixtures: npt.NDArray[np.float32], num_sources: int
-) -> npt.NDArray[np.float32]:
+def keep_strongest(outputs: Any, mixtures: Any, num_sources: int, ops: types.ModuleType = keras.ops) -> Any:
     """Keeps the outputs with the most energy and shares the mixture among them in proportion to them.
 
     Args:
         outputs: float32 `[batch, num_outputs, *shape]`, >= 0.
         mixtures: float32 `[batch, *shape]`.
         num_sources: Outputs to keep.
+        ops: `numpy` or `keras.ops`.
 
     Returns:
         float32 `[batch, num_sources, *shape]`, strongest first, of sum `mixtures` over axis 1.
     """
-    energy = np.sum(outputs.reshape(*outputs.shape[:2], -1) ** 2, axis=-1)
-    order = np.argsort(-energy, axis=1)[:, :num_sources]
-    kept = np.take_along_axis(outputs, order.reshape(*order.shape, *[1] * (outputs.ndim - 2)), axis=1)
-    return ratio_mask(kept, mixtures, ops=np)
+    energy = ops.sum(ops.square(outputs), axis=tuple(range(2, len(outputs.shape))))
+    order = ops.argsort(-energy, axis=1)[:, :num_sources]
+    order = ops.reshape(order, (-1, num_sources, *[1] * (len(outputs.shape) - 2)))
+    return ratio_mask(ops.take_along_axis(outputs, order, axis=1), mixtures, ops=ops)
