@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Bulk separation has an environment of its own: Apache Beam wants older libraries than the rest.
 BULK_VENV ?= .venv-bulk
 
-.PHONY: install fit test lint test-bulk
+.PHONY: install fit test lint test-bulk docs
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site, into site/.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(BULK_VENV)/.installed: pyproject.toml constraints-bulk.txt
 	$(PYTHON) -m venv $(BULK_VENV)
