@@ -1,7 +1,7 @@
 """What the documentation site adds to the documents as they stand in the repository.
 
-- Documents that others link to, wherever they are in the repository, become pages under `repository/`, and links lead to
-  them: so one link works in the repository and on the site.
+- Documents that others link to, wherever they are in the repository, become pages under `repository/`, and links lead
+  to them: so one link works in the repository and on the site.
 - A block of code that is one command with `--help` is followed by what it prints.
 - Equations, in LaTeX, become MathML, which browsers draw without a script.
 - A page that would ask another host for a script, a style or a picture fails the build.
@@ -32,7 +32,7 @@ _HELP = re.compile(r"^```\w*\npython -m (\S+) --help\n```$")
 _DISPLAY = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"\$`([^`]+)`\$")
 _ASSET = re.compile(
-    r"<(?:script|img|source|iframe)[^>]+src=[\"']?(?:https?:)?//|<link[^>]+stylesheet[^>]+href=[\"']?http"
+    r"<(?:script|img|source|iframe)[^>]+src=[\"']?(?:https?:)?//|<link[^>]+stylesheet[^>]+href=[\"']?(?:https?:)?//"
 )
 
 
@@ -106,13 +106,13 @@ def _repository_path(site_path: str) -> Path:
 
 
 def _help(name: str) -> str:
-    """What a command of this package prints with `--help`, 100 columns wide."""
+    """What a command of this package prints with `--help`, 80 columns wide."""
     module = importlib.import_module(name)
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{name}.__main__")
     printed = io.StringIO()
     with (
-        mock.patch.dict(os.environ, COLUMNS="100"),
+        mock.patch.dict(os.environ, COLUMNS="80"),
         mock.patch.object(sys, "argv", [name, "--help"]),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),

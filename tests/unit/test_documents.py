@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -14,10 +15,9 @@ from unittest import mock
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("docs", "deploy", "saved_models", "benchmarks/results", ".github")
-DOCUMENTS = sorted(
-    [*REPOSITORY.glob("*.md"), *(path for name in FOLDERS for path in (REPOSITORY / name).rglob("*.md"))]
-)
+LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+NAMES = subprocess.run(LISTED, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+DOCUMENTS = sorted(path for name in NAMES if (path := REPOSITORY / name).is_file())
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it also names commands of former releases
 PACKAGES = ("vae_bss_tf", "training", "export", "benchmarks")
 SCRIPTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
