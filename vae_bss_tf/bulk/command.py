@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_bss_tf.arguments import path
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError, run_command
 from vae_bss_tf.files import held
 
@@ -116,6 +117,10 @@ def _tell(summary: dict[str, Any], output: str, of_images: bool) -> None:
     print(f"next: {'look at' if of_images else 'listen to'} {output}")
 
 
+def _place(text: str) -> str:
+    return text if "://" in text else str(path(text)) + ("/" if text.endswith("/") else "")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vae_bss_tf.bulk",
@@ -130,15 +135,22 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         required=True,
         nargs="+",
+        type=_place,
         metavar="PATTERN",
         help="files, folders, or patterns in quotation marks, local or on a file system that Beam knows; **/ stands "
         "for any number of folders",
     )
     parser.add_argument(
-        "--model", required=True, help="run folder or exported model, also on Beam's file systems, or one on a server"
+        "--model",
+        required=True,
+        type=_place,
+        help="run folder or exported model, also on Beam's file systems, or one on a server",
     )
     parser.add_argument(
-        "--output", required=True, help="folder to write to; files keep their path below the folder of all inputs"
+        "--output",
+        required=True,
+        type=_place,
+        help="folder to write to; files keep their path below the folder of all inputs",
     )
     parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
     parser.add_argument(

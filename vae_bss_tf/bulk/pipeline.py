@@ -47,14 +47,15 @@ class Job:
 class SeparationHandler(ModelHandler[Task, Outcome, Worker]):
     """Runs our separators under Beam's RunInference, which loads one for each process and hands it file after file.
 
-    A batch is one file: a recording fills batches of the model by itself.
+    A batch is one file, which fills batches of the model by itself; the pipeline makes these batches, since Beam's
+    own batching gives the last one out when a bundle ends, and the runner of Dask loses it there.
 
     Args:
         job: The job.
     """
 
     def __init__(self, job: Job) -> None:
-        super().__init__(min_batch_size=1, max_batch_size=1)
+        super().__init__()
         self._job = job
 
     def load_model(self) -> Worker:
@@ -66,6 +67,10 @@ class SeparationHandler(ModelHandler[Task, Outcome, Worker]):
     ) -> Iterable[Outcome]:
         """Separates the files of a batch."""
         return [model.run(task) for task in batch]
+
+    def should_skip_batching(self) -> bool:
+        """Says that what comes in are batches already."""
+        return True
 
     def get_metrics_namespace(self) -> str:
         """Names the metrics that RunInference keeps: files, and the times of loading and separating."""
@@ -90,7 +95,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         | "Find" >> beam.FlatMap(storage.find, job.suffixes, output)
         | "Name" >> beam.Map(lambda path: (os.path.splitext(path.removeprefix(root))[0], path))
         | "Group" >> beam.GroupByKey()  # which spreads the files over the workers
-        | "Choose" >> beam.FlatMapTuple(_tasks)
+        | "Choose" >> beam.FlatMapTuple(_batches)
         | "Separate" >> RunInference(SeparationHandler(job))
         # The one key is a text: that of CombineGlobally, None, has another hash in each process, and Dask groups by it.
         | "Key" >> beam.WithKeys("all")
@@ -100,12 +105,12 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def _tasks(name: str, paths: Iterable[str]) -> Iterator[Task]:
-    """Of the files of one name, the first is separated; the outputs of the others would have the same names."""
+def _batches(name: str, paths: Iterable[str]) -> Iterator[list[Task]]:
+    """Makes batches of one file; of the files of one name all but the first are refused."""
     first, *others = sorted(set(paths))
-    yield Task(first, name)
+    yield [Task(first, name)]
     for path in others:
-        yield Task(path, name, refused=f"{path} would have outputs of the same names as {first}; rename it.")
+        yield [Task(path, name, refused=f"{path} would have outputs of the same names as {first}; rename it.")]
 
 
 @dataclasses.dataclass

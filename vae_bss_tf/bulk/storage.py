@@ -117,7 +117,8 @@ def fetched_tree(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     with _told(place):
-        found = [m.path for match in FileSystems.match([place, f"{place}/**"]) for m in match.metadata_list]
+        under = FileSystems.match([f"{place}/**"])[0].metadata_list
+        found = [file.path for file in under] or [place] * FileSystems.exists(place)
     if not found:
         raise DataError(f"there is nothing at {place}; check the place.")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,211 @@
+"""Bulk separation in several processes, by other runners of Beam, on other file systems, and killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from apache_beam.io.localfilesystem import LocalFileSystem
+
+from vae_bss_tf.bulk import runners
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = {"job.json", "summary.json", "failures.jsonl"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files under a folder but for the job's own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name not in OWN}
+
+
+@pytest.fixture
+def start(notes: Path):
+    """Starts the command as a process of its own."""
+    started = []
+
+    def run(takes: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+        words = ["--input", takes, "--model", notes, "--output", output, *more]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vae_bss_tf.bulk", *map(str, words)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "vae_bss_tf.bulk.worker" in child.cmdline()]
+
+
+def test_two_processes_write_what_one_does_and_print_only_their_own(start, bulk, takes, tmp_path) -> None:
+    bulk(takes, output=tmp_path / "one")
+    process = start(takes, tmp_path / "two", "--workers", "2")
+    printed, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "")
+    assert printed.startswith("model: ")
+    assert "4 files: 4 separated" in printed
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_interrupted_three_times_every_file_is_separated_once_and_right(start, bulk, record, tmp_path, failures):
+    takes, stems = tmp_path / "takes", tmp_path / "stems"
+    for index in range(24):
+        record(takes / f"{index % 3}" / f"{index:02}.wav", 1 + index % 3)
+    (takes / "bad.wav").write_text("no recording")
+    bulk(takes, output=tmp_path / "whole")
+    chance = random.Random(0)
+    for _ in range(3):
+        done = len(list(stems.rglob("*_source2.wav")))
+        process = start(takes, stems, "--workers", "2")
+        wait_for(lambda done=done: len(list(stems.rglob("*_source2.wav"))) > done + 1)
+        time.sleep(chance.uniform(0, 0.2))
+        left = workers(process)
+        process.kill()
+        process.communicate()
+        psutil.wait_procs(left, timeout=10)
+        assert not any(worker.is_running() for worker in left)
+        assert not (stems / "failures.jsonl").exists()
+    code, summary = bulk(takes, output=stems)
+    assert (code, summary["files"], summary["failed"]) == (0, 25, 1)
+    assert summary["finished"] >= 6
+    assert contents(stems) == contents(tmp_path / "whole")
+    assert list(failures()) == ["bad.wav"]
+    assert not list(stems.rglob(".partial*"))
+
+
+def test_a_lost_worker_ends_the_job_with_one_line(start, record, tmp_path) -> None:
+    takes, stems = tmp_path / "takes", tmp_path / "stems"
+    for index in range(60):
+        record(takes / f"{index:02}.wav", 4)
+    process = start(takes, stems, "--workers", "2")
+    wait_for(lambda: len(list(stems.rglob("*_source2.wav"))) > 2)
+    left = workers(process)
+    left[0].send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith("error: a worker was lost")
+    assert errors.count("\n") == 1
+    psutil.wait_procs(left, timeout=10)
+    assert not any(worker.is_running() for worker in left)
+
+
+def test_servers_of_a_job_listen_to_this_machine_alone() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with runners._servers_on_loopback():
+        server = grpc.server(ThreadPoolExecutor(1))
+        port = server.add_insecure_port("[::]:0")
+        server.start()
+        listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        server.stop(0)
+    found = {address.ip for address in listening if address.port == port}
+    assert found
+    assert found <= {"::1", "127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_a_portable_runner_gives_the_same_bytes(bulk, takes, tmp_path) -> None:
+    bulk(takes, output=tmp_path / "direct")
+    flags = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    code, summary = bulk(takes, *flags, output=tmp_path / "portable")
+    assert (code, summary["separated"]) == (0, 4)
+    assert contents(tmp_path / "portable") == contents(tmp_path / "direct")
+
+
+def test_dask_gives_the_same_bytes(bulk, takes, tmp_path) -> None:
+    distributed = pytest.importorskip("distributed")
+    (takes / "bad.wav").write_text("no recording")
+    bulk(takes, output=tmp_path / "direct")
+    processes = {"n_workers": 2, "threads_per_worker": 1}
+    with distributed.LocalCluster(host="127.0.0.1", dashboard_address="127.0.0.1:0", **processes) as cluster:
+        flags = ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"]
+        code, summary = bulk(
+            takes, *flags, f"--dask_client_address={cluster.scheduler_address}", output=tmp_path / "dask"
+        )
+    assert (code, summary["separated"], summary["failed"]) == (0, 4, 1)
+    assert contents(tmp_path / "dask") == contents(tmp_path / "direct")
+    assert (tmp_path / "dask" / "failures.jsonl").read_text() == (tmp_path / "direct" / "failures.jsonl").read_text()
+
+
+def test_an_unknown_runner_is_refused(bulk, takes, capsys) -> None:
+    assert bulk(takes, "--runner=NoRunner") == (2, {})
+    assert capsys.readouterr().err.startswith("error: there is no runner NoRunner")
+
+
+class Shelf(LocalFileSystem):
+    """A file system that is not this machine's: `shelf://PATH` stands for a path, with no folders to be made."""
+
+    @classmethod
+    def scheme(cls):
+        return "shelf"
+
+    def join(self, basepath, *paths):
+        return "/".join([basepath.rstrip("/"), *paths])
+
+    def split(self, path):
+        return tuple(path.rsplit("/", 1))
+
+    def _list(self, dir_or_prefix):
+        for found in super()._list(dir_or_prefix.removeprefix("shelf://")):
+            yield type(found)(f"shelf://{found.path}", found.size_in_bytes, found.last_updated_in_seconds)
+
+    def _path_open(self, path, *arguments, **keywords):
+        return super()._path_open(path.removeprefix("shelf://"), *arguments, **keywords)
+
+    def create(self, path, *arguments, **keywords):
+        return super().create(path.removeprefix("shelf://"), *arguments, **keywords)
+
+    def exists(self, path):
+        return super().exists(path.removeprefix("shelf://"))
+
+    def size(self, path):
+        return super().size(path.removeprefix("shelf://"))
+
+    def metadata(self, path):
+        return super().metadata(path.removeprefix("shelf://"))
+
+    def rename(self, source_file_names, destination_file_names):
+        names = [[name.removeprefix("shelf://") for name in n] for n in (source_file_names, destination_file_names)]
+        return super().rename(*names)
+
+    def delete(self, paths):
+        return super().delete([path.removeprefix("shelf://") for path in paths])
+
+
+def test_another_file_system_gives_the_same_bytes(bulk, takes, notes, tmp_path) -> None:
+    bulk(takes, output=tmp_path / "local")
+    (takes / "empty.wav").touch()
+    places = {"output": f"shelf://{tmp_path}/shelf", "model": f"shelf://{notes}"}
+    code, _ = bulk(f"shelf://{takes}/**/*.*", **places)
+    assert code == 0
+    assert contents(tmp_path / "shelf") == contents(tmp_path / "local")
+    assert json.loads((tmp_path / "shelf" / "summary.json").read_text())["separated"] == 4
+    failure = json.loads((tmp_path / "shelf" / "failures.jsonl").read_text())
+    assert failure["error"] == f"shelf://{takes}/empty.wav is empty (0 bytes); give a recording."
+    (tmp_path / "shelf" / "one_source2.wav").unlink()
+    bulk(f"shelf://{takes}/", **places)
+    summary = json.loads((tmp_path / "shelf" / "summary.json").read_text())
+    assert (summary["separated"], summary["finished"], summary["failed"]) == (1, 3, 1)
+    assert contents(tmp_path / "shelf") == contents(tmp_path / "local")
+    assert not list((tmp_path / "shelf").rglob(".partial*"))
+    assert os.listdir(tmp_path / "shelf")
