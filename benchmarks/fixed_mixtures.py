@@ -1,0 +1,170 @@
+"""What a fixed folder of overlaid digits gives, beside mixtures that are made afresh in each step.
+
+    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 10000 --minutes 20
+    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --colour --counts 20000 --minutes 40
+
+For each count it writes a folder of PNG files, overlays that are made once, trains on it as a user does
+(`training.fit --dataset images`), and judges the run on overlays of test digits (`training.evaluate --truth`). Count 0
+stands for mixing afresh: the folder then holds single digits, and `--num-mixed 2` mixes them. All trainings have the
+same recipe, seed and minutes. A training that was interrupted is resumed, a finished one is not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vae_bss_tf.datasets import load_bank
+from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.files import write_json
+
+RESULTS = Path("benchmarks/results/fixed_mixtures.json")
+SIDES = {False: 28, True: 64}  # pixels, of grey and of coloured pictures
+NUM_VALIDATION, NUM_TEST = 500, 1_000
+SEED = 0
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def source(digit: UInt8, colour: bool, rng: np.random.Generator) -> UInt8:
+    """Makes one source, at the level that it has in a mixture of two.
+
+    Args:
+        digit: uint8 `[28, 28]`.
+        colour: Whether it is painted in a random colour of full brightness and set at a random place of 64 x 64 pixels.
+        rng: Draws colour and place.
+
+    Returns:
+        uint8 `[28, 28]` or `[64, 64, 3]`, at most 127: two of them add up to a picture without clipping.
+    """
+    halved = digit // 2
+    if not colour:
+        return halved
+    hue = rng.uniform(size=3)
+    hue /= hue.max()
+    side = SIDES[True]
+    top, left = rng.integers(side - len(digit) + 1, size=2)
+    picture = np.zeros((side, side, 3), np.uint8)
+    picture[top : top + len(digit), left : left + len(digit)] = (halved[..., None] * hue).astype(np.uint8)
+    return picture
+
+
+def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Path:
+    """Writes the pictures to train on, in the layout of `--dataset images`, and the mixtures to judge with their truth.
+
+    Args:
+        data_dir: MNIST's four IDX files.
+        output: Folder to write to; what is there already stays.
+        count: Mixtures to train on; 0 writes every training digit on its own.
+        colour: As `source`.
+
+    Returns:
+        The folder to train on. The mixtures to judge, the same for every count, are in `output/truth`.
+    """
+    banks = {split: load_bank("mnist", split, data_dir).items for split in ("train", "validation", "test")}
+    folder = output / (f"fixed{count}" if count else "singles")
+    if not folder.exists():
+        partial = output / f".{folder.name}"
+        for split, number in (("train", count), ("validation", NUM_VALIDATION), ("test", NUM_VALIDATION)):
+            (partial / split).mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng((SEED, len(split), count))
+            drawn = rng.integers(len(banks[split]), size=(number or len(banks[split]), 2 if count else 1))
+            if not count:
+                drawn = np.arange(len(drawn))[:, None]
+            for i, digits in enumerate(drawn):
+                parts = [source(banks[split][digit], colour, rng) for digit in digits]
+                _save(sum(parts[1:], parts[0]) if count else 2 * parts[0], partial / split / f"{i:05d}.png")
+        partial.rename(folder)
+    truth = output / "truth"
+    if not truth.exists():
+        rng = np.random.default_rng((SEED, 99))
+        for i, digits in enumerate(rng.integers(len(banks["test"]), size=(NUM_TEST, 2))):
+            case = output / ".truth" / f"{i:05d}"
+            case.mkdir(parents=True, exist_ok=True)
+            parts = [source(banks["test"][digit], colour, rng) for digit in digits]
+            _save(parts[0] + parts[1], case / "mixture.png")
+            for k, part in enumerate(parts, 1):
+                _save(part, case / f"source{k}.png")
+        (output / ".truth").rename(truth)
+    return folder
+
+
+def measure(data_dir: Path, output: Path, count: int, colour: bool, minutes: float) -> dict[str, Any]:
+    """Trains on one folder and judges the run.
+
+    Args:
+        data_dir: MNIST's four IDX files.
+        output: Folder to work in.
+        count: As `write_folders`.
+        colour: As `source`.
+        minutes: Of the training.
+
+    Returns:
+        The row of the table: counts, minutes, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
+    """
+    folder = write_folders(data_dir, output, count, colour)
+    run = output / f"run-{folder.name}"
+    if not (run / "metrics.json").exists():
+        fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--minutes", str(minutes)]
+        fit += ["--seed", str(SEED), "--output", str(run), "--quiet"]
+        fit += [] if count else ["--num-mixed", "2"]
+        _run([*fit, *(["--resume"] if run.exists() else [])])
+    _run(["training.evaluate", "--run", str(run), "--truth", str(output / "truth"), "--force"])
+    judged = json.loads((run / "evaluation" / "truth.json").read_text())
+    history = (run / "history.csv").read_text().splitlines()
+    return {"count": count, "colour": colour, "minutes": minutes, "epochs": len(history) - 1, "judged": judged}
+
+
+def _save(picture: UInt8, path: Path) -> None:
+    Image.fromarray(picture).save(path)
+
+
+def _run(words: Sequence[str]) -> None:
+    print("python -m " + " ".join(words), flush=True)
+    done = subprocess.run([sys.executable, "-m", *words], check=False)
+    if done.returncode:
+        raise ConfigError(f"{words[0]} ended with exit code {done.returncode}; see the lines above.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fixed_mixtures", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--data-dir", required=True, type=Path, help="MNIST's four IDX files")
+    parser.add_argument("--output", required=True, type=Path, help="folder to work in; resumed where it was")
+    parser.add_argument("--counts", default="10000,0", help="numbers of fixed mixtures, with commas; 0 mixes afresh")
+    parser.add_argument("--colour", action="store_true", help="coloured digits on 64 x 64 pixels, not grey on 28 x 28")
+    parser.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
+    parser.add_argument("--json", type=Path, help=f"where to write the rows, such as {RESULTS}")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    counts = options.counts.split(",")
+    if not all(count.isdigit() for count in counts):
+        raise ConfigError(f"--counts {options.counts}: give whole numbers with commas between, such as 1000,10000,0.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for count in map(int, counts):
+        rows.append(measure(options.data_dir, options.output, count, options.colour, options.minutes))
+        if options.json is not None:
+            write_json(options.json, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Exports a live separator: `python -m export.live --run runs/live-16ms-seed0 --to exported/live`."""
+
+import argparse
+import importlib.metadata
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_bss_tf.arguments import parsed
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.errors import CheckpointError, OutputExistsError, run_command
+from vae_bss_tf.files import replacing_folder, sha256, write_json, write_text
+from vae_bss_tf.startup import import_tensorflow
+
+FORMATS = {
+    "tflite_float32": "float32.tflite",
+    "tflite_float16": "float16.tflite",
+    "tflite_dynamic_int8": "dynamic_int8.tflite",
+    "tflite_full_int8": "full_int8.tflite",
+    "onnx_float32": "float32.onnx",
+}
+_LIBRARIES = ("vae-bss-tf", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnxruntime")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake or a file that differs from the model.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m export.live",
+        description="Writes a live separator as TFLite and ONNX files whose state is in the open, and proves each "
+        "equal to the model over a minute of sound.",
+        epilog="example: python -m export.live --run runs/live-16ms-seed0 --to exported/live",
+    )
+    parser.add_argument("--run", required=True, type=Path, help="a finished run of python -m training.live")
+    parser.add_argument("--to", required=True, type=Path, help="folder to make")
+    parser.add_argument("--formats", nargs="+", metavar="NAME", help=f"of {', '.join(FORMATS)} (default: all)")
+    parser.add_argument("--force", action="store_true", help="replace an earlier export of a live separator")
+    options = parsed(parser, arguments)
+    return run_command(lambda: _export(options))
+
+
+def _export(options: argparse.Namespace) -> None:
+    names = [check_choice("format", name, FORMATS) for name in options.formats or FORMATS]
+    _check_target(options.to, options.force)
+    import_tensorflow()
+    from export.gate.workers import converters
+    from export.live import gate, writers
+    from training.live.trainer import load_model, settings_of
+
+    config, _, learned_from = settings_of(options.run)
+    if not (options.run / "metrics.json").is_file():
+        raise CheckpointError(f"{options.run} is not finished; finish it by --resume.")
+    model = load_model(options.run)
+    waveform = gate.program(config.sample_rate)
+    with replacing_folder(options.to) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
+        writers.write_saved_model(model, Path(work) / "saved_model")
+        outputs = {name: staging / FORMATS[name] for name in names}
+        print(f"writing {', '.join(path.name for path in outputs.values())}", flush=True)
+        inputs = gate.calibration(model, waveform) if "tflite_full_int8" in names else []
+        with converters() as pool:
+            pool.submit(writers.convert, Path(work) / "saved_model", outputs, inputs).result()
+        described = _manifest(options, config, model, outputs, learned_from)
+        write_json(staging / "manifest.json", described)
+        expected = gate.offline(model, waveform)
+        from vae_bss_tf.live.runtime import load
+
+        for name, path in outputs.items():
+            described["formats"][name] |= gate.check(name, load(path), waveform, expected)
+            entry = described["formats"][name]
+            print(f"{path.name}: {entry['bytes']:,} bytes, differs by {entry['max_abs_error']:.1e} at most, "
+                  f"{entry['ms_per_block']:.2f} ms a block", flush=True)  # fmt: skip
+        for name in ("config.json", "metrics.json", "history.csv", "weights.npz"):
+            shutil.copyfile(options.run / name, staging / name)
+        write_json(staging / "manifest.json", described)
+        write_text(staging / "README.md", _card(described))
+    print(
+        f"exported to {options.to}\nnext: python -m vae_bss_tf.live --model {options.to} --input duet.wav --output DIR"
+    )
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if not target.exists():
+        return
+    try:
+        kind = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if kind != "live":
+        raise OutputExistsError(f"{target} exists and is no export of a live separator; choose another --to.")
+    if not force:
+        raise OutputExistsError(f"{target} holds an earlier export; replace it by --force, or choose another --to.")
+
+
+def _manifest(
+    options: argparse.Namespace, config: Any, model: Any, outputs: dict[str, Path], learned_from: list[dict[str, str]]
+) -> dict[str, Any]:
+    hop = config.hop_length
+    states = [
+        {"name": name, "next": f"next_{name}", "shape": list(zero.shape), "dtype": "float32", "zero": 0.0}
+        for name, zero in model.initial_state().items()
+    ]
+    return {
+        "kind": "live",
+        "name": options.to.name,
+        "live": config.to_dict(),
+        "parameters": model.num_parameters,
+        "latency_ms": 2_000 * hop / config.sample_rate,
+        "signature": {
+            "name": "step",
+            "inputs": {"block": {"shape": [1, hop], "dtype": "float32"}},
+            "outputs": {"sources": {"shape": [1, config.num_sources, hop], "dtype": "float32"}},
+        },
+        "states": states,
+        "teachers": [Path(source["teacher"]).name for source in learned_from],
+        "formats": {
+            name: {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+            for name, path in outputs.items()
+        },
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def _card(described: dict[str, Any]) -> str:
+    live = described["live"]
+    rows = [
+        f"| `{entry['path']}` | {entry['bytes']:,} | {entry['max_abs_error']:.1e} | {entry['likeness_db']:.1f} |"
+        for entry in described["formats"].values()
+    ]
+    block = described["signature"]["inputs"]["block"]["shape"][1]
+    state_bytes = sum(4 * _size(state["shape"]) for state in described["states"])
+    return "\n".join(
+        [
+            f"# {described['name']}",
+            "",
+            f"A live separator of {live['num_sources']} sources at {live['sample_rate']:g} Hz with a latency of "
+            f"{described['latency_ms']:.1f} ms: it takes blocks of {block} samples and gives as many of each source, "
+            "one block later. It has "
+            f"{described['parameters']:,} parameters and {state_bytes:,} bytes of state, and was trained from "
+            f"recordings of mixtures alone, as {' and '.join(described['teachers'])} separate them.",
+            "",
+            "```",
+            f"python -m vae_bss_tf.live --model {described['name']} --input duet.wav --output separated",
+            "```",
+            "",
+            "| file | bytes | largest difference from the model | likeness, dB |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            "Each file has one signature, `step`. Inputs: `block`, float32 `[1, "
+            f"{block}]`, and the states that `manifest.json` lists, zeros before the first block. Outputs: `sources`, "
+            f"float32 `[1, {live['num_sources']}, {block}]`, and each state's successor, `next_NAME`, which is the "
+            "input of the next call. The sources are ordered by pitch, the lowest first, and sum to the mixture of one "
+            "block before.",
+            "",
+        ]
+    )
+
+
+def _size(shape: list[int]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Trains a live separator: `python -m training.live --data-dir takes --teacher saved_models/duets`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.memory import keep_freed_memory
+from vae_bss_tf.arguments import parsed
+from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.live.config import LATENCIES, LiveConfig
+from vae_bss_tf.startup import import_tensorflow
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 130 when interrupted.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m training.live",
+        description="Trains a separator that answers while the sound comes, from recordings of mixtures alone: an "
+        "offline model separates them, and the live one learns to separate new mixtures of what it found.",
+        epilog="example: python -m training.live --data-dir takes --teacher saved_models/duets --latency 16",
+    )
+    parser.add_argument("--data-dir", action="append", type=Path, metavar="DIR", help="folder of recordings that are "
+                        "mixtures; may be given several times, each with a teacher of its own")  # fmt: skip
+    parser.add_argument("--teacher", action="append", type=Path, metavar="MODEL", help="run or export of the offline "
+                        "model that separates them")  # fmt: skip
+    parser.add_argument("--latency", type=float, default=16.0, help=f"ms, one of {LATENCIES} (default: 16)")
+    parser.add_argument("--sample-rate", type=float, default=11_025.0, help="Hz that the model works at (11025)")
+    parser.add_argument("--channels", type=int, default=96, help="units of the hidden layers (default: 96)")
+    parser.add_argument("--epochs", type=int, default=60, help="epochs of 100 steps (default: 60)")
+    parser.add_argument("--minutes", type=float, help="plan the epochs to end in as many minutes")
+    parser.add_argument("--batch-size", type=int, default=16, help="mixtures of 3 s a step (default: 16)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="Adam's at the beginning (default: 2e-3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, mixtures and noise (default: 0)")
+    parser.add_argument("--output", type=Path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --output after its last epoch")
+    parser.add_argument("--force", action="store_true", help="replace an earlier run in --output")
+    options = parsed(parser, arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    output = options.output or Path(f"runs/live-{options.latency:g}ms-seed{options.seed}")
+    keep_freed_memory()
+    import_tensorflow()
+    from training.live import stems, trainer
+    from training.run import exclusive
+
+    if options.resume:
+        config, training, sources = trainer.settings_of(output)
+    else:
+        sources = _sources(options.data_dir, options.teacher)
+        config = LiveConfig(latency_ms=options.latency, sample_rate=options.sample_rate, channels=options.channels)
+        training = trainer.LiveTraining(options.epochs, options.batch_size, options.learning_rate, options.seed)
+        if output.exists() and not options.force and (not output.is_dir() or any(output.iterdir())):
+            trainer.create(output, config, training, sources, force=False)  # refuses before any work is done
+    minutes = None if options.minutes is None or options.resume else trainer.seconds_of(options.minutes) / 60
+    train, held_out = (
+        stems.Stems.joined(
+            [stems.load(Path(s["data_dir"]), Path(s["teacher"]), split, config.sample_rate) for s in sources]
+        )
+        for split in ("train", "validation")
+    )
+    config = config.replace(num_sources=train.items.shape[1])
+    trained = trainer.LiveTrainer(config, training, train, held_out)
+    if minutes is not None:
+        training = trained.within(max(0.1, minutes - (time.perf_counter() - started) / 60))
+    if not options.resume:
+        trainer.create(output, config, training, sources, options.force)
+    with exclusive(output):
+        print(f"model: {trained.model.num_parameters:,} parameters, blocks of {config.hop_length} samples, latency "
+              f"{2000 * config.hop_length / config.sample_rate:.1f} ms\nwriting to: {output}", flush=True)  # fmt: skip
+        metrics = trained.train(output, report=lambda line: print(line, flush=True))
+    print(f"{output}: {metrics['val_sdr']:.2f} dB against what the teacher finds in held-out recordings\n"
+          f"next: python -m export.live --run {output} --to exported/live")  # fmt: skip
+
+
+def _sources(data_dirs: list[Path] | None, teachers: list[Path] | None) -> list[dict[str, str]]:
+    if not data_dirs or not teachers or len(data_dirs) != len(teachers):
+        raise ConfigError("give --data-dir DIR and --teacher MODEL, as many of one as of the other.")
+    return [{"data_dir": str(d), "teacher": str(t)} for d, t in zip(data_dirs, teachers, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What the offline separator makes of recordings: the stems that a live one learns from."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.audio.recordings import Recording, describe, mono
+from vae_bss_tf.audio.separator import Separator
+from vae_bss_tf.datasets.decoded import decoded
+from vae_bss_tf.datasets.recordings import split_files
+from vae_bss_tf.errors import ConfigError, DataError
+
+Float32 = npt.NDArray[np.float32]
+
+SECONDS = 3.0  # of an excerpt
+SILENCE = 1e-4  # of full scale
+PITCH_SHIFTS = (-2.0, 0.0, 2.0)  # semitones, of what is trained on
+_LOWEST, _HIGHEST = 50.0, 1_600.0  # Hz
+_FRAME = 1_024  # samples that a pitch is measured on
+_LOUD = 0.1  # of the loudest frame's level: quieter ones have no say in the pitch
+
+
+@dataclasses.dataclass(frozen=True)
+class Stems:
+    """Excerpts of separated recordings.
+
+    Attributes:
+        items: float32 `[num_excerpts, num_sources, samples]`, in [-1, 1].
+        recordings: int64 `[num_excerpts]`, the recording that each is of.
+        pitches: float64 `[num_excerpts, num_sources]`, the median pitch in semitones above 1 Hz; NaN for silence.
+    """
+
+    items: Float32
+    recordings: npt.NDArray[np.int64]
+    pitches: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Stems"]) -> "Stems":
+        """Puts the stems of several folders together.
+
+        Args:
+            parts: One or more, of one number of sources and samples.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        first = np.cumsum([0, *(int(part.recordings.max()) + 1 for part in parts[:-1])])
+        return cls(
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.recordings + offset for part, offset in zip(parts, first, strict=True)]),
+            np.concatenate([part.pitches for part in parts]),
+        )
+
+
+def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems:
+    """Separates the recordings of a split, once: later trainings open what is in the cache.
+
+    Args:
+        data_dir: A folder of recordings that are mixtures, split as `--dataset mixtures` splits it.
+        teacher: The model that separates them, as `Separator.load` takes it.
+        split: "train" or "validation".
+        sample_rate: Rate of the stems, Hz.
+
+    Returns:
+        Excerpts of 3 s; the last of a recording is filled up with zeros. Those to train on stand there at several
+        pitches.
+
+    Raises:
+        CheckpointError: There is no teacher, or it is damaged.
+        ConfigError: The teacher is no model of audio.
+        DataError: The folder is missing or holds too little, or a recording is damaged or silent.
+    """
+    recordings = [describe(path) for path in split_files(data_dir, split)]
+    separator = Separator.load(teacher)
+    shifts = PITCH_SHIFTS if split == "train" else (0.0,)
+    length = int(SECONDS * sample_rate)
+
+    def decode(recording: Recording) -> Iterator[Float32]:
+        return _excerpts(recording, separator, [sample_rate * 2 ** (-shift / 12) for shift in shifts], length)
+
+    def capacity(recording: Recording) -> int:
+        lengths = [recording.seconds * sample_rate * 2 ** (-shift / 12) for shift in shifts]
+        return separator.num_sources * sum(int(n / length) + 1 for n in lengths)
+
+    files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
+    identity = ["stems", sample_rate, shifts, length, _checksum(teacher), files]
+    rows, owners = decoded(recordings, decode, capacity, identity, length)
+    count = separator.num_sources
+    items = np.asarray(rows).reshape(-1, count, length)
+    pitches = np.asarray([[median_pitch(stem, sample_rate) for stem in stems] for stems in items])
+    return Stems(items, owners[::count], pitches)
+
+
+def median_pitch(stem: Float32, sample_rate: float) -> float:
+    """Median pitch of the loud frames of a stem (YIN: de Cheveigné and Kawahara, JASA 2002).
+
+    Args:
+        stem: float32 `[samples]`, at least 1,024.
+        sample_rate: Its rate, Hz.
+
+    Returns:
+        Semitones above 1 Hz; NaN where it is silent.
+    """
+    import librosa
+
+    if np.abs(stem).max() < SILENCE:
+        return float("nan")
+    hop = _FRAME
+    pitches = librosa.yin(
+        stem, fmin=_LOWEST, fmax=_HIGHEST, sr=sample_rate, frame_length=_FRAME, hop_length=hop, center=False
+    )
+    starts = np.arange(len(pitches)) * hop
+    levels = np.asarray([np.sqrt(np.mean(np.square(stem[start : start + _FRAME]))) for start in starts])
+    return float(12 * np.log2(np.median(pitches[levels >= _LOUD * levels.max()])))
+
+
+def _excerpts(recording: Recording, separator: Separator, rates: Sequence[float], length: int) -> Iterator[Float32]:
+    """Excerpts of one recording's stems, source after source of each."""
+    import soxr
+
+    mixture = np.concatenate(list(mono(recording, recording.sample_rate)))
+    if np.abs(mixture).max(initial=0) < SILENCE:
+        raise DataError(f"{recording.path} is silent; leave it out of the folder.")
+    stems = separator.separate(mixture, recording.sample_rate)
+    for rate in rates:
+        columns = soxr.resample(stems.T, recording.sample_rate, rate)
+        columns = np.pad(columns, [(0, -len(columns) % length), (0, 0)])
+        for excerpt in columns.reshape(-1, length, len(stems)):
+            if np.abs(excerpt.sum(axis=1)).max() >= SILENCE:
+                yield from excerpt.T
+
+
+def _checksum(teacher: Path) -> str:
+    """What the stems depend on of the teacher: the checksums of its manifest, or its settings and weights."""
+    for name in ("manifest.json", "../manifest.json"):
+        path = teacher / name if teacher.is_dir() else teacher.parent / name.removeprefix("../")
+        if path.is_file():
+            return hashlib.sha256(json.dumps([teacher.name, path.read_text(encoding="utf-8")]).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.keras"):
+        if not (teacher / name).is_file():
+            raise ConfigError(f"{teacher} is no run and no export; give --teacher one of a model of sound.")
+        digest.update((teacher / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,286 @@
+"""The training of a live separator: one run folder, and a state after each epoch to resume from.
+
+config.json    settings of the model and of the training, the teachers, the seed, versions of the libraries
+weights.npz    the model as the last epoch left it, float32
+history.csv    loss, signal-to-distortion ratios, ELBO and KL of each epoch
+metrics.json   time and scores; only a finished training has it
+state.npz      weights, the optimizer's moments and the number of epochs
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.live import objective
+from training.live.data import batches, own_mixtures
+from training.live.stems import Stems
+from training.run import exclusive
+from vae_bss_tf.checks import check
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from vae_bss_tf.files import replacing, write_json, write_text
+from vae_bss_tf.live.config import LiveConfig
+from vae_bss_tf.live.model import LiveVAE
+from vae_bss_tf.live.saved import load_weights, save_weights
+from vae_bss_tf.settings import Settings
+
+STEPS_PER_EPOCH = 100
+NUM_VALIDATION = 128
+_VALIDATION_BATCH = 16
+_MEASURED_STEPS = 8
+_RESERVE = 0.95  # of the minutes, for what is not a training step
+_COLUMNS = ("epoch", "loss", "sdr", "elbo", "kl", "known", "val_sdr", "val_elbo", "val_kl")
+_LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveTraining(Settings):
+    """How a live separator is trained.
+
+    Attributes:
+        epochs: Epochs of 100 steps; at least 1.
+        batch_size: Mixtures of 3 s a step; at least 1.
+        learning_rate: Adam's at the beginning; it falls to zero along a cosine; > 0.
+        seed: Seed of initialisation, mixtures and noise.
+    """
+
+    epochs: int = 60
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(1 <= self.epochs <= 100_000, "epochs", self.epochs, "from 1 to 100,000")
+        check(1 <= self.batch_size <= 4_096, "batch_size", self.batch_size, "from 1 to 4,096")
+        check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "in (0, 1]")
+        check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
+
+
+class LiveTrainer:
+    """Trains one live separator.
+
+    Args:
+        config: Settings of the model.
+        training: Settings of the training.
+        stems: What to train on.
+        held_out: What to validate on.
+    """
+
+    def __init__(self, config: LiveConfig, training: LiveTraining, stems: Stems, held_out: Stems) -> None:
+        self.config = config
+        self.training = training
+        self.stems = stems
+        self.held_out = own_mixtures(held_out, config, NUM_VALIDATION)
+        self._begin()
+
+    def _begin(self) -> None:
+        keras.utils.set_random_seed(self.training.seed)
+        self.model = LiveVAE(self.config)
+        steps = self.training.epochs * STEPS_PER_EPOCH
+        schedule = keras.optimizers.schedules.CosineDecay(self.training.learning_rate, steps)
+        self.optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
+        self.optimizer.build(self.model.trainable_variables)
+        self._step = tf.function(self._train_step)
+
+    def _train_step(self, sources: tf.Tensor, sure: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            values = objective.values(self.model, sources, sure, seed)
+            loss = values.loss()
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return tf.stack([loss, *(tf.reduce_mean(value) for value in values)])
+
+    @tf.function
+    def _validation_step(self, sources: tf.Tensor, sure: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.reduce_mean(value) for value in objective.values(self.model, sources, sure, None)])
+
+    def within(self, minutes: float) -> LiveTraining:
+        """Plans a training: measures some steps, and begins anew.
+
+        Args:
+            minutes: How long the training may take.
+
+        Returns:
+            The settings with as many epochs as fit, at least one.
+        """
+        data = iter(batches(self.stems, self.config, self.training.batch_size, self.training.seed))
+        self._train_once(data, 0)  # traces and compiles
+        started = time.perf_counter()
+        for step in range(1, _MEASURED_STEPS + 1):
+            self._train_once(data, step)
+        seconds = (time.perf_counter() - started) / _MEASURED_STEPS * STEPS_PER_EPOCH
+        epochs = max(1, int(_RESERVE * 60 * minutes / seconds))
+        self.training = self.training.replace(epochs=epochs)
+        self._begin()
+        return self.training
+
+    def _train_once(self, data: Any, step: int) -> tf.Tensor:
+        sources, sure = next(data)
+        return self._step(sources, sure, tf.constant([self.training.seed, step]))
+
+    def train(self, path: Path, *, report: Any = print) -> dict[str, Any]:
+        """Trains all epochs that are left, and writes the run's files.
+
+        Args:
+            path: The run folder.
+            report: Told of each epoch in one line.
+
+        Returns:
+            "epochs", "seconds" and the last validation's scores.
+
+        Raises:
+            CheckpointError: The state is damaged.
+            DataError: The loss is not finite any more.
+        """
+        rows: list[dict[str, float]] = []
+        seconds = 0.0
+        if (path / "state.npz").exists():
+            rows, seconds = self._load(path)
+        first = len(rows)
+        data = iter(
+            batches(self.stems, self.config, self.training.batch_size, self.training.seed, first * STEPS_PER_EPOCH)
+        )
+        for epoch in range(first, self.training.epochs):
+            started = time.perf_counter()
+            totals = [self._train_once(data, epoch * STEPS_PER_EPOCH + i) for i in range(STEPS_PER_EPOCH)]
+            means = np.mean([total.numpy() for total in totals], axis=0)
+            if not np.isfinite(means).all():
+                raise DataError(f"the loss is not finite any more in epoch {epoch + 1}; lower --learning-rate.")
+            rows.append(
+                {"epoch": epoch, **dict(zip(_COLUMNS[1:], [*map(float, means), *self._validate()], strict=True))}
+            )
+            seconds += time.perf_counter() - started
+            self._save(path, rows, seconds)
+            left = (time.perf_counter() - started) * (self.training.epochs - epoch - 1) / 60
+            report(
+                f"epoch {epoch + 1}/{self.training.epochs}  loss {means[0]:.2f}  sdr {means[1]:.2f} dB  "
+                f"val_sdr {rows[-1]['val_sdr']:.2f} dB  {left:.0f} min left"
+            )
+        save_weights(self.model, path / "weights.npz")
+        scores = {name: round(value, 3) for name, value in rows[-1].items() if name.startswith("val_")}
+        trained = {"epochs": len(rows), "seconds": round(seconds, 1), "parameters": self.model.num_parameters}
+        metrics = {**trained, **scores}
+        write_json(path / "metrics.json", metrics)
+        return metrics
+
+    def _validate(self) -> list[float]:
+        sources, sure = self.held_out
+        parts = [
+            self._validation_step(sources[i : i + _VALIDATION_BATCH], sure[i : i + _VALIDATION_BATCH]).numpy()
+            for i in range(0, len(sources), _VALIDATION_BATCH)
+        ]
+        return [float(value) for value in np.mean(parts, axis=0)[:3]]
+
+    def _save(self, path: Path, rows: list[dict[str, float]], seconds: float) -> None:
+        arrays = [np.asarray(v) for v in (*self.model.trainable_variables, *self.optimizer.variables)]
+        with replacing(path / "state.npz") as partial, partial.open("wb") as file:
+            np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path / "history.csv", text.getvalue())
+
+    def _load(self, path: Path) -> tuple[list[dict[str, float]], float]:
+        variables = [*self.model.trainable_variables, *self.optimizer.variables]
+        try:
+            with np.load(path / "state.npz", allow_pickle=False) as state:
+                for i, variable in enumerate(variables):
+                    variable.assign(state[f"arr_{i}"])
+                return json.loads(str(state["rows"])), float(state["seconds"])
+        except Exception as error:  # numpy, zipfile and Keras raise many kinds
+            raise CheckpointError(
+                f"{path / 'state.npz'} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
+            ) from error
+
+
+def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list[dict[str, str]], force: bool) -> None:
+    """Makes a new run folder with its settings.
+
+    Args:
+        path: The folder.
+        config: Settings of the model.
+        training: Settings of the training.
+        sources: The folders of mixtures and the teachers.
+        force: Whether an earlier run there is replaced.
+
+    Raises:
+        OutputExistsError: The folder holds something else, or an earlier run and not `force`.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_live_run(path):
+            raise OutputExistsError(f"{path} exists and is no run of a live separator; choose another --output.")
+        if not force:
+            raise OutputExistsError(f"{path} holds an earlier run; resume it by --resume, or replace it by --force.")
+        with exclusive(path):
+            for name in ("state.npz", "weights.npz", "history.csv", "metrics.json"):
+                (path / name).unlink(missing_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    write_json(
+        path / "config.json",
+        {"system": "live", "live": config.to_dict(), "training": training.to_dict(), "learned_from": sources,
+         "versions": versions},
+    )  # fmt: skip
+
+
+def is_live_run(path: Path) -> bool:
+    """Whether a folder holds a run of a live separator."""
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8")).get("system") == "live"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def settings_of(path: Path) -> tuple[LiveConfig, LiveTraining, list[dict[str, str]]]:
+    """Reads a run's settings.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        Those of the model and of the training, and what it learned from.
+
+    Raises:
+        CheckpointError: It is no run of a live separator, or damaged.
+    """
+    if not is_live_run(path):
+        raise CheckpointError(f"{path} is no run of a live separator; train one: python -m training.live")
+    content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    try:
+        return (
+            LiveConfig.from_dict(content["live"]),
+            LiveTraining.from_dict(content["training"]),
+            [dict(entry) for entry in content["learned_from"]],
+        )
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path / 'config.json'} cannot be read ({error}); it is damaged.") from error
+
+
+def load_model(path: Path) -> LiveVAE:
+    """Loads a finished run's model.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        CheckpointError: It is no finished run of a live separator, or damaged.
+    """
+    config, _, _ = settings_of(path)
+    return load_weights(path / "weights.npz", config)
+
+
+def seconds_of(minutes: float) -> float:
+    """Checks a number of minutes and returns it in seconds."""
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise ConfigError(f"--minutes is {minutes}; give a positive number.")
+    return 60 * minutes

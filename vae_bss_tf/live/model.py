@@ -1,0 +1,253 @@
+"""The live separator: a multi-source VAE for each frame, causal, with all that it remembers as tensors."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.live import transform
+from vae_bss_tf.live.config import N_FFT, LiveConfig
+from vae_bss_tf.live.network import CausalBlock, FrameDense
+from vae_bss_tf.masking import ratio_shares
+
+State = dict[str, Any]
+
+_FLOOR = 1e-4  # of full scale: what is quieter is silence
+_LEAST_ESTIMATE = 1e-3
+_MOST_CHANGE = 3.0  # of the logarithm of the level, from frame to frame
+
+
+class LiveVAE(keras.Model):
+    """Separates blocks of a waveform as they come; the paper's VAE with posteriors for each frame.
+
+    An encoder of causal convolutions emits K latents a frame, one shared decoder turns each into the compressed
+    magnitudes of a source, and a mask network rescales them by what the encoder heard. The masks act on the spectrum
+    of `transform`. The last source is what the others leave of the mixture, so the sources sum to it.
+
+    Offline and live are one function: `step` takes any number of blocks, and gives the same in whatever portions a
+    signal is cut.
+
+    Args:
+        config: The settings.
+
+    Example:
+        >>> model = LiveVAE(LiveConfig())
+        >>> sources, state = model.step(np.zeros((1, 88), np.float32), model.initial_state())
+        >>> sources.shape
+        TensorShape([1, 2, 88])
+    """
+
+    def __init__(self, config: LiveConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        bands, channels, latent = config.num_bands, config.channels, config.latent_dim
+        self.inlet = FrameDense(bands + 1, channels, relu=True, name="inlet")
+        self.blocks = [
+            CausalBlock(channels, config.kernel_size, dilation, name=f"block_{i}")
+            for i, dilation in enumerate(config.dilations)
+        ]
+        self.posterior = FrameDense(channels, 2 * config.num_sources * latent, name="posterior")
+        self.decoder_hidden = FrameDense(latent, config.decoder_units, relu=True, name="decoder_hidden")
+        self.decoder_head = FrameDense(config.decoder_units, bands, name="decoder_head")
+        self.mask_hidden = FrameDense(channels + 2 * latent, config.mask_units, relu=True, name="mask_hidden")
+        self.mask_head = FrameDense(config.mask_units, bands, name="mask_head")
+        self.analysis, self.synthesis = transform.windows(config.hop_length)
+        parts: list[FrameDense | CausalBlock] = [self.inlet, *self.blocks, self.posterior]
+        for part in [*parts, self.decoder_hidden, self.decoder_head, self.mask_hidden, self.mask_head]:
+            part.build()
+        self.built = True
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of values that training finds."""
+        return sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
+
+    def initial_state(self, batch_size: int = 1) -> dict[str, npt.NDArray[np.float32]]:
+        """What the model remembers before the first block.
+
+        Args:
+            batch_size: Signals that are separated side by side.
+
+        Returns:
+            Arrays of zeros by name: "samples" `[batch, 1024 - hop]`, "overlap" `[batch, num_sources - 1, hop]`,
+            "level" `[batch, 1]`, and "memory_i" `[batch, frames, channels]` for each convolution.
+        """
+        config = self.config
+        shapes = {
+            "samples": (N_FFT - config.hop_length,),
+            "overlap": (config.num_sources - 1, config.hop_length),
+            "level": (1,),
+            **{f"memory_{i}": (block.memory_length, config.channels) for i, block in enumerate(self.blocks)},
+        }
+        return {name: np.zeros((batch_size, *shape), np.float32) for name, shape in shapes.items()}
+
+    def spectrum(self, waveforms: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Spectrum of the frames that end at each block's end.
+
+        Args:
+            waveforms: float32 `[batch, 1024 - hop + frames * hop]`.
+
+        Returns:
+            The real and the imaginary part, each float32 `[batch, frames, 513]`.
+        """
+        hop = self.config.hop_length
+        frames = (waveforms.shape[1] - N_FFT) // hop + 1
+        places = np.arange(frames)[:, None] * hop + np.arange(N_FFT)[None, :]
+        framed = waveforms if frames == 1 else keras.ops.take(waveforms, places.reshape(-1).astype(np.int32), axis=1)
+        framed = keras.ops.reshape(framed, (-1, N_FFT)) * self.analysis
+        shape = (-1, frames, N_FFT // 2 + 1)
+        real, imaginary = transform.spectrum(framed, keras.ops)
+        return keras.ops.reshape(real, shape), keras.ops.reshape(imaginary, shape)
+
+    def bands(self, real: keras.KerasTensor, imaginary: keras.KerasTensor) -> keras.KerasTensor:
+        """Magnitudes of the bands: of single bins at the bottom, means of several above.
+
+        Args:
+            real: float32 `[..., frames, 513]`.
+            imaginary: The same shape.
+
+        Returns:
+            float32 `[..., frames, num_bands]`, >= 0.
+        """
+        low, per_band = self.config.low_bins, self.config.bins_per_band
+        magnitude = keras.ops.sqrt(keras.ops.square(real) + keras.ops.square(imaginary))
+        upper = magnitude[..., low : N_FFT // 2]
+        upper = keras.ops.mean(
+            keras.ops.reshape(upper, (-1, *upper.shape[1:-1], upper.shape[-1] // per_band, per_band)), axis=-1
+        )
+        return keras.ops.concatenate([magnitude[..., :low], upper], axis=-1)
+
+    def scale(self, bands: keras.KerasTensor) -> keras.KerasTensor:
+        """The magnitude that stands for 1 in each frame: its largest, or 1e-4 of full scale.
+
+        Args:
+            bands: float32 `[batch, frames, num_bands]`.
+
+        Returns:
+            float32 `[batch, frames, 1]`.
+        """
+        return keras.ops.maximum(keras.ops.max(bands, axis=-1, keepdims=True), _FLOOR)
+
+    def compress(self, bands: keras.KerasTensor, scale: keras.KerasTensor) -> keras.KerasTensor:
+        """Compressed magnitudes on a frame's scale.
+
+        Args:
+            bands: float32 `[..., frames, num_bands]`, >= 0.
+            scale: float32 `[..., frames, 1]`, as `scale` gives it.
+
+        Returns:
+            float32 of the shape of `bands`, >= 0; at most 1 for the mixture that the scale is of.
+        """
+        return keras.ops.power(keras.ops.maximum(bands / scale, 1e-8), self.config.power)
+
+    def encode(
+        self, features: keras.KerasTensor, scale: keras.KerasTensor, state: State
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor, State]:
+        """Posterior of the latents of each frame, given it and the frames before.
+
+        Args:
+            features: float32 `[batch, frames, num_bands]`, as `compress` gives them.
+            scale: float32 `[batch, frames, 1]`.
+            state: As `initial_state` or the call before gives it: "level" and the memories.
+
+        Returns:
+            Mean and log variance, each float32 `[batch, frames, num_sources, latent_dim]`; what the encoder heard,
+            float32 `[batch, frames, channels]`; and the new state.
+        """
+        level = keras.ops.log(scale)[:, :, 0]
+        before = (
+            keras.ops.concatenate([state["level"], level[:, :-1]], axis=1) if level.shape[1] > 1 else state["level"]
+        )
+        change = keras.ops.clip(level - before, -_MOST_CHANGE, _MOST_CHANGE)[:, :, None]
+        heard = self.inlet(keras.ops.concatenate([features, change], axis=-1))
+        new: State = {"level": level[:, -1:]}
+        for i, block in enumerate(self.blocks):
+            heard, new[f"memory_{i}"] = block(heard, state[f"memory_{i}"])
+        moments = self.posterior(heard)
+        shape = (-1, moments.shape[1], 2 * self.config.num_sources, self.config.latent_dim)
+        moments = keras.ops.reshape(moments, shape)
+        return moments[:, :, : self.config.num_sources], moments[:, :, self.config.num_sources :], heard, new
+
+    def decode(self, latents: keras.KerasTensor) -> keras.KerasTensor:
+        """Source estimates from latents, each source and frame on its own.
+
+        Args:
+            latents: float32 `[..., latent_dim]`.
+
+        Returns:
+            Compressed magnitudes on the mixture's scale, float32 `[..., num_bands]`, in (0, 1).
+        """
+        return keras.ops.sigmoid(self.decoder_head(self.decoder_hidden(latents)))
+
+    def masks(
+        self, latents: keras.KerasTensor, estimates: keras.KerasTensor, heard: keras.KerasTensor
+    ) -> keras.KerasTensor:
+        """The sources' shares of each band.
+
+        Args:
+            latents: float32 `[batch, frames, num_sources, latent_dim]`.
+            estimates: float32 `[batch, frames, num_sources, num_bands]`, as `decode` gives them.
+            heard: float32 `[batch, frames, channels]`, as `encode` gives it.
+
+        Returns:
+            float32 `[batch, num_sources, frames, num_bands]`, in [0, 1], of sum 1 over the sources.
+        """
+        count = self.config.num_sources
+        others = keras.ops.sum(latents, axis=2, keepdims=True) - latents
+        heard = keras.ops.repeat(heard[:, :, None], count, axis=2)
+        logits = self.mask_head(self.mask_hidden(keras.ops.concatenate([heard, latents, others], axis=-1)))
+        estimates = (estimates + _LEAST_ESTIMATE) * keras.ops.sigmoid(logits)
+        return ratio_shares(keras.ops.transpose(estimates, (0, 2, 1, 3)), 2.0)
+
+    def spread(self, masks: keras.KerasTensor) -> keras.KerasTensor:
+        """Masks of bins from masks of bands.
+
+        Args:
+            masks: float32 `[..., num_bands]`.
+
+        Returns:
+            float32 `[..., 513]`.
+        """
+        low = self.config.low_bins
+        upper = keras.ops.repeat(masks[..., low:], self.config.bins_per_band, axis=-1)
+        return keras.ops.concatenate([masks[..., :low], upper, masks[..., -1:]], axis=-1)
+
+    def step(self, samples: keras.KerasTensor, state: State) -> tuple[keras.KerasTensor, State]:
+        """Separates the next blocks of a signal.
+
+        Args:
+            samples: float32 `[batch, frames * hop]`, in [-1, 1].
+            state: As `initial_state` or the step before gives it.
+
+        Returns:
+            Sources, float32 `[batch, num_sources, frames * hop]`: one block behind `samples`, which they sum to then;
+            and the new state.
+        """
+        hop, count = self.config.hop_length, self.config.num_sources
+        frames = samples.shape[1] // hop
+        signal = keras.ops.concatenate([state["samples"], samples], axis=1)
+        real, imaginary = self.spectrum(signal)
+        bands = self.bands(real, imaginary)
+        scale = self.scale(bands)
+        mean, _, heard, new = self.encode(self.compress(bands, scale), scale, state)
+        masks = self.spread(self.masks(mean, self.decode(mean), heard)[:, : count - 1])
+        flat = (-1, N_FFT // 2 + 1)
+        masked_real = keras.ops.reshape(masks * real[:, None], flat)
+        masked_imaginary = keras.ops.reshape(masks * imaginary[:, None], flat)
+        tails = transform.signal(masked_real, masked_imaginary, keras.ops)[:, -2 * hop :] * self.synthesis
+        tails = keras.ops.reshape(tails, (-1, count - 1, frames, 2 * hop))
+        added = (
+            keras.ops.concatenate([state["overlap"][:, :, None], tails[:, :, :-1, hop:]], axis=2)
+            if frames > 1
+            else state["overlap"][:, :, None]
+        )
+        first = keras.ops.reshape(tails[..., :hop] + added, (-1, count - 1, frames * hop))
+        delayed = signal[:, N_FFT - 2 * hop : N_FFT - 2 * hop + frames * hop]
+        last = delayed[:, None] - keras.ops.sum(first, axis=1, keepdims=True)
+        new["samples"] = signal[:, frames * hop :]
+        new["overlap"] = tails[:, :, -1, hop:]
+        return keras.ops.concatenate([first, last], axis=1), {name: new[name] for name in state}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}

@@ -1,0 +1,230 @@
+"""A live separator from its files, and any portions of sound through it."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.checks import check_choice
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
+from vae_bss_tf.files import sha256
+from vae_bss_tf.live.config import LiveConfig
+from vae_bss_tf.runtime.base import import_library, refusing_damage
+
+Array = npt.NDArray[np.float32]
+State = dict[str, Array]
+
+KIND = "live"
+MANIFEST = "manifest.json"
+SIGNATURE = "step"
+BLOCK, SOURCES, NEXT = "block", "sources", "next_"
+_PREFERENCE = ("tflite_float32", "onnx_float32", "tflite_full_int8", "tflite_dynamic_int8", "tflite_float16")
+_MOST_SAMPLE = 2.0**31
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveModel:
+    """A live separator's step.
+
+    Attributes:
+        path: Where it was loaded from.
+        config: Its settings.
+        zeros: The state before the first block, by name.
+        run: One step: the block, float32 `[1, hop]`, and the state, to the sources, float32 `[1, num_sources, hop]`,
+            and the next state.
+    """
+
+    path: Path
+    config: LiveConfig
+    zeros: State
+    run: Callable[[Array, State], tuple[Array, State]]
+
+
+def load(path: Path | str, num_threads: int = 1) -> LiveModel:
+    """Loads a live separator.
+
+    Args:
+        path: An export, one of its `.tflite` or `.onnx` files, or a finished run.
+        num_threads: Threads of its runtime; one block is too little work for more than one.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+        ConfigError: It is no live separator, or its runtime is not installed.
+
+    Example:
+        >>> model = load("saved_models/live")
+        >>> model.config.latency_ms
+        16.0
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        return _of_run(path)
+    folder = path if path.is_dir() else path.parent
+    manifest = _manifest(folder)
+    formats = manifest["formats"]
+    if path.is_dir():
+        name = next((name for name in _PREFERENCE if name in formats and _installed(name)), None)
+        if name is None:
+            raise ConfigError(
+                f"{path}: no runtime of {', '.join(formats)} is installed; pip install 'vae-bss-tf[tflite]'."
+            )
+    else:
+        name = next((name for name, entry in formats.items() if entry["path"] == path.name), None)
+        if name is None:
+            raise CheckpointError(f"{folder / MANIFEST} does not list {path.name}; copy the export again.")
+    file = folder / formats[name]["path"]
+    if not file.is_file() or sha256(file) != formats[name]["sha256"]:
+        raise CheckpointError(f"{file} is not the file that {folder / MANIFEST} lists; copy the export again.")
+    config = LiveConfig.from_dict(manifest["live"])
+    zeros = {state["name"]: np.zeros(state["shape"], np.float32) for state in manifest["states"]}
+    with refusing_damage(file):
+        run = _tflite(file, zeros, num_threads) if file.suffix == ".tflite" else _onnx(file, zeros, num_threads)
+    return LiveModel(file, config, zeros, run)
+
+
+class LiveSeparator:
+    """Separates sound in portions of any length.
+
+    Args:
+        model: The model, as `load` gives it.
+
+    Attributes:
+        model: The model.
+        delay: Samples by which what comes out is behind what went in, beside what waits for a block to fill.
+
+    Example:
+        >>> separator = LiveSeparator(load("saved_models/live"))
+        >>> sources = separator.process(np.zeros(1000, np.float32))
+        >>> sources.shape  # whole blocks of 88 samples
+        (2, 968)
+    """
+
+    def __init__(self, model: LiveModel) -> None:
+        self.model = model
+        self.delay = model.config.hop_length
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything that was heard."""
+        self._state = dict(self.model.zeros)
+        self._waiting = np.zeros(0, np.float32)
+
+    @property
+    def state(self) -> State:
+        """What the model remembers, by name; set it to go on from another place."""
+        return dict(self._state)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        zeros = self.model.zeros
+        if {name: np.shape(value) for name, value in state.items()} != {n: zero.shape for n, zero in zeros.items()}:
+            raise ConfigError(f"the state is not one of {self.model.path}: it is of another model.")
+        self._state = {name: np.asarray(state[name], np.float32) for name in zeros}
+
+    def process(self, samples: npt.ArrayLike) -> Array:
+        """Separates the next samples.
+
+        Args:
+            samples: `[n]`, finite, in [-1, 1], at the model's rate; any number.
+
+        Returns:
+            float32 `[num_sources, m]`, where m is a whole number of blocks: all that are full. The sources sum to what
+            went in `delay` samples before.
+
+        Raises:
+            DataError: A sample is not finite or beyond 2^31, or the shape is another. The state is as before.
+        """
+        array = np.asarray(samples, np.float32)
+        if array.ndim != 1:
+            raise DataError(f"the samples have shape {array.shape}; give [n], one channel.")
+        if len(array) and not np.abs(array).max() <= _MOST_SAMPLE:  # NaN included
+            raise DataError("a block holds NaN, infinite or huge samples; leave it out.")
+        hop = self.model.config.hop_length
+        waiting = np.concatenate([self._waiting, array])
+        sources = [np.zeros((self.model.config.num_sources, 0), np.float32)]
+        for first in range(0, len(waiting) - hop + 1, hop):
+            separated, self._state = self.model.run(waiting[np.newaxis, first : first + hop], self._state)
+            sources.append(separated[0])
+        self._waiting = waiting[len(waiting) // hop * hop :]
+        return np.concatenate(sources, axis=1)
+
+    def finish(self) -> Array:
+        """Separates what is left, as if silence followed.
+
+        Returns:
+            float32 `[num_sources, m]`: with all that came before, `delay` samples and as many as went in.
+        """
+        rest, hop = len(self._waiting), self.model.config.hop_length
+        return self.process(np.zeros(2 * hop - rest, np.float32))[:, : rest + self.delay]
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    with refusing_damage(path):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.get("kind") != KIND:
+            raise ConfigError(f"{folder} is no live separator; vae_bss_tf.separate takes it.")
+        for name, entry in manifest["formats"].items():
+            check_choice("format", name, _PREFERENCE)
+            if Path(entry["path"]).name != entry["path"]:
+                raise ValueError(f"{entry['path']} is not in its folder")
+        return manifest
+
+
+def _installed(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("ai_edge_litert" if name.startswith("tflite") else "onnxruntime") is not None
+
+
+def _of_run(path: Path) -> LiveModel:
+    with refusing_damage(path):
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if content.get("system") != KIND:
+            raise ConfigError(f"{path} is no live separator; vae_bss_tf.separate takes it.")
+        config = LiveConfig.from_dict(content[KIND])
+    tensorflow = import_library("tensorflow", "train")
+    from vae_bss_tf.live.saved import load_weights
+
+    model = load_weights(path / "weights.npz", config)
+    step = tensorflow.function(lambda block, state: model.step(block, state), autograph=False)
+
+    def run(block: Array, state: State) -> tuple[Array, State]:
+        sources, new = step(tensorflow.constant(block), {n: tensorflow.constant(v) for n, v in state.items()})
+        return sources.numpy(), {name: value.numpy() for name, value in new.items()}
+
+    return LiveModel(path, config, model.initial_state(), run)
+
+
+def _tflite(file: Path, zeros: State, num_threads: int) -> Callable[[Array, State], tuple[Array, State]]:
+    library = import_library("ai_edge_litert.interpreter", "tflite")
+    runner = library.Interpreter(model_content=file.read_bytes(), num_threads=num_threads).get_signature_runner(
+        SIGNATURE
+    )
+
+    def run(block: Array, state: State) -> tuple[Array, State]:
+        outputs = runner(**{BLOCK: block}, **state)
+        return outputs[SOURCES], {name: outputs[NEXT + name] for name in zeros}
+
+    return run
+
+
+def _onnx(file: Path, zeros: State, num_threads: int) -> Callable[[Array, State], tuple[Array, State]]:
+    onnxruntime = import_library("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    names = [SOURCES, *(NEXT + name for name in zeros)]
+
+    def run(block: Array, state: State) -> tuple[Array, State]:
+        sources, *new = session.run(names, {BLOCK: block, **state})
+        return sources, dict(zip(zeros, new, strict=True))
+
+    return run
