@@ -127,7 +127,10 @@ class Trainer:
             `model` itself where it is as the phase wants it.
         """
         if systems.is_baseline(self.run.system):
-            return model or baselines.build(self.run.system, self.preset.model, seed=self.preset.recipe.seed)
+            made = baselines.build(self.run.system, self.preset.model, seed=self.preset.recipe.seed)
+            if model is not None:
+                made.set_weights(model.get_weights())  # without the optimizer of the phase before
+            return made
         config, precision = self.preset.model, planned.phase.mixed_precision
         if planned.phase.sources == "mixed":
             config = config.replace(num_sources=min(config.num_sources, self.preset.data.max_mixed))

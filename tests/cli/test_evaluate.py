@@ -19,7 +19,7 @@ from vae_bss_tf.presets import get_preset
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_preset: Preset) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for system in ("vae", "mixit"):
+    for system in ("vae", "mixit", "self-remixing"):
         train(tiny_preset, output=folder / system, system=system)
     return folder
 
@@ -31,7 +31,7 @@ def few_training_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_comparison_writes_tables_and_figures(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    systems = "zeros,mixture/k,nmf,mixit,vae,vaem,nmf-oracle,ibm,irm"
+    systems = "zeros,mixture/k,nmf,mixit,self-remixing,vae,vaem,nmf-oracle,ibm,irm"
     words = ["--dataset", "digits", "--systems", systems, "--runs-dir", str(runs), "--num-mixtures", "40"]
     assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

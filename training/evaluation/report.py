@@ -12,33 +12,14 @@ import numpy as np
 
 from training.evaluation import without_truth
 from training.evaluation.judging import Result
+from training.evaluation.published import LATER_NOTE, PAPER, PAPER_HEADINGS, PAPER_SCORES, later
 from training.evaluation.statistics import BOOTSTRAP_RESAMPLES, BOOTSTRAP_SEED, Summary, compare
 from training.systems import System
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import Domain, domain_of
 
-# Tables 2 and 3 of the paper, by data set and K. Its notes are those of MUMS.
-PAPER: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
-    ("mnist", 2): {
-        "nmf": (17.22, 0.50),
-        "ae": (15.96, 0.43),
-        "glo": (24.63, 0.86),
-        "mixit": (25.69, 0.88),
-        "vaem": (26.69, 0.93),
-    },
-    ("mnist", 3): {"nmf": (18.27, 0.44), "ae": (16.30, 0.43), "mixit": (25.41, 0.69), "vaem": (27.68, 0.94)},
-    ("notes", 2): {
-        "nmf": (5.40, 16.93, 7.96),
-        "mixit": (6.64, 17.59, 8.26),
-        "vae": (14.33, 29.92, 14.87),
-        "vaem": (17.10, 29.55, 18.20),
-        "ibm": (23.97, 48.89, 24.06),
-        "irm": (22.66, 34.39, 23.23),
-    },
-}
-_PAPER_SCORES = {"mnist": ("psnr", "ssim"), "notes": ("si_sdr", "sir", "sar")}
-_PAPER_HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
+HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
 HEADINGS = {
     "psnr": "PSNR full",
     "psnr_halved": "PSNR halved",
@@ -110,7 +91,7 @@ def table(comparison: Comparison) -> list[list[str]]:
     paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
     heading = ["system", *HEADINGS.values(), without_truth.HEADING, "dropped", "count", "ms/mixture"]
     heading += ["fitted on", "in s", "parameters"]
-    rows = [heading + ([_PAPER_HEADINGS[comparison.dataset]] if paper else [])]
+    rows = [heading + ([PAPER_HEADINGS[comparison.dataset]] if paper else [])]
     for result in comparison.results:
         accuracy = result.count_accuracy(comparison.truth.counts)
         budget = result.budget
@@ -282,6 +263,8 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
             lines += [sentence, ""]
         if comparison.has_truth and len(comparison.results) > 1:
             lines += [*markdown_table(paired_table(comparison)), ""]
+        if rows := later(comparison.dataset, comparison.num_sources) if comparison.num_mixed == [2] else []:
+            lines += [LATER_NOTE, "", *markdown_table(rows), ""]
         for result in comparison.results:
             counted = confusion(comparison, result)
             if counted is not None and result is reference(comparison):
@@ -366,7 +349,7 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
         "count": counted,
         "seconds_per_mixture": result.seconds_per_mixture,
         "budget": result.budget,
-        "paper": None if paper is None else dict(zip(_PAPER_SCORES[comparison.dataset], paper, strict=True)),
+        "paper": None if paper is None else dict(zip(PAPER_SCORES[comparison.dataset], paper, strict=True)),
     }
 
 
