@@ -1,0 +1,8 @@
+/** Separates recordings by exported models of vae-bss-tf, in a browser or under Node.js; see docs/web.md. */
+
+export { UserError } from "./errors.js";
+export { checkFile, Model, readManifest } from "./model.js";
+export { Resampler } from "./resample.js";
+export { checkRecording, Separator } from "./separator.js";
+export { Spectrogram } from "./spectrogram.js";
+export { encodeSamples, openWav, WavFormat, wavHeader } from "./wav.js";

@@ -1,0 +1,33 @@
+// Starts the page: its tabs, and one worker for both of them.
+
+import { Client } from "./client.js";
+import { startDigits } from "./digits.js";
+import { startSound } from "./sound.js";
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+function select(chosen) {
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", String(tab === chosen));
+    tab.tabIndex = tab === chosen ? 0 : -1;
+    document.getElementById(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+  }
+}
+
+for (const [i, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => select(tab));
+  tab.addEventListener("keydown", ({ key }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (!step) return;
+    const next = tabs[(i + step + tabs.length) % tabs.length];
+    select(next);
+    next.focus();
+  });
+}
+
+const client = new Client();
+const site = await (await fetch("site.json")).json();
+const digits = startDigits(client, site.models.find(({ kind }) => kind === "image"));
+document.getElementById("tab-digits").addEventListener("click", digits);
+document.getElementById("tab-digits").addEventListener("focus", digits);
+startSound(client, site);

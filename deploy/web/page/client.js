@@ -1,0 +1,54 @@
+// The page's side of the worker: one task at a time, each a promise.
+
+/** What went wrong in a task; `kind` is "user", "cancelled" or "other". */
+export class TaskError extends Error {
+  constructor({ kind, message }) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+export class Client {
+  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  #waiting = new Map();
+  #last = Promise.resolve();
+  #count = 0;
+
+  constructor() {
+    this.#worker.onmessage = ({ data: { id, progress, result, error } }) => {
+      const { resolve, reject, report } = this.#waiting.get(id);
+      if (progress !== undefined) return report?.(progress);
+      this.#waiting.delete(id);
+      return error ? reject(new TaskError(error)) : resolve(result);
+    };
+    this.#worker.onerror = (event) => {
+      const message = event.message || "its files are incomplete";
+      for (const { reject } of this.#waiting.values()) reject(new TaskError({ kind: "other", message }));
+      this.#waiting.clear();
+    };
+  }
+
+  /**
+   * Runs a task after those before it.
+   *
+   * @param {string} task A name in the worker's `TASKS`.
+   * @param {object} given Its arguments.
+   * @param {(progress: number) => void} [report] Called with the share that is done, in [0, 1].
+   */
+  call(task, given, report) {
+    const run = () =>
+      new Promise((resolve, reject) => {
+        const id = this.#count++;
+        this.#waiting.set(id, { resolve, reject, report });
+        this.#worker.postMessage({ id, task, ...given });
+      });
+    const result = this.#last.then(run);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  /** Ends the separation in progress, which then fails with a `TaskError` of the kind "cancelled". */
+  cancel() {
+    this.#worker.postMessage({ task: "cancel" });
+  }
+}

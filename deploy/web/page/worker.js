@@ -1,0 +1,136 @@
+// Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
+
+import * as ort from "../vendor/ort.wasm.bundle.min.mjs";
+import { checkRecording, encodeSamples, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { Picture, shades } from "./picture.js";
+
+ort.env.wasm.wasmPaths = { wasm: new URL("../vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+ort.env.wasm.numThreads = 1; // more need a page that is isolated from other origins, and gain little on small models
+
+const MAX_SECONDS = 3600;
+const READ_SECONDS = 2; // of a recording at once; a cancellation is heeded after each
+
+const models = new Map();
+let cancelled = false;
+
+class Cancelled extends Error {}
+
+const TASKS = {
+  /** Loads a model: of the page, or of two files that a person chose. */
+  async load({ key, folder, file, own }) {
+    if (models.has(key)) return describe(models.get(key));
+    const manifest = own ? await own.manifest.text() : await fetched(`${folder}/manifest.json`, "text");
+    const content = own ? await own.model.arrayBuffer() : await fetched(`${folder}/${file}`, "arrayBuffer");
+    const name = own ? own.model.name : file;
+    const model = await Model.load(ort, readManifest(manifest, own?.manifest.name), content, name);
+    models.set(key, model);
+    return describe(model);
+  },
+
+  /** Separates a recording, a Blob of a WAV file or samples in memory, into one WAV file for each source. */
+  async separate({ key, recording }, report) {
+    const model = models.get(key);
+    const { name } = recording;
+    const { numSamples, numChannels, sampleRate, format, read } = recording.blob
+      ? await openWav(recording.blob, name)
+      : inMemory(recording);
+    checkRecording(name, sampleRate, numChannels, numSamples);
+    if (numSamples > MAX_SECONDS * sampleRate) {
+      const hours = (numSamples / sampleRate / 3600).toFixed(1);
+      throw new UserError(`${name} lasts ${hours} hours; the page separates up to one, python -m vae_bss_tf.separate any length.`);
+    }
+    let done = 0; // samples, of both passes
+    async function* blocks() {
+      const size = Math.ceil(READ_SECONDS * sampleRate);
+      for (let start = 0; start < numSamples; start += size) {
+        const block = await read(start, size);
+        await new Promise((resolve) => setTimeout(resolve)); // lets a cancellation in
+        if (cancelled) throw new Cancelled();
+        yield block;
+        done += block[0].length;
+        report(done / (2 * numSamples));
+      }
+    }
+    const started = performance.now();
+    const separator = new Separator(model.run, model.audio, model.numSources);
+    const { orders, sure } = await separator.findOrders(blocks, sampleRate, numChannels, name);
+    const makePicture = () => new Picture(sampleRate, numSamples, model.audio.sample_rate / 2);
+    const mixture = makePicture();
+    const sources = Array.from({ length: model.numSources }, () => ({ parts: [], picture: makePicture(), energy: 0 }));
+    let clipped = 0;
+    let energy = 0;
+    for await (const block of separator.stream(blocks, sampleRate, numChannels, orders, name)) {
+      const sum = block[0].map((samples, c) => samples.map((_, i) => block.reduce((total, of) => total + of[c][i], 0)));
+      mixture.add(sum);
+      energy += energyOf(sum);
+      block.forEach((channels, k) => {
+        sources[k].energy += energyOf(channels);
+        sources[k].picture.add(channels);
+        // A Blob of its own leaves each part to the browser, which may keep it on the disk.
+        sources[k].parts.push(new Blob([encodeSamples(channels, format)]));
+        if (format === WavFormat.INT16) for (const s of channels) for (const x of s) clipped += Math.abs(x) > 1;
+      });
+    }
+    const header = wavHeader(sampleRate, numChannels, numSamples, format);
+    const top = mixture.loudest();
+    return {
+      sampleRate, numChannels, numSamples, format, sure, clipped,
+    seconds: (performance.now() - started) / 1000,
+      mixture: shades(mixture, top),
+      sources: sources.map(({ parts, picture, energy: of }) => ({
+        file: new Blob([header, ...parts], { type: "audio/wav" }),
+        picture: shades(picture, top),
+        level: 10 * Math.log10(Math.max(of, 1e-30) / energy),
+      })),
+    };
+  },
+
+  /** Separates one picture, float32 of the model's shape in [0, 1], into one for each source. */
+  async separatePicture({ key, mixture }) {
+    const model = models.get(key);
+    const sources = await model.run(mixture, 1);
+    const size = mixture.length;
+    return Array.from({ length: model.numSources }, (_, k) => sources.slice(k * size, (k + 1) * size));
+  },
+};
+
+function describe({ numSources, inputShape, audio }) {
+  return { numSources, inputShape, sampleRate: audio?.sample_rate ?? null };
+}
+
+function inMemory({ channels, sampleRate }) {
+  return {
+    sampleRate,
+    numChannels: channels.length,
+    numSamples: channels[0].length,
+    format: WavFormat.INT16,
+    read: async (start, count) => channels.map((samples) => samples.slice(start, start + count)),
+  };
+}
+
+function energyOf(channels) {
+  let sum = 0;
+  for (const samples of channels) for (let i = 0; i < samples.length; i++) sum += samples[i] * samples[i];
+  return sum;
+}
+
+async function fetched(path, as) {
+  const response = await fetch(new URL(`../${path}`, import.meta.url));
+  if (!response.ok) throw new UserError(`${path} is not there; copy the whole folder of the page to the server.`);
+  return response[as]();
+}
+
+self.onmessage = async ({ data: { id, task, ...given } }) => {
+  if (task === "cancel") {
+    cancelled = true;
+    return;
+  }
+  cancelled = false;
+  try {
+    const result = await TASKS[task](given, (progress) => self.postMessage({ id, progress }));
+    self.postMessage({ id, result });
+  } catch (error) {
+    const kind = error instanceof UserError ? "user" : error instanceof Cancelled ? "cancelled" : "other";
+    self.postMessage({ id, error: { kind, message: String(error?.message ?? error) } });
+  }
+};

@@ -1,0 +1,84 @@
+// Compares the library with Python on the recordings of VAE_BSS_REFERENCES, which tests/web/references.py writes.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { Model, readManifest, Separator, UserError } from "../lib/index.js";
+
+const START = 64; // samples, of which libsoxr's first few come from a filter that has not filled yet
+const folder = process.env.VAE_BSS_REFERENCES;
+
+async function loadModel(path, file) {
+  const ort = await import("onnxruntime-web");
+  const manifest = readManifest(await readFile(join(path, "manifest.json"), "utf8"));
+  const bytes = await readFile(join(path, file));
+  return Model.load(ort, manifest, bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length), file);
+}
+
+async function floats(path) {
+  const bytes = await readFile(path);
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+}
+
+test("equals Python on made recordings of different rates, lengths and channels", { skip: !folder }, async (t) => {
+  const { model: path, cases } = JSON.parse(await readFile(join(folder, "references.json"), "utf8"));
+  const model = await loadModel(path, "float32.onnx");
+  for (const [number, { sample_rate: rate, num_channels: channels, num_samples: length }] of cases.entries()) {
+    await t.test(`${length} samples at ${rate} Hz, ${channels} channels`, async (t) => {
+      const mixture = await floats(join(folder, `mixture${number}.f32`));
+      const expected = await floats(join(folder, `sources${number}.f32`));
+      const separator = new Separator(model.run, model.audio, model.numSources);
+      const signals = Array.from({ length: channels }, (_, c) => mixture.subarray(c * length, (c + 1) * length));
+      const sources = (await separator.separate(signals, rate)).flat();
+      assert.deepEqual(
+        sources.map((signal) => signal.length),
+        new Array(model.numSources * channels).fill(length),
+      );
+      const largest = { start: 0, after: 0 };
+      sources.forEach((signal, s) =>
+        signal.forEach((value, i) => {
+          const part = i < START && rate !== model.audio.sample_rate ? "start" : "after";
+          largest[part] = Math.max(largest[part], Math.abs(value - expected[s * length + i]));
+        }),
+      );
+      t.diagnostic(`largest difference ${largest.after.toExponential(1)}, at the start ${largest.start.toExponential(1)}`);
+      const exact = Number.isInteger(Math.log2(rate / model.audio.sample_rate));
+      assert.ok(largest.after <= (exact ? 1e-4 : 3e-4), `differs by ${largest.after}`);
+      assert.ok(largest.start <= 2e-3, `differs by ${largest.start} at the start`);
+    });
+  }
+});
+
+const AUDIO = { sample_rate: 8000, n_fft: 64, hop_length: 16, num_frames: 8, num_bins: 33, frame_pooling: 1, power: 1 };
+
+/** A model of two sources that halves everything. */
+async function halves(features, count) {
+  const size = features.length / count;
+  const sources = new Float32Array(2 * features.length);
+  for (let i = 0; i < count; i++) {
+    for (let k = 0; k < 2; k++) sources.set(features.subarray(i * size, (i + 1) * size), (2 * i + k) * size);
+  }
+  return sources;
+}
+
+test("sources sum to the recording", async () => {
+  for (const rate of [8000, 44_100]) {
+    const noise = Float32Array.from({ length: rate / 2 + 7 }, () => Math.random() - 0.5);
+    const sources = await new Separator(halves, AUDIO, 2).separate([noise], rate);
+    noise.forEach((value, i) => assert.ok(Math.abs(sources[0][0][i] + sources[1][0][i] - value) < 1e-6));
+  }
+});
+
+test("refuses what cannot be separated", async () => {
+  const separator = new Separator(halves, AUDIO, 2);
+  const refused = async (channels, rate, reason) =>
+    assert.rejects(separator.separate(channels, rate), (error) => error instanceof UserError && reason.test(error.message));
+  await refused([new Float32Array(8000)], 8000, /silent/);
+  await refused([new Float32Array(8000).fill(NaN)], 8000, /no numbers/);
+  await refused([new Float32Array(8000).fill(1e30)], 8000, /scale it/);
+  await refused([new Float32Array(10)], 8000, /0\.1 s/);
+  await refused([new Float32Array(8000)], 10, /1 kHz/);
+  await refused(new Array(6).fill(new Float32Array(8000)), 8000, /6 channels/);
+});
