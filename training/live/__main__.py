@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="mixtures of 3 s a step (default: 16)")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="Adam's at the beginning (default: 2e-3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, mixtures and noise (default: 0)")
+    parser.add_argument("--init", type=Path, metavar="RUN", help="finished run, of any latency, to begin with")
     parser.add_argument("--output", type=Path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output after its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an earlier run in --output")
@@ -63,6 +64,7 @@ def _command(options: argparse.Namespace) -> None:
         training = trainer.LiveTraining(options.epochs, options.batch_size, options.learning_rate, options.seed)
         if output.exists() and not options.force and (not output.is_dir() or any(output.iterdir())):
             trainer.create(output, config, training, sources, force=False)  # refuses before any work is done
+    init = None if options.init is None or options.resume else trainer.load_model(options.init)
     minutes = None if options.minutes is None or options.resume else trainer.seconds_of(options.minutes) / 60
     train, held_out = (
         stems.Stems.joined(
@@ -70,8 +72,8 @@ def _command(options: argparse.Namespace) -> None:
         )
         for split in ("train", "validation")
     )
-    config = config.replace(num_sources=train.items.shape[1])
-    trained = trainer.LiveTrainer(config, training, train, held_out)
+    config = config.replace(num_sources=train.shape[0])
+    trained = trainer.LiveTrainer(config, training, train, held_out, init)
     if minutes is not None:
         training = trained.within(max(0.1, minutes - (time.perf_counter() - started) / 60))
     if not options.resume:

@@ -17,6 +17,8 @@ GAIN_RANGE_DB = 4.0
 LEVEL_RANGE_DB = 20.0
 AS_SEPARATED = 0.25  # share of the mixtures that are a recording's own
 _UNSURE = 2.0  # semitones: sources that are nearer than this have no order
+_TOGETHER = 0.25  # s: where one begins later, nothing tells at first whether the other is the lower one
+_AUDIBLE = 0.01  # of a source's peak
 
 
 def batches(stems: Stems, config: LiveConfig, batch_size: int, seed: int, start_step: int = 0) -> "tf.data.Dataset":
@@ -38,11 +40,11 @@ def batches(stems: Stems, config: LiveConfig, batch_size: int, seed: int, start_
     """
     import tensorflow as tf
 
-    shape = (batch_size, config.num_sources, stems.items.shape[2] // config.hop_length * config.hop_length)
+    shape = (batch_size, config.num_sources, stems.shape[1] // config.hop_length * config.hop_length)
 
     def draw(step: npt.NDArray[np.int64]) -> tuple[Float32, npt.NDArray[np.bool_]]:
         rng = np.random.default_rng([seed, int(step)])
-        drawn = [_mixture(stems, shape[1:], rng) for _ in range(batch_size)]
+        drawn = [_mixture(stems, shape[1:], config, rng) for _ in range(batch_size)]
         return np.stack([sources for sources, _ in drawn]), np.asarray([sure for _, sure in drawn])
 
     def batch(step: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
@@ -66,16 +68,18 @@ def own_mixtures(stems: Stems, config: LiveConfig, most: int) -> tuple[Float32, 
     Returns:
         As a batch of `batches`.
     """
-    samples = stems.items.shape[2] // config.hop_length * config.hop_length
+    samples = stems.shape[1] // config.hop_length * config.hop_length
     chosen = np.linspace(0, len(stems) - 1, min(most, len(stems))).astype(int)
-    drawn = [_ordered(stems.items[i, :, :samples], stems.pitches[i]) for i in chosen]
+    drawn = [_ordered(stems.excerpt(i)[:, :samples], stems.pitches[i], config) for i in chosen]
     return np.stack([sources for sources, _ in drawn]), np.asarray([sure for _, sure in drawn])
 
 
-def _mixture(stems: Stems, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Float32, bool]:
+def _mixture(
+    stems: Stems, shape: tuple[int, ...], config: LiveConfig, rng: np.random.Generator
+) -> tuple[Float32, bool]:
     count, samples = shape
     drawn = rng.integers(len(stems), size=count)
-    places = rng.integers(stems.items.shape[1], size=count)
+    places = rng.integers(stems.shape[0], size=count)
     if rng.uniform() < AS_SEPARATED:
         drawn[:], places = drawn[0], np.arange(count)
         gains = np.zeros(count)
@@ -84,13 +88,16 @@ def _mixture(stems: Stems, shape: tuple[int, ...], rng: np.random.Generator) -> 
             while stems.recordings[drawn[k]] in stems.recordings[drawn[:k]]:
                 drawn[k] = rng.integers(len(stems))
         gains = rng.uniform(-GAIN_RANGE_DB, GAIN_RANGE_DB, size=count)
-    sources = stems.items[drawn, places, :samples] * (10 ** (gains[:, None] / 20)).astype(np.float32)
+    excerpts = [stems.excerpt(i)[k, :samples] for i, k in zip(drawn, places, strict=True)]
+    sources = np.stack(excerpts) * (10 ** (gains[:, None] / 20)).astype(np.float32)
     peak = max(float(np.abs(sources.sum(axis=0)).max()), 1e-3)
     sources *= np.float32(10 ** (-rng.uniform(0, LEVEL_RANGE_DB) / 20) / peak)
-    return _ordered(sources, stems.pitches[drawn, places])
+    return _ordered(sources, stems.pitches[drawn, places], config)
 
 
-def _ordered(sources: Float32, pitches: npt.NDArray[np.float64]) -> tuple[Float32, bool]:
-    """Sources from the lowest pitch to the highest, and whether all their pitches differ clearly."""
+def _ordered(sources: Float32, pitches: npt.NDArray[np.float64], config: LiveConfig) -> tuple[Float32, bool]:
+    """Sources from the lowest pitch to the highest, and whether that order can be told from the beginning on."""
     order = np.argsort(pitches)  # silent ones, NaN, last
-    return sources[order], bool(np.all(np.diff(pitches[order]) >= _UNSURE))
+    audible = np.abs(sources) > _AUDIBLE * np.abs(sources).max(axis=1, keepdims=True)
+    together = audible.argmax(axis=1).max() <= _TOGETHER * config.sample_rate
+    return sources[order], bool(together and np.all(np.diff(pitches[order]) >= _UNSURE))

@@ -12,7 +12,7 @@ from vae_bss_tf.live.model import LiveVAE
 from vae_bss_tf.nn.sampling import sample_latents
 from vae_bss_tf.objectives import distributions
 
-ELBO_WEIGHT = 0.05  # dB for a nat a frame
+ELBO_WEIGHT = 0.01  # dB for a nat a frame
 KL_WEIGHT = 1.0
 _LEAST_DISTORTION = 1e-3  # 30 dB: what is better need not become better still
 _SILENT_SHARE = 1e-3  # of the mixture's energy, which a silent source's distortion is relative to

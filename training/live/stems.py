@@ -27,35 +27,51 @@ _LOUD = 0.1  # of the loudest frame's level: quieter ones have no say in the pit
 
 @dataclasses.dataclass(frozen=True)
 class Stems:
-    """Excerpts of separated recordings.
+    """Excerpts of separated recordings, which stay on the disk until they are drawn.
 
     Attributes:
-        items: float32 `[num_excerpts, num_sources, samples]`, in [-1, 1].
+        parts: The excerpts of each folder, float32 `[excerpts, num_sources, samples]`, in [-1, 1].
         recordings: int64 `[num_excerpts]`, the recording that each is of.
         pitches: float64 `[num_excerpts, num_sources]`, the median pitch in semitones above 1 Hz; NaN for silence.
     """
 
-    items: Float32
+    parts: tuple[Float32, ...]
     recordings: npt.NDArray[np.int64]
     pitches: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.recordings)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of sources and samples of an excerpt."""
+        return self.parts[0].shape[1:]
+
+    def excerpt(self, index: int) -> Float32:
+        """One excerpt, float32 `[num_sources, samples]`."""
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
 
     @classmethod
-    def joined(cls, parts: Sequence["Stems"]) -> "Stems":
+    def joined(cls, stems: Sequence["Stems"]) -> "Stems":
         """Puts the stems of several folders together.
 
         Args:
-            parts: One or more, of one number of sources and samples.
+            stems: One or more.
+
+        Raises:
+            ConfigError: Their teachers have different numbers of sources.
         """
-        if len(parts) == 1:
-            return parts[0]
-        first = np.cumsum([0, *(int(part.recordings.max()) + 1 for part in parts[:-1])])
+        if len({one.shape for one in stems}) > 1:
+            raise ConfigError("the teachers have different numbers of sources; give those of one number.")
+        first = np.cumsum([0, *(int(one.recordings.max()) + 1 for one in stems[:-1])])
         return cls(
-            np.concatenate([part.items for part in parts]),
-            np.concatenate([part.recordings + offset for part, offset in zip(parts, first, strict=True)]),
-            np.concatenate([part.pitches for part in parts]),
+            tuple(part for one in stems for part in one.parts),
+            np.concatenate([one.recordings + offset for one, offset in zip(stems, first, strict=True)]),
+            np.concatenate([one.pitches for one in stems]),
         )
 
 
@@ -91,11 +107,13 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
 
     files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
     identity = ["stems", sample_rate, shifts, length, _checksum(teacher), files]
-    rows, owners = decoded(recordings, decode, capacity, identity, length)
     count = separator.num_sources
-    items = np.asarray(rows).reshape(-1, count, length)
-    pitches = np.asarray([[median_pitch(stem, sample_rate) for stem in stems] for stems in items])
-    return Stems(items, owners[::count], pitches)
+    rows, owners = decoded(recordings, decode, capacity, identity, length)
+    found, _ = decoded(
+        list(rows), lambda stem: iter([np.asarray([median_pitch(stem, sample_rate)])]), lambda _: 1,
+        ["pitches", *identity], 1, np.float64, "stem",
+    )  # fmt: skip
+    return Stems((rows.reshape(-1, count, length),), owners[::count], found.reshape(-1, count))
 
 
 def median_pitch(stem: Float32, sample_rate: float) -> float:

@@ -73,10 +73,19 @@ class LiveTrainer:
         training: Settings of the training.
         stems: What to train on.
         held_out: What to validate on.
+        init: A model to begin with, of any latency; None begins anew.
     """
 
-    def __init__(self, config: LiveConfig, training: LiveTraining, stems: Stems, held_out: Stems) -> None:
+    def __init__(
+        self,
+        config: LiveConfig,
+        training: LiveTraining,
+        stems: Stems,
+        held_out: Stems,
+        init: LiveVAE | None = None,
+    ) -> None:
         self.config = config
+        self.init = init
         self.training = training
         self.stems = stems
         self.held_out = own_mixtures(held_out, config, NUM_VALIDATION)
@@ -85,6 +94,8 @@ class LiveTrainer:
     def _begin(self) -> None:
         keras.utils.set_random_seed(self.training.seed)
         self.model = LiveVAE(self.config)
+        if self.init is not None:
+            begin_from(self.model, self.init)
         steps = self.training.epochs * STEPS_PER_EPOCH
         schedule = keras.optimizers.schedules.CosineDecay(self.training.learning_rate, steps)
         self.optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
@@ -201,6 +212,35 @@ class LiveTrainer:
             raise CheckpointError(
                 f"{path / 'state.npz'} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
             ) from error
+
+
+def begin_from(model: LiveVAE, source: LiveVAE) -> None:
+    """Gives a model the weights of one that may have another latency.
+
+    Convolutions over time are matched by the seconds between their taps; those that the source lacks pass on what they
+    are given until they are trained.
+
+    Args:
+        model: The model to change.
+        source: Where the weights come from.
+
+    Raises:
+        ConfigError: The models differ in more than the latency.
+    """
+    if source.config.replace(latency_ms=model.config.latency_ms) != model.config:
+        raise ConfigError("the run to begin with has other settings; only the latency may differ.")
+    of_source = {dilation * source.config.hop_length: block for dilation, block in zip(
+        source.config.dilations, source.blocks, strict=True)}  # fmt: skip
+    for dilation, block in zip(model.config.dilations, model.blocks, strict=True):
+        like = of_source.get(dilation * model.config.hop_length)
+        if like is not None:
+            block.set_weights(like.get_weights())
+        else:
+            block.dense.set_weights([np.zeros_like(weights) for weights in block.dense.get_weights()])
+    for name in ("inlet", "posterior", "decoder_hidden", "decoder_head", "outlet", "mask_head"):
+        getattr(model, name).set_weights(getattr(source, name).get_weights())
+    for layer, like in zip([*model.down, *model.up], [*source.down, *source.up], strict=True):
+        layer.set_weights(like.get_weights())
 
 
 def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list[dict[str, str]], force: bool) -> None:

@@ -20,9 +20,10 @@ class LiveConfig(Settings):
             time: one of `LATENCIES`. A block is half of it.
         num_sources: K; at least 2.
         latent_dim: Dimensions of one source's latent in one frame; at least 1.
-        channels: Units of the hidden layers; at least 1.
+        band_channels: Channels of the four convolutions over bands, each of which halves the bands.
+        channels: Units of the layers over time; at least 1.
         decoder_units: Units of the decoder's hidden layer; at least 1.
-        mask_units: Units of the mask network's hidden layer; at least 1.
+        mask_channels: Channels of the mask network at the bands' own resolution; at least 1.
         kernel_size: Frames that each convolution over time sees; at least 2.
         low_bins: Bins from 0 Hz up that are bands of their own.
         bins_per_band: Bins of each further band; divides the rest of the 512.
@@ -38,9 +39,10 @@ class LiveConfig(Settings):
     latency_ms: float = 16.0
     num_sources: int = 2
     latent_dim: int = 8
+    band_channels: tuple[int, ...] = (8, 16, 20, 12)
     channels: int = 96
     decoder_units: int = 48
-    mask_units: int = 56
+    mask_channels: int = 8
     kernel_size: int = 5
     low_bins: int = 192
     bins_per_band: int = 5
@@ -53,12 +55,15 @@ class LiveConfig(Settings):
         fits = 5 * self.hop_length <= 2 * N_FFT
         check(fits, "latency_ms", self.latency_ms, f"at most {800 * N_FFT / self.sample_rate:.0f} at this rate")
         check(2 <= self.num_sources <= 4, "num_sources", self.num_sources, "from 2 to 4")
-        for name in ("latent_dim", "channels", "decoder_units", "mask_units"):
+        fits = len(self.band_channels) == 4 and all(1 <= n <= 1024 for n in self.band_channels)
+        check(fits, "band_channels", self.band_channels, "four sizes from 1 to 1,024")
+        for name in ("latent_dim", "channels", "decoder_units", "mask_channels"):
             check(1 <= getattr(self, name) <= 4096, name, getattr(self, name), "from 1 to 4,096")
         check(2 <= self.kernel_size <= 16, "kernel_size", self.kernel_size, "from 2 to 16")
         rest = N_FFT // 2 - self.low_bins
         fits = 1 <= self.low_bins < N_FFT // 2 and self.bins_per_band >= 1 and rest % self.bins_per_band == 0
         check(fits, "bins_per_band", self.bins_per_band, f"a divisor of the {rest} bins above low_bins")
+        check(self.num_bands % 16 == 0, "low_bins", self.low_bins, "such that 16 divides the number of bands")
         check(0 < self.power <= 1, "power", self.power, "in (0, 1]")
         check(self.likelihood_scale > 0, "likelihood_scale", self.likelihood_scale, "greater than 0")
 

@@ -1,6 +1,6 @@
 """The live separator: a multi-source VAE for each frame, causal, with all that it remembers as tensors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -8,14 +8,29 @@ import numpy.typing as npt
 
 from vae_bss_tf.live import transform
 from vae_bss_tf.live.config import N_FFT, LiveConfig
-from vae_bss_tf.live.network import CausalBlock, FrameDense
+from vae_bss_tf.live.network import BandConvolution, CausalBlock, FrameDense
 from vae_bss_tf.masking import ratio_shares
 
 State = dict[str, Any]
 
+_HEARD = 2  # views of each band: this frame's and the last one's
 _FLOOR = 1e-4  # of full scale: what is quieter is silence
 _LEAST_ESTIMATE = 1e-3
 _MOST_CHANGE = 3.0  # of the logarithm of the level, from frame to frame
+
+
+class Heard(NamedTuple):
+    """What the encoder heard of each frame, for the masks.
+
+    Attributes:
+        features: float32 `[batch, frames, num_bands]`.
+        bands: What each convolution over bands gave, float32 `[batch * frames, bands, channels]`, finest first.
+        frames: float32 `[batch, frames, channels]`.
+    """
+
+    features: keras.KerasTensor
+    bands: list[keras.KerasTensor]
+    frames: keras.KerasTensor
 
 
 class LiveVAE(keras.Model):
@@ -42,7 +57,15 @@ class LiveVAE(keras.Model):
         super().__init__(**kwargs)
         self.config = config
         bands, channels, latent = config.num_bands, config.channels, config.latent_dim
-        self.inlet = FrameDense(bands + 1, channels, relu=True, name="inlet")
+        sizes, top = config.band_channels, config.mask_channels
+        coarse = bands // 16 * sizes[-1]
+        self.down = [
+            BandConvolution(_HEARD, sizes[0], 5, 2, name="down_0"),
+            BandConvolution(sizes[0], sizes[1], 5, 2, name="down_1"),
+            BandConvolution(sizes[1], sizes[2], 5, 2, name="down_2"),
+            BandConvolution(sizes[2], sizes[3], 3, 2, name="down_3"),
+        ]
+        self.inlet = FrameDense(coarse + 1, channels, relu=True, name="inlet")
         self.blocks = [
             CausalBlock(channels, config.kernel_size, dilation, name=f"block_{i}")
             for i, dilation in enumerate(config.dilations)
@@ -50,11 +73,21 @@ class LiveVAE(keras.Model):
         self.posterior = FrameDense(channels, 2 * config.num_sources * latent, name="posterior")
         self.decoder_hidden = FrameDense(latent, config.decoder_units, relu=True, name="decoder_hidden")
         self.decoder_head = FrameDense(config.decoder_units, bands, name="decoder_head")
-        self.mask_hidden = FrameDense(channels + 2 * latent, config.mask_units, relu=True, name="mask_hidden")
-        self.mask_head = FrameDense(config.mask_units, bands, name="mask_head")
+        self.outlet = FrameDense(channels + config.num_sources * latent, coarse, relu=True, name="outlet")
+        finer = [top, *sizes[:-1]]
+        self.up = [BandConvolution(2 * sizes[i], 2 * finer[i], 3, name=f"up_{i}") for i in reversed(range(4))]
+        self.mask_head = BandConvolution(
+            top + 1 + config.num_sources, config.num_sources, 3, relu=False, name="mask_head"
+        )
         self.analysis, self.synthesis = transform.windows(config.hop_length)
-        parts: list[FrameDense | CausalBlock] = [self.inlet, *self.blocks, self.posterior]
-        for part in [*parts, self.decoder_hidden, self.decoder_head, self.mask_hidden, self.mask_head]:
+        dense: list[keras.layers.Layer] = [
+            self.inlet,
+            self.posterior,
+            self.decoder_hidden,
+            self.decoder_head,
+            self.outlet,
+        ]
+        for part in [*self.down, *self.blocks, *dense, *self.up, self.mask_head]:
             part.build()
         self.built = True
 
@@ -71,13 +104,15 @@ class LiveVAE(keras.Model):
 
         Returns:
             Arrays of zeros by name: "samples" `[batch, 1024 - hop]`, "overlap" `[batch, num_sources - 1, hop]`,
-            "level" `[batch, 1]`, and "memory_i" `[batch, frames, channels]` for each convolution.
+            "level" `[batch, 1]`, "features" `[batch, 1, num_bands]`, and "memory_i" `[batch, frames, channels]` for
+            each convolution over time.
         """
         config = self.config
         shapes = {
             "samples": (N_FFT - config.hop_length,),
             "overlap": (config.num_sources - 1, config.hop_length),
             "level": (1,),
+            "features": (1, config.num_bands),
             **{f"memory_{i}": (block.memory_length, config.channels) for i, block in enumerate(self.blocks)},
         }
         return {name: np.zeros((batch_size, *shape), np.float32) for name, shape in shapes.items()}
@@ -143,31 +178,35 @@ class LiveVAE(keras.Model):
 
     def encode(
         self, features: keras.KerasTensor, scale: keras.KerasTensor, state: State
-    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor, State]:
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, Heard, State]:
         """Posterior of the latents of each frame, given it and the frames before.
 
         Args:
             features: float32 `[batch, frames, num_bands]`, as `compress` gives them.
             scale: float32 `[batch, frames, 1]`.
-            state: As `initial_state` or the call before gives it: "level" and the memories.
+            state: As `initial_state` or the call before gives it: "level", "features" and the memories.
 
         Returns:
-            Mean and log variance, each float32 `[batch, frames, num_sources, latent_dim]`; what the encoder heard,
-            float32 `[batch, frames, channels]`; and the new state.
+            Mean and log variance, each float32 `[batch, frames, num_sources, latent_dim]`; what the encoder heard, for
+            the masks; and the new state.
         """
+        frames, count = features.shape[1], self.config.num_sources
         level = keras.ops.log(scale)[:, :, 0]
-        before = (
-            keras.ops.concatenate([state["level"], level[:, :-1]], axis=1) if level.shape[1] > 1 else state["level"]
-        )
-        change = keras.ops.clip(level - before, -_MOST_CHANGE, _MOST_CHANGE)[:, :, None]
-        heard = self.inlet(keras.ops.concatenate([features, change], axis=-1))
-        new: State = {"level": level[:, -1:]}
+        change = level - _shifted(state["level"], level)
+        change = keras.ops.clip(change, -_MOST_CHANGE, _MOST_CHANGE)[:, :, None]
+        both = keras.ops.stack([features, _shifted(state["features"], features)], axis=-1)
+        hidden = keras.ops.reshape(both, (-1, self.config.num_bands, _HEARD))
+        passed = []
+        for convolution in self.down:
+            hidden = convolution(hidden)
+            passed.append(hidden)
+        coarse = keras.ops.reshape(hidden, (-1, frames, hidden.shape[1] * hidden.shape[2]))
+        heard = self.inlet(keras.ops.concatenate([coarse, change], axis=-1))
+        new: State = {"level": level[:, -1:], "features": features[:, -1:]}
         for i, block in enumerate(self.blocks):
             heard, new[f"memory_{i}"] = block(heard, state[f"memory_{i}"])
-        moments = self.posterior(heard)
-        shape = (-1, moments.shape[1], 2 * self.config.num_sources, self.config.latent_dim)
-        moments = keras.ops.reshape(moments, shape)
-        return moments[:, :, : self.config.num_sources], moments[:, :, self.config.num_sources :], heard, new
+        moments = keras.ops.reshape(self.posterior(heard), (-1, frames, 2 * count, self.config.latent_dim))
+        return moments[:, :, :count], moments[:, :, count:], Heard(features, passed, heard), new
 
     def decode(self, latents: keras.KerasTensor) -> keras.KerasTensor:
         """Source estimates from latents, each source and frame on its own.
@@ -180,25 +219,35 @@ class LiveVAE(keras.Model):
         """
         return keras.ops.sigmoid(self.decoder_head(self.decoder_hidden(latents)))
 
-    def masks(
-        self, latents: keras.KerasTensor, estimates: keras.KerasTensor, heard: keras.KerasTensor
-    ) -> keras.KerasTensor:
+    def masks(self, latents: keras.KerasTensor, estimates: keras.KerasTensor, heard: Heard) -> keras.KerasTensor:
         """The sources' shares of each band.
 
         Args:
             latents: float32 `[batch, frames, num_sources, latent_dim]`.
             estimates: float32 `[batch, frames, num_sources, num_bands]`, as `decode` gives them.
-            heard: float32 `[batch, frames, channels]`, as `encode` gives it.
+            heard: As `encode` gives it.
 
         Returns:
             float32 `[batch, num_sources, frames, num_bands]`, in [0, 1], of sum 1 over the sources.
         """
-        count = self.config.num_sources
-        others = keras.ops.sum(latents, axis=2, keepdims=True) - latents
-        heard = keras.ops.repeat(heard[:, :, None], count, axis=2)
-        logits = self.mask_head(self.mask_hidden(keras.ops.concatenate([heard, latents, others], axis=-1)))
-        estimates = (estimates + _LEAST_ESTIMATE) * keras.ops.sigmoid(logits)
-        return ratio_shares(keras.ops.transpose(estimates, (0, 2, 1, 3)), 2.0)
+        config, frames = self.config, latents.shape[1]
+        known = keras.ops.reshape(latents, (-1, frames, config.num_sources * config.latent_dim))
+        hidden = self.outlet(keras.ops.concatenate([heard.frames, known], axis=-1))
+        hidden = keras.ops.reshape(hidden, (-1, *heard.bands[-1].shape[1:]))
+        for convolution, passed in zip(self.up, reversed(heard.bands), strict=True):
+            hidden = convolution(keras.ops.concatenate([hidden, passed], axis=-1))
+            # Twice the channels become twice the bands (sub-pixel convolution: Shi et al., CVPR 2016).
+            hidden = keras.ops.reshape(hidden, (-1, 2 * hidden.shape[1], hidden.shape[2] // 2))
+        estimates = keras.ops.transpose(estimates, (0, 1, 3, 2))
+        flat = (-1, config.num_bands, config.num_sources)
+        views = [
+            hidden,
+            keras.ops.reshape(heard.features, (-1, config.num_bands, 1)),
+            keras.ops.reshape(estimates, flat),
+        ]
+        logits = keras.ops.reshape(self.mask_head(keras.ops.concatenate(views, axis=-1)), (-1, frames, *flat[1:]))
+        rescaled = (estimates + _LEAST_ESTIMATE) * keras.ops.sigmoid(logits)
+        return ratio_shares(keras.ops.transpose(rescaled, (0, 3, 1, 2)), 2.0)
 
     def spread(self, masks: keras.KerasTensor) -> keras.KerasTensor:
         """Masks of bins from masks of bands.
@@ -251,3 +300,10 @@ class LiveVAE(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict()}
+
+
+def _shifted(before: keras.KerasTensor, values: keras.KerasTensor) -> keras.KerasTensor:
+    """The values of the frames before, `[batch, frames, ...]`, given the last of the step before."""
+    if values.shape[1] == 1:
+        return before
+    return keras.ops.concatenate([before, values[:, :-1]], axis=1)

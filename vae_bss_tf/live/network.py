@@ -1,5 +1,6 @@
 """The causal networks: what they remember of the frames before comes in and goes out as a tensor."""
 
+import math
 from typing import Any
 
 import keras
@@ -58,6 +59,47 @@ class CausalBlock(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         of_own = {"channels": self.channels, "kernel_size": self.kernel_size, "dilation": self.dilation}
         return {**super().get_config(), **of_own}
+
+
+class BandConvolution(keras.layers.Layer):
+    """A convolution over the bands of each frame, and ReLU.
+
+    Call arguments:
+        inputs: float32 `[n, bands, channels]`.
+
+    Returns:
+        float32 `[n, bands / stride, units]`, >= 0 where it has a ReLU.
+
+    Args:
+        channels: Channels of the input; at least 1.
+        units: Channels of the output; at least 1.
+        kernel_size: Bands that it sees; at least 1.
+        stride: Bands from one output to the next; at least 1.
+        relu: Whether negative outputs become zero.
+    """
+
+    def __init__(
+        self, channels: int, units: int, kernel_size: int, stride: int = 1, *, relu: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        limit = 1 / math.sqrt(channels * kernel_size)
+        self.convolution = keras.layers.Conv2D(
+            units,
+            (1, kernel_size),
+            (1, stride),
+            padding="same",
+            activation="relu" if relu else None,
+            kernel_initializer=fan_in_uniform(),
+            bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+            name="convolution",
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        self.convolution.build((None, 1, None, self.channels))
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return self.convolution(inputs[:, None])[:, 0]
 
 
 class FrameDense(keras.layers.Layer):

@@ -1,0 +1,235 @@
+"""What a live separator costs and how well it separates: the budget of a device, and scores beside the offline models.
+
+    python -m benchmarks.live saved_models/live16 saved_models/live64 --truth duets=DUETS/test:saved_models/duets
+
+For each model and format: parameters, multiplications a second, bytes of weights and of state, latency, and the time of
+a block as a share of the block (median and 99th percentile, one thread, over `--minutes` of made sound), and how much
+the process' memory grew meanwhile. For each `--truth NAME=FOLDER[:OFFLINE]`, a folder in the layout of
+`training.evaluate --truth`: SI-SDR over whole files of the live models, of the offline model, and of the
+mixture itself.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.files import write_json
+from vae_bss_tf.live.config import N_FFT, LiveConfig
+from vae_bss_tf.live.runtime import LiveSeparator, load
+
+RESULTS = Path("benchmarks/results/live.json")
+_WARM_BLOCKS = 200
+
+Float32 = npt.NDArray[np.float32]
+
+
+def multiplications(config: LiveConfig) -> float:
+    """Multiplications a second of the network's and the transform's products, in millions.
+
+    Args:
+        config: The model's settings.
+
+    Returns:
+        Millions a second.
+    """
+    side, rows = 32, 17
+    transform = rows * side * side * 2 + rows * side * side * 4
+    inverse = (config.num_sources - 1) * (rows * side * side * 4 + side * rows * side * 2)
+    bands, sizes, channels, latent = config.num_bands, config.band_channels, config.channels, config.latent_dim
+    coarse = bands // 16 * sizes[3]
+    down = (
+        bands // 2 * 2 * 5 * sizes[0]
+        + bands // 4 * sizes[0] * 5 * sizes[1]
+        + bands // 8 * sizes[1] * 5 * sizes[2]
+        + bands // 16 * sizes[2] * 3 * sizes[3]
+    )
+    finer = [config.mask_channels, *sizes[:3]]
+    up = sum(bands // 2 ** (i + 1) * 2 * sizes[i] * 3 * 2 * finer[i] for i in range(4))
+    head = bands * (config.mask_channels + 1 + config.num_sources) * 3 * config.num_sources
+    over_time = len(config.dilations) * channels * (channels + config.kernel_size)
+    dense = (coarse + 1) * channels + channels * 2 * config.num_sources * latent
+    dense += (channels + config.num_sources * latent) * coarse
+    decoder = config.num_sources * config.decoder_units * (latent + bands)
+    total = transform + inverse + down + up + head + over_time + dense + decoder
+    return total * config.sample_rate / config.hop_length / 1e6
+
+
+def cost(path: Path, minutes: float) -> dict[str, Any]:
+    """Times a file block by block on made sound.
+
+    Args:
+        path: A `.tflite` or `.onnx` file of an export.
+        minutes: How much sound.
+
+    Returns:
+        Shares of a block's time ("median", "p99", "largest"), blocks that took longer than a block ("under_runs"),
+        and the growth of the process' memory in MB.
+    """
+    import psutil
+
+    model = load(path)
+    config, state = model.config, dict(model.zeros)
+    hop, rng = config.hop_length, np.random.default_rng(0)
+    blocks = int(minutes * 60 * config.sample_rate / hop)
+    sound = rng.uniform(-0.5, 0.5, (64, 1, hop)).astype(np.float32)
+    for i in range(_WARM_BLOCKS):
+        _, state = model.run(sound[i % 64], state)
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    seconds = np.zeros(blocks)
+    for i in range(blocks):
+        started = time.perf_counter()
+        _, state = model.run(sound[i % 64], state)
+        seconds[i] = time.perf_counter() - started
+    grown = psutil.Process().memory_info().rss - before
+    share = seconds * config.sample_rate / hop
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "median": round(float(np.median(share)), 4),
+        "p99": round(float(np.percentile(share, 99)), 4),
+        "largest": round(float(share.max()), 3),
+        "under_runs": int((share > 1).sum()),
+        "blocks": blocks,
+        "grown_mb": round((grown - seconds.nbytes) / 1e6, 2),
+    }
+
+
+def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]]) -> dict[str, Any]:
+    """Scores systems on folders of a mixture and its sources.
+
+    Args:
+        folder: As `training.evaluate --truth` takes it.
+        systems: By name, what separates a waveform `[samples]` of a rate into `[num_sources, samples]`.
+
+    Returns:
+        Mean SI-SDR (dB) over the files by system, of "the mixture itself" too, and the number of files.
+    """
+    from training.evaluation.truth_folder import find_cases
+    from vae_bss_tf import metrics
+    from vae_bss_tf.audio import recordings
+
+    scores: dict[str, list[float]] = {"the mixture itself": [], **{name: [] for name in systems}}
+    cases = find_cases(folder, recordings.SUFFIXES)
+    for case in cases:
+        recording = recordings.describe(case.mixture)
+        rate = recording.sample_rate
+        mixture = np.concatenate(list(recordings.mono(recording, rate)))
+        truth = np.stack(
+            [np.concatenate(list(recordings.mono(recordings.describe(path), rate))) for path in case.sources]
+        )
+        outputs = {"the mixture itself": np.stack([mixture] * len(truth))}
+        outputs |= {name: separate(mixture, rate) for name, separate in systems.items()}
+        for name, output in outputs.items():
+            ratios = metrics.pairwise_si_bss_eval(output[np.newaxis], truth[np.newaxis]).sdr
+            matched = metrics.match_sources(ratios)
+            scores[name].append(float(np.take_along_axis(ratios, matched[:, np.newaxis], axis=1).mean()))
+    return {"files": len(cases), **{name: round(float(np.mean(values)), 3) for name, values in scores.items()}}
+
+
+def live_system(path: Path) -> Callable[[Float32, float], Float32]:
+    """A live separator as a function of whole waveforms, at their own rate and without its delay.
+
+    Args:
+        path: As `vae_bss_tf.live.runtime.load` takes it.
+    """
+    import soxr
+
+    model = load(path)
+
+    def separate(waveform: Float32, rate: float) -> Float32:
+        separator = LiveSeparator(model)
+        own = soxr.resample(waveform, rate, model.config.sample_rate)
+        sources = np.concatenate([separator.process(own), separator.finish()], axis=1)[:, separator.delay :]
+        sources = soxr.resample(sources.T, model.config.sample_rate, rate).T[:, : len(waveform)]
+        return np.pad(sources, [(0, 0), (0, len(waveform) - sources.shape[1])])
+
+    return separate
+
+
+def offline_system(path: Path) -> Callable[[Float32, float], Float32]:
+    """An offline separator as the same kind of function.
+
+    Args:
+        path: As `Separator.load` takes it.
+    """
+    from vae_bss_tf.audio.separator import Separator
+
+    separator = Separator.load(path)
+    return separator.separate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Its words; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("models", nargs="+", type=Path, help="exports of live separators, or runs for scores alone")
+    parser.add_argument(
+        "--truth", action="append", default=[], metavar="NAME=FOLDER[:OFFLINE]", help="what to score on"
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, help="made sound for the times (default: 1)")
+    parser.add_argument("--all-formats", action="store_true", help="score every format, not the first alone")
+    parser.add_argument("--json", type=Path, help=f"where to write the results, such as {RESULTS}")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _command(options))
+
+
+def _command(options: argparse.Namespace) -> None:
+    results: dict[str, Any] = {"models": {}, "quality": {}}
+    for path in options.models:
+        model = load(path)
+        config = model.config
+        row: dict[str, Any] = {
+            "latency_ms": round(2_000 * config.hop_length / config.sample_rate, 2),
+            "mmacs_per_second": round(multiplications(config), 1),
+            "state_bytes": int(sum(zero.nbytes for zero in model.zeros.values())),
+            "context_seconds": round(_context(config), 2),
+        }
+        files = sorted([*path.glob("*.tflite"), *path.glob("*.onnx")])
+        row["formats"] = [cost(file, options.minutes) for file in files]
+        results["models"][path.name] = row
+        print(f"{path.name}: {row['latency_ms']} ms, {row['mmacs_per_second']} M multiplications/s, "
+              f"{row['state_bytes']:,} bytes of state")  # fmt: skip
+        for entry in row["formats"]:
+            print(f"  {entry['file']:22} {entry['bytes']:>9,} bytes  {100 * entry['median']:5.2f}% median  "
+                  f"{100 * entry['p99']:5.2f}% p99  {entry['under_runs']} of {entry['blocks']:,} blocks late  "
+                  f"{entry['grown_mb']:+.2f} MB", flush=True)  # fmt: skip
+    for text in options.truth:
+        name, _, rest = text.partition("=")
+        folder, _, offline = rest.partition(":")
+        if not folder:
+            raise ConfigError(f"--truth {text}: give NAME=FOLDER, or NAME=FOLDER:OFFLINE with an offline model.")
+        systems: dict[str, Callable[[Float32, float], Float32]] = {}
+        for path in options.models:
+            files = sorted([*path.glob("*.tflite"), *path.glob("*.onnx")]) if options.all_formats else [path]
+            systems |= {f"{path.name}/{file.name}" if file != path else path.name: live_system(file) for file in files}
+        if offline:
+            systems[f"{Path(offline).name} (offline)"] = offline_system(Path(offline))
+        results["quality"][name] = quality(Path(folder), systems)
+        print(name, results["quality"][name], flush=True)
+    if options.json is not None:
+        write_json(options.json, results)
+
+
+def _context(config: LiveConfig) -> float:
+    frames = sum((config.kernel_size - 1) * dilation for dilation in config.dilations)
+    return (frames * config.hop_length + N_FFT) / config.sample_rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""What `python -m vae_bss_tf.live` does: sound in, sources out, while it comes."""
+
+import argparse
+import contextlib
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_bss_tf.audio import recordings
+from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.files import refuse_existing, replacing
+from vae_bss_tf.live import devices
+from vae_bss_tf.live.resampling import Resampler
+from vae_bss_tf.live.runtime import LiveSeparator, load
+
+Array = npt.NDArray[np.float32]
+
+PIPE = "-"
+MAX_GAIN_DB = 40.0
+_METER_SECONDS, _METER_WIDTH, _METER_FLOOR_DB = 0.1, 20, -60.0
+
+
+class Gains:
+    """A gain for each source, which may change while sound runs: a change takes effect with the next block.
+
+    Args:
+        count: Number of sources.
+        text: Gains in dB with commas between, such as "0,-6" or "0,-inf"; None takes 0 dB for each.
+
+    Raises:
+        ConfigError: There are not as many as sources, or one is no number up to 40.
+    """
+
+    def __init__(self, count: int, text: str | None) -> None:
+        parts = ["0"] * count if text is None else text.split(",")
+        if len(parts) != count:
+            raise ConfigError(f"{len(parts)} gains were given; the model has {count} sources.")
+        self._factors = np.ones(count, np.float32)
+        for k, part in enumerate(parts, start=1):
+            self.change(f"{k} {part}")
+
+    def change(self, line: str) -> None:
+        """Changes one gain.
+
+        Args:
+            line: The source's number, from 1, and its gain in dB, such as "2 -6" or "1 -inf".
+
+        Raises:
+            ConfigError: It is another text.
+        """
+        try:
+            number, gain = line.split()
+            source, decibels = int(number), float(gain)
+        except ValueError:
+            source, decibels = 0, math.nan
+        if not 1 <= source <= len(self._factors) or not decibels <= MAX_GAIN_DB:
+            raise ConfigError(
+                f"{line.strip()!r} is no source from 1 to {len(self._factors)} and a gain up to {MAX_GAIN_DB:g} dB, "
+                "such as 2 -6."
+            )
+        factors = self._factors.copy()
+        factors[source - 1] = 10 ** (decibels / 20)
+        self._factors = factors
+
+    def mixed(self, sources: Array) -> Array:
+        """The sum of the sources with their gains.
+
+        Args:
+            sources: float32 `[num_sources, n]`.
+
+        Returns:
+            float32 `[n]`, in [-1, 1]: what is louder is clipped.
+        """
+        return np.clip(self._factors @ sources, -1, 1)
+
+
+class Meters:
+    """Levels of the sources in the terminal, and how much of the time the separation takes.
+
+    Args:
+        rate: The model's rate, Hz.
+        shown: Whether they are drawn.
+    """
+
+    def __init__(self, rate: float, shown: bool) -> None:
+        self.rate = rate
+        self.seconds = 0.0
+        self.busy: list[float] = []
+        self.underruns = 0
+        self._shown = shown
+        self._drawn = 0.0
+
+    def add(self, sources: Array, busy: float) -> None:
+        """Counts a portion.
+
+        Args:
+            sources: float32 `[num_sources, n]`.
+            busy: Seconds that its separation took.
+        """
+        if not sources.shape[1]:
+            return
+        self.seconds += sources.shape[1] / self.rate
+        self.busy.append(busy * self.rate / sources.shape[1])
+        if len(self.busy) > 100_000:
+            del self.busy[: len(self.busy) // 2]
+        now = time.perf_counter()
+        if self._shown and now - self._drawn > _METER_SECONDS:
+            self._drawn = now
+            bars = "  ".join(f"{k} {_bar(source)}" for k, source in enumerate(sources, start=1))
+            print(f"\r{bars}  {100 * self.busy[-1]:3.0f}% busy, {self.underruns} under-runs ", end="", file=sys.stderr)
+
+    def summary(self) -> str:
+        """One line about the whole."""
+        if not self.busy:
+            return "nothing was separated"
+        median, high = np.percentile(self.busy, [50, 99])
+        return (
+            f"{self.seconds:.1f} s separated; a block took {100 * median:.1f}% of its time (median), {100 * high:.1f}% "
+            f"(99th percentile); {self.underruns} under-runs"
+        )
+
+
+def separate_live(options: argparse.Namespace) -> None:
+    """Runs the command.
+
+    Args:
+        options: As the command's parser gives them.
+
+    Raises:
+        VaeBssError: The model, the input or an option is bad, or a file to write exists.
+    """
+    if options.list_devices:
+        print(devices.listed())
+        return
+    if options.model is None:
+        raise ConfigError("give --model a live separator, such as saved_models/live.")
+    separator = LiveSeparator(load(options.model))
+    config = separator.model.config
+    gains = Gains(config.num_sources, options.gains)
+    tell = sys.stderr if options.output == PIPE else sys.stdout
+    meters = Meters(config.sample_rate, sys.stderr.isatty() and not options.quiet)
+    latency = 2_000 * config.hop_length / config.sample_rate
+    print(f"model: {options.model}, {config.num_sources} sources, {config.sample_rate:g} Hz, latency {latency:.1f} ms",
+          file=tell, flush=True)  # fmt: skip
+
+    def separated(samples: Array) -> Array:
+        started = time.perf_counter()
+        sources = separator.process(samples)
+        meters.add(sources, time.perf_counter() - started)
+        return sources
+
+    if options.input is None and options.output is None:
+        _headphones(options, separated, separator, gains, meters)
+    else:
+        if options.input is None:
+            raise ConfigError("--output needs --input, a recording or - for raw samples on standard input.")
+        if options.output is None:
+            raise ConfigError("give --output a folder, or - for raw samples on standard output.")
+        with _sink(options, separator, gains, tell) as write:
+            skipped = separator.delay
+            for samples in _samples(options, config.sample_rate, tell):
+                sources = separated(samples)
+                write(sources[:, skipped:])
+                skipped = max(0, skipped - sources.shape[1])
+            write(separator.finish()[:, skipped:])
+    if meters.seconds:
+        print(("\n" if sys.stderr.isatty() and not options.quiet else "") + meters.summary(), file=tell)
+
+
+def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator[Array]:
+    """The input at the model's rate, in portions as they come."""
+    if options.input == PIPE:
+        recordings.check_rate(options.rate, "--rate")
+        _tell_rate(options.rate, rate, tell)
+        resampler = Resampler(options.rate, rate)
+        for samples in _raw(sys.stdin.buffer, options.sample_format, options.block):
+            yield resampler(samples)
+        yield resampler(np.zeros(0, np.float32), last=True)
+        return
+    recording = recordings.describe(Path(options.input))
+    _tell_rate(recording.sample_rate, rate, tell)
+    yield from recordings.mono(recording, rate)
+
+
+def _raw(stream: BinaryIO, sample_format: str, block: int) -> Iterator[Array]:
+    kind = np.dtype("<i2") if sample_format == "s16" else np.dtype("<f4")
+    rest, some = b"", False
+    while data := stream.read1(block * kind.itemsize) if hasattr(stream, "read1") else stream.read(block):
+        some, data = True, rest + data
+        whole = len(data) // kind.itemsize * kind.itemsize
+        rest = data[whole:]
+        values = np.frombuffer(data[:whole], kind).astype(np.float32)
+        yield values / np.float32(32_768) if sample_format == "s16" else values
+    if not some:
+        raise DataError("standard input is empty; pipe raw samples of one channel into it.")
+
+
+def _tell_rate(given: float, rate: float, tell: TextIO) -> None:
+    if given != rate:
+        print(f"the input has {given:g} Hz and is resampled; the sources have {rate:g} Hz", file=tell)
+
+
+@contextlib.contextmanager
+def _sink(
+    options: argparse.Namespace, separator: LiveSeparator, gains: Gains, tell: TextIO
+) -> Iterator[Callable[[Array], None]]:
+    """A function that takes the sources, `[num_sources, n]`."""
+    if options.output == PIPE:
+
+        def pipe(sources: Array) -> None:
+            interleaved = np.clip(sources.T, -1, 1)
+            if options.sample_format == "s16":
+                sys.stdout.buffer.write(np.round(interleaved * 32_767).astype("<i2").tobytes())
+            else:
+                sys.stdout.buffer.write(interleaved.astype("<f4").tobytes())
+            sys.stdout.buffer.flush()
+
+        yield pipe
+        return
+    import soundfile
+
+    folder, name = Path(options.output), "live" if options.input == PIPE else Path(options.input).stem
+    count, rate = separator.model.config.num_sources, separator.model.config.sample_rate
+    places = [folder / f"{name}_source{k + 1}.wav" for k in range(count)]
+    if options.gains is not None:
+        places.append(folder / f"{name}_remix.wav")
+    refuse_existing(places, force=options.force)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        partial = [stack.enter_context(replacing(place)) for place in places]
+        files = [
+            stack.enter_context(soundfile.SoundFile(part, "w", round(rate), 1, "FLOAT", format="WAV"))
+            for part in partial
+        ]
+
+        def write(sources: Array) -> None:
+            columns = list(sources) if len(files) == count else [*sources, gains.mixed(sources)]
+            for file, samples in zip(files, columns, strict=True):
+                file.write(samples)
+
+        yield write
+    for place in places:
+        print(place, file=tell)
+
+
+def _headphones(
+    options: argparse.Namespace,
+    separated: Callable[[Array], Array],
+    separator: LiveSeparator,
+    gains: Gains,
+    meters: Meters,
+) -> None:
+    config = separator.model.config
+
+    def control() -> None:
+        for line in sys.stdin:
+            try:
+                gains.change(line)
+            except ConfigError as error:
+                print(f"\n{error}", file=sys.stderr)
+
+    print("type a source's number and a gain in dB, such as: 2 -20   (Ctrl-C ends)", flush=True)
+    threading.Thread(target=control, daemon=True).start()
+    until = math.inf if options.seconds is None else time.monotonic() + options.seconds
+
+    def running(health: devices.Health) -> bool:
+        meters.underruns = health.underruns
+        return time.monotonic() < until
+
+    with contextlib.suppress(KeyboardInterrupt):
+        health = devices.run(
+            lambda samples: gains.mixed(separated(samples)),
+            config.sample_rate,
+            config.hop_length,
+            input_device=options.input_device,
+            output_device=options.output_device,
+            running=running,
+        )
+        meters.underruns = health.underruns
+
+
+def _bar(source: Array) -> str:
+    level = 20 * math.log10(max(float(np.sqrt(np.mean(np.square(source)))), 1e-9))
+    filled = round(_METER_WIDTH * min(1.0, max(0.0, 1 - level / _METER_FLOOR_DB)))
+    return f"{'#' * filled:<{_METER_WIDTH}} {max(level, -99):4.0f} dB"
