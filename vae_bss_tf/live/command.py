@@ -163,9 +163,10 @@ def separate_live(options: argparse.Namespace) -> None:
             raise ConfigError("--output needs --input, a recording or - for raw samples on standard input.")
         if options.output is None:
             raise ConfigError("give --output a folder, or - for raw samples on standard output.")
+        portions = _samples(options, config.sample_rate, tell)
         with _sink(options, separator, gains, tell) as write:
             skipped = separator.delay
-            for samples in _samples(options, config.sample_rate, tell):
+            for samples in portions:
                 sources = separated(samples)
                 write(sources[:, skipped:])
                 skipped = max(0, skipped - sources.shape[1])
@@ -175,18 +176,20 @@ def separate_live(options: argparse.Namespace) -> None:
 
 
 def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator[Array]:
-    """The input at the model's rate, in portions as they come."""
-    if options.input == PIPE:
-        recordings.check_rate(options.rate, "--rate")
-        _tell_rate(options.rate, rate, tell)
-        resampler = Resampler(options.rate, rate)
-        for samples in _raw(sys.stdin.buffer, options.sample_format, options.block):
-            yield resampler(samples)
-        yield resampler(np.zeros(0, np.float32), last=True)
-        return
-    recording = recordings.describe(Path(options.input))
-    _tell_rate(recording.sample_rate, rate, tell)
-    yield from recordings.mono(recording, rate)
+    """The input at the model's rate, in portions as they come; it is checked before any portion is asked for."""
+    if options.input != PIPE:
+        recording = recordings.describe(Path(options.input))
+        _tell_rate(recording.sample_rate, rate, tell)
+        return recordings.mono(recording, rate)
+    recordings.check_rate(options.rate, "--rate")
+    _tell_rate(options.rate, rate, tell)
+    return _resampled(_raw(sys.stdin.buffer, options.sample_format, options.block), Resampler(options.rate, rate))
+
+
+def _resampled(portions: Iterator[Array], resampler: Resampler) -> Iterator[Array]:
+    for samples in portions:
+        yield resampler(samples)
+    yield resampler(np.zeros(0, np.float32), last=True)
 
 
 def _raw(stream: BinaryIO, sample_format: str, block: int) -> Iterator[Array]:
@@ -267,7 +270,8 @@ def _headphones(
                 print(f"\n{error}", file=sys.stderr)
 
     print("type a source's number and a gain in dB, such as: 2 -20   (Ctrl-C ends)", flush=True)
-    threading.Thread(target=control, daemon=True).start()
+    if sys.stdin is not None and sys.stdin.isatty():
+        threading.Thread(target=control, daemon=True).start()
     until = math.inf if options.seconds is None else time.monotonic() + options.seconds
 
     def running(health: devices.Health) -> bool:

@@ -1,0 +1,162 @@
+"""What a live separator is trained to do, and that an interrupted training gives what an uninterrupted one gives."""
+
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from training.live import data, objective, stems, trainer
+from training.live.__main__ import main as fit
+from vae_bss_tf.live.runtime import load
+
+
+class Halves:
+    """A teacher that knows the sources: the low and the high one of what `folder` makes."""
+
+    num_sources = 2
+
+    def separate(self, mixture, rate):
+        spectrum = np.fft.rfft(mixture)
+        high = np.fft.rfftfreq(len(mixture), 1 / rate) > 400
+        return np.stack([np.fft.irfft(spectrum * part, len(mixture)) for part in (~high, high)]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten recordings of a note below 400 Hz and one above."""
+    path, rng = tmp_path_factory.mktemp("takes"), np.random.default_rng(0)
+    t = np.arange(2 * 11_025) / 11_025
+    for i in range(10):
+        low, high = rng.uniform(100, 300), rng.uniform(500, 900)
+        mixture = 0.3 * np.sin(2 * np.pi * low * t) + 0.3 * np.sin(2 * np.pi * high * t)
+        soundfile.write(path / f"take{i}.wav", mixture, 11_025)
+    return path
+
+
+@pytest.fixture
+def teacher(monkeypatch, tmp_path):
+    """The teacher's folder, which `Separator.load` knows."""
+    monkeypatch.setenv("VAE_BSS_TF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(stems.Separator, "load", lambda path: Halves())
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher/manifest.json").write_text("{}")
+    return tmp_path / "teacher"
+
+
+def test_stems_are_what_the_teacher_finds_with_their_pitch(folder, teacher):
+    train = stems.load(folder, teacher, "train", 11_025.0)
+    held_out = stems.load(folder, teacher, "validation", 11_025.0)
+    assert len(train) == 3 * 6  # three pitches of six recordings; two each validate and test
+    assert len(held_out) == 2
+    assert (train.pitches[:, 0] < 12 * np.log2(400)).all()
+    assert (train.pitches[:, 1] > 12 * np.log2(400)).all()
+    again = stems.load(folder, teacher, "train", 11_025.0)
+    np.testing.assert_array_equal(train.excerpt(5), again.excerpt(5))
+
+
+def test_batches_are_a_function_of_seed_and_step_and_lowest_first(tiny_config, folder, teacher):
+    train = stems.load(folder, teacher, "train", 11_025.0)
+    first = [batch[0].numpy() for batch in itertools.islice(iter(data.batches(train, tiny_config, 4, 7)), 3)]
+    later = next(iter(data.batches(train, tiny_config, 4, 7, start_step=2)))[0].numpy()
+    np.testing.assert_array_equal(first[2], later)
+    assert not np.array_equal(first[0], first[1])
+    for sources in first[0]:
+        low, high = (np.abs(np.fft.rfft(source)).argmax() for source in sources)
+        assert low < high
+    assert np.abs(first[0].sum(axis=1)).max() <= 1.0001
+
+
+def test_the_ratio_of_the_loss_is_that_of_masked_spectra(tiny_model, sound):
+    model = tiny_model()
+    hop = model.config.hop_length
+    sources = np.stack([sound, np.roll(sound, 777)])[np.newaxis, :, : 60 * hop]
+    real, imaginary = objective._spectra(model, tf.constant(sources))
+    spectra = real.numpy() + 1j * imaginary.numpy()
+    masks = np.random.default_rng(0).uniform(size=(1, 2, 60, model.config.num_bands)).astype(np.float32)
+    found = objective._ratios(model, tf.constant(masks), real, imaginary).numpy()
+    masked = model.spread(masks).numpy() * spectra.sum(axis=1)
+    for k, j in itertools.product(range(2), repeat=2):
+        error = np.sum(np.abs(masked[:, k] - spectra[:, j]) ** 2) / np.sum(np.abs(spectra[:, j]) ** 2)
+        assert found[0, k, j] == pytest.approx(-10 * np.log10(error + 1e-3), abs=1e-3)
+
+
+def test_the_given_order_counts_where_it_is_sure():
+    ratios = tf.constant([[[1.0, 5.0], [6.0, 2.0]]] * 2)
+    fits = tf.constant([[[10.0, 20.0], [30.0, 40.0]]] * 2)
+    found, fitted = objective._in_order(ratios, fits, tf.constant([True, False]))
+    np.testing.assert_array_equal(found, [3.0, 11.0])
+    np.testing.assert_array_equal(fitted, [50.0, 50.0])
+
+
+def test_the_bound_is_the_elbo_of_a_frame(tiny_model, sound):
+    """One frame, latents at the posterior mean: the likelihood and the KL by their formulas."""
+    model = tiny_model()
+    hop, config = model.config.hop_length, model.config
+    sources = np.stack([0.5 * sound, 0.5 * sound])[np.newaxis, :, :hop]
+    values = objective.values(model, tf.constant(sources), tf.constant([True]), None)
+    real, imaginary = objective._spectra(model, tf.constant(sources))
+    bands = model.bands(tf.reduce_sum(real, axis=1), tf.reduce_sum(imaginary, axis=1))
+    scale = model.scale(bands)
+    features = model.compress(bands, scale)
+    mean, log_variance, _, _ = model.encode(features, scale, model.initial_state())
+    estimate = model.decode(mean).numpy().sum(axis=2)
+    error = (features.numpy() - estimate) / config.likelihood_scale
+    log_likelihood = np.sum(-0.5 * error**2 - np.log(config.likelihood_scale * np.sqrt(2 * np.pi)))
+    kl = 0.5 * np.sum(np.exp(log_variance) + np.square(mean) - 1 - log_variance)
+    assert float(values.kl[0]) == pytest.approx(kl, rel=1e-4)
+    assert float(values.elbo[0]) == pytest.approx(log_likelihood - kl, rel=1e-4)
+
+
+def test_a_killed_training_resumes_to_the_same_weights(folder, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 2)
+    words = ["--data-dir", str(folder), "--teacher", str(teacher), "--epochs", "3", "--batch-size", "2",
+             "--channels", "8", "--latency", "64"]  # fmt: skip
+    assert fit([*words, "--output", str(tmp_path / "whole")]) == 0
+
+    class Killed(BaseException):
+        pass
+
+    def dies(line):
+        if line.startswith("epoch 2/"):
+            raise Killed
+
+    train, held_out = (stems.load(folder, teacher, split, 11_025.0) for split in ("train", "validation"))
+    config, training, sources = trainer.settings_of(tmp_path / "whole")
+    trainer.create(tmp_path / "killed", config, training, sources, False)
+    with pytest.raises(Killed):
+        trainer.LiveTrainer(config, training, train, held_out).train(tmp_path / "killed", report=dies)
+    assert fit(["--output", str(tmp_path / "killed"), "--resume"]) == 0
+    for name, weights in np.load(tmp_path / "whole/weights.npz").items():
+        np.testing.assert_array_equal(np.load(tmp_path / "killed/weights.npz")[name], weights)
+    assert (tmp_path / "whole/history.csv").read_text() == (tmp_path / "killed/history.csv").read_text()
+    assert load(tmp_path / "whole").config == config
+
+
+def test_minutes_plan_the_epochs_and_begin_anew(tiny_config, folder, teacher, monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 1)
+    train, held_out = (stems.load(folder, teacher, split, 11_025.0) for split in ("train", "validation"))
+    planned = trainer.LiveTrainer(tiny_config, trainer.LiveTraining(batch_size=2), train, held_out)
+    fresh = [weights.copy() for weights in planned.model.get_weights()]
+    assert planned.within(0.05).epochs >= 1
+    for weights, expected in zip(planned.model.get_weights(), fresh, strict=True):
+        np.testing.assert_array_equal(weights, expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give --data-dir DIR and --teacher MODEL"),
+        (["--data-dir", "none", "--teacher", "saved_models/none"], "no folder none"),
+        (["--data-dir", ".", "--teacher", "saved_models/none", "--latency", "7"], "latency_ms"),
+        (["--resume", "--output", "none"], "no run of a live separator"),
+        (["--data-dir", "x", "--teacher", "y", "--output", "tests"], "choose another --output"),
+        (["--data-dir", "x", "--teacher", "y", "--minutes", "nan"], "positive number"),
+    ],
+)
+def test_mistakes_get_one_line(words, message, capsys):
+    assert fit(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
