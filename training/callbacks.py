@@ -16,6 +16,28 @@ from training import figures
 from training.backup import Backup
 from training.recipe import PlannedPhase
 
+_SHOWN = {"loss": 1, "val_elbo": 1, "val_score": 1, "val_remix_si_sdri": 2}  # with so many decimals
+
+
+class RemixScore(keras.callbacks.Callback):
+    """Adds the score that needs no true sources to what the callbacks after it see of an epoch.
+
+    Args:
+        measure: Gives the score of what separates mixtures, dB.
+    """
+
+    NAME = "remix_si_sdri"
+
+    def __init__(
+        self, measure: Callable[[Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]], float]
+    ) -> None:
+        super().__init__()
+        self.measure = measure
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and math.isfinite(logs.get("loss", 0.0)):
+            logs[f"val_{self.NAME}"] = self.measure(self.model.separator.separate)
+
 
 class BestModel(keras.callbacks.Callback):
     """Keeps the model of the best validation score of a phase, and gives it back when the phase ends.
@@ -169,8 +191,8 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if math.isnan((logs or {}).get("loss", 0.0)):
             return
-        scores = {name: value for name, value in (logs or {}).items() if name in ("loss", "val_elbo", "val_score")}
-        shown = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+        scores = {name: value for name, value in (logs or {}).items() if name in _SHOWN}
+        shown = "  ".join(f"{name} {value:.{_SHOWN[name]}f}" for name, value in scores.items())
         rate = self.rates.get(self.planned.phase.name, 0.0)
         left = self._seconds_left(epoch + 1)
         told = f"epoch {epoch + 1}/{self.epochs}  {shown}  {rate:,.0f} mixtures/s"

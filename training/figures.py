@@ -28,6 +28,7 @@ _PANELS = {
     "log_likelihood": "log-likelihood, nats",
     "kl": "KL, nats",
     "score": "score of masked sources",
+    "remix_si_sdri": "remix SI-SDRi, dB",
 }
 
 

@@ -14,7 +14,7 @@ from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import write_text
 
 _VALUES = ("loss", "elbo", "log_likelihood", "kl", "score")
-COLUMNS = ("phase", "epoch", "mixtures", *_VALUES, *(f"val_{name}" for name in _VALUES[1:]))
+COLUMNS = ("phase", "epoch", "mixtures", *_VALUES, *(f"val_{name}" for name in _VALUES[1:]), "val_remix_si_sdri")
 _WHOLE = ("epoch", "mixtures")
 
 Row = dict[str, Any]

@@ -1,5 +1,6 @@
 """Trains a model by its recipe: one call of Keras' `fit` for each phase of the plan."""
 
+import functools
 import math
 import shutil
 import time
@@ -9,10 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training import figures, systems
+from training import cluster, figures, loop, systems, truth_free
 from training import strategy as devices
 from training.backup import Backup, EpochBackup, Progress
-from training.callbacks import BestModel, EarlyStopping, SeparationPictures
+from training.callbacks import BestModel, EarlyStopping, RemixScore, SeparationPictures
 from training.callbacks import Progress as ProgressBar
 from training.history import History, read_history, write_history
 from training.learner import Learner
@@ -76,6 +77,7 @@ class Trainer:
         """
         keras.utils.set_random_seed(self.preset.recipe.seed)
         done = self.backup.progress(resume) if resume is not None else None
+        cluster.agree(self.distribution, repr(done and done._replace(state=None)))
         with self.distribution.scope():
             model = self.model_for(self.plan[0 if done is None else done.phase])
             if done is not None:
@@ -155,10 +157,13 @@ class Trainer:
         if patience and EarlyStopping.has_ended(patience, done.scores):
             end = done.epochs  # it was stopped early before the resume
         bar.begin(planned)
-        monitor = f"val_{learner.objective.monitor}" if isinstance(learner, Learner) else None
+        monitor = self._monitor(learner) if isinstance(learner, Learner) else None
         kept = EpochBackup(self.backup, planned, done, monitor)
         started = time.perf_counter()
-        learner.fit(
+        fit = functools.partial(loop.fit, learner)
+        if not cluster.spans_hosts(self.distribution):
+            fit = functools.partial(learner.fit, verbose=0, shuffle=False)
+        fit(
             pipeline.training_data(
                 self.preset,
                 self.banks["train"],
@@ -170,8 +175,6 @@ class Trainer:
             steps_per_epoch=planned.steps_per_epoch,
             validation_data=self._validation_data(planned) if isinstance(learner, Learner) else None,
             callbacks=[*self._callbacks(planned, learner, done, monitor, bar), kept],
-            verbose=0,
-            shuffle=False,
         )
         self._check_finite()
         return kept.done._replace(seconds=done.seconds + time.perf_counter() - started)
@@ -206,6 +209,14 @@ class Trainer:
             return elbo
         return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked)
 
+    def _monitor(self, learner: Learner) -> str:
+        by_remixing = self.preset.recipe.choose_by == "remixing"
+        return f"val_{RemixScore.NAME if by_remixing else learner.objective.monitor}"
+
+    def _remix_score(self, separate: truth_free.Separate) -> float:
+        num_mixed = truth_free.sources_of(self.preset, has_truth=self.banks["validation"].has_truth)
+        return truth_free.remix_si_sdri(separate, self.validation, self.domain, num_mixed)
+
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
         batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)
         even = self.distribution.num_replicas_in_sync > 1 or planned.phase.remixes
@@ -232,8 +243,10 @@ class Trainer:
             )
             if self.preset.recipe.early_stopping:
                 of_separators.append(EarlyStopping(self.preset.recipe.early_stopping, monitor, done.scores))
+        scored = monitor is not None and self.preset.recipe.choose_by == "remixing"
         return [
             keras.callbacks.TerminateOnNaN(),
+            *([RemixScore(self._remix_score)] if scored else []),
             History(history, planned, done),
             *of_separators,
             keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),

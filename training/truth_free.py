@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vae_bss_tf import metrics
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
-from vae_bss_tf.domains import domain_of
+from vae_bss_tf.domains import Domain, domain_of
 from vae_bss_tf.metrics.consistency import remix_consistency
 from vae_bss_tf.metrics.ratios import Float64
 
@@ -75,6 +75,21 @@ def sources_of(preset: Preset, *, has_truth: bool) -> int:
         The number, at least 2: one source is not separated from anything.
     """
     return max(2, preset.data.max_mixed if has_truth else preset.model.num_sources)
+
+
+def remix_si_sdri(separate: Separate, mixtures: Float32, domain: Domain, num_mixed: int) -> float:
+    """The score that needs no truth, by which a training chooses its model: SI-SDRi in dB; see `metrics.consistency`.
+
+    Args:
+        separate: float32 `[n, *shape]` to float32 `[n, num_sources, *shape]`.
+        mixtures: float32 `[num_mixtures, *shape]`, of which the first `NUM_REMIXED` are remixed; at least 2.
+        domain: What they are.
+        num_mixed: How many sources a mixture holds, at least 2.
+
+    Returns:
+        The mean over the mixtures.
+    """
+    return float(remix_consistency(separate, mixtures[:NUM_REMIXED], domain, num_mixed).scores.mean())
 
 
 def known(

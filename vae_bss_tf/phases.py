@@ -11,6 +11,7 @@ SOURCES = ("all", "mixed", "spare")
 PARTS = ("encoder", "decoder", "mask_network")
 KL_SCHEDULES = ("constant", "linear", "decay")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine", "exponential")
+CHOOSERS = ("objective", "remixing")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -49,10 +50,14 @@ class Phase(Settings):
         remix_silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence
             before it is remixed: it teaches the outputs that a mixture does not need to stay silent. Without effect
             where every mixture needs all outputs.
-        keep: Which model the phase ends with: "last", or "best" by the validation mixtures.
+        keep: Which model the phase ends with: "last", or "best" by the validation mixtures (see `Recipe.choose_by`).
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
         mixed_precision: Keras' dtype policy; "auto" takes "mixed_bfloat16" where the processor or GPU computes in it.
+
+    Example:
+        >>> Phase("remix", objective="remixed_elbo", batch_size=128).remixes
+        True
     """
 
     name: str = "separate"
@@ -131,6 +136,8 @@ class Recipe(Settings):
         mixtures_per_epoch: Mixtures an epoch, rounded up to a whole number of compiled calls.
         validation_mixtures: Fixed held-out mixtures that each phase is measured on after each epoch.
         early_stopping: Epochs without a better validation score before a phase ends; 0 never ends one early.
+        choose_by: The validation score by which a phase keeps the best model and stops early: "objective", that of its
+            objective, or "remixing", the score that needs no true sources (`metrics.consistency`).
         seed: Seed of initialisation, mixtures and noise; below 2**31 - 2**24.
         phases: The phases, in order; their names differ.
 
@@ -143,6 +150,7 @@ class Recipe(Settings):
     mixtures_per_epoch: int = 30_000
     validation_mixtures: int = 1_000
     early_stopping: int = 0
+    choose_by: str = "objective"
     seed: int = 0
     phases: tuple[Phase, ...] = (Phase(),)
 
@@ -151,6 +159,9 @@ class Recipe(Settings):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("early_stopping", "seed"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        check_choice("choose_by", self.choose_by, CHOOSERS)
+        check(self.choose_by == "objective" or self.validation_mixtures > 1, "validation_mixtures",
+              self.validation_mixtures, "2 or more, which are remixed to choose a model")  # fmt: skip
         check(self.seed < 2**31 - 2**24, "seed", self.seed, f"below {2**31 - 2**24}")
         names = [phase.name for phase in self.phases]
         check(bool(names) and len(set(names)) == len(names), "phases", names, "one or more of different names")
