@@ -21,6 +21,7 @@ _EXTRAS = {
     "ai_edge_litert": "tflite",
     "onnxruntime": "onnx",
     "apache_beam": "bulk",
+    "sounddevice": "live",
     "matplotlib": "figures",
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import CheckpointError, OutputExistsError, run_command
 from vae_bss_tf.files import replacing_folder, sha256, write_json, write_text
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "equal to the model over a minute of sound.",
         epilog="example: python -m export.live --run runs/live-16ms-seed0 --to exported/live",
     )
-    parser.add_argument("--run", required=True, type=Path, help="a finished run of python -m training.live")
-    parser.add_argument("--to", required=True, type=Path, help="folder to make")
+    parser.add_argument("--run", required=True, type=path, help="a finished run of python -m training.live")
+    parser.add_argument("--to", required=True, type=path, help="folder to make")
     parser.add_argument("--formats", nargs="+", metavar="NAME", help=f"of {', '.join(FORMATS)} (default: all)")
     parser.add_argument("--force", action="store_true", help="replace an earlier export of a live separator")
     options = parsed(parser, arguments)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.startup import import_tensorflow
@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "offline model separates them, and the live one learns to separate new mixtures of what it found.",
         epilog="example: python -m training.live --data-dir takes --teacher saved_models/duets --latency 16",
     )
-    parser.add_argument("--data-dir", action="append", type=Path, metavar="DIR", help="folder of recordings that are "
+    parser.add_argument("--data-dir", action="append", type=path, metavar="DIR", help="folder of recordings that are "
                         "mixtures; may be given several times, each with a teacher of its own")  # fmt: skip
-    parser.add_argument("--teacher", action="append", type=Path, metavar="MODEL", help="run or export of the offline "
+    parser.add_argument("--teacher", action="append", type=path, metavar="MODEL", help="run or export of the offline "
                         "model that separates them")  # fmt: skip
     parser.add_argument("--latency", type=float, default=16.0, help=f"ms, one of {LATENCIES} (default: 16)")
     parser.add_argument("--sample-rate", type=float, default=11_025.0, help="Hz that the model works at (11025)")
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="mixtures of 3 s a step (default: 16)")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="Adam's at the beginning (default: 2e-3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, mixtures and noise (default: 0)")
-    parser.add_argument("--init", type=Path, metavar="RUN", help="finished run, of any latency, to begin with")
-    parser.add_argument("--output", type=Path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
+    parser.add_argument("--init", type=path, metavar="RUN", help="finished run, of any latency, to begin with")
+    parser.add_argument("--output", type=path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output after its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an earlier run in --output")
     options = parsed(parser, arguments)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vae_bss_tf.arguments import parsed
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import run_command
 
 
@@ -39,9 +39,15 @@ def _parser() -> argparse.ArgumentParser:
         "arecord -f S16_LE -r 16000 | python -m vae_bss_tf.live --model saved_models/live --input - --rate 16000 "
         "--output separated",
     )
-    parser.add_argument("--model", help="a live separator: an export, one of its files, or a run of training.live")
-    parser.add_argument("--input", metavar="FILE", help="a recording, or - for raw samples on standard input")
-    parser.add_argument("--output", metavar="DIR", help="folder for NAME_sourceK.wav, or - for raw interleaved samples")
+    parser.add_argument(
+        "--model", type=path, help="a live separator: an export, one of its files, or a run of training.live"
+    )
+    parser.add_argument(
+        "--input", type=path, metavar="FILE", help="a recording, or - for raw samples on standard input"
+    )
+    parser.add_argument(
+        "--output", type=path, metavar="DIR", help="folder for NAME_sourceK.wav, or - for raw interleaved samples"
+    )
     parser.add_argument("--gains", metavar="DB,DB,...", help="a gain for each source in what is heard, such as 0,-inf")
     parser.add_argument("--rate", type=float, default=16_000.0, help="of raw samples, Hz (default: 16000)")
     parser.add_argument("--sample-format", choices=("s16", "f32"), default="s16", help="of raw samples, little-endian")

@@ -22,7 +22,7 @@ from vae_bss_tf.live.runtime import LiveSeparator, load
 
 Array = npt.NDArray[np.float32]
 
-PIPE = "-"
+PIPE = Path("-")
 MAX_GAIN_DB = 40.0
 _METER_SECONDS, _METER_WIDTH, _METER_FLOOR_DB = 0.1, 20, -60.0
 
@@ -178,7 +178,7 @@ def separate_live(options: argparse.Namespace) -> None:
 def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator[Array]:
     """The input at the model's rate, in portions as they come; it is checked before any portion is asked for."""
     if options.input != PIPE:
-        recording = recordings.describe(Path(options.input))
+        recording = recordings.describe(options.input)
         _tell_rate(recording.sample_rate, rate, tell)
         return recordings.mono(recording, rate)
     recordings.check_rate(options.rate, "--rate")
@@ -229,7 +229,7 @@ def _sink(
         return
     import soundfile
 
-    folder, name = Path(options.output), "live" if options.input == PIPE else Path(options.input).stem
+    folder, name = options.output, "live" if options.input == PIPE else options.input.stem
     count, rate = separator.model.config.num_sources, separator.model.config.sample_rate
     places = [folder / f"{name}_source{k + 1}.wav" for k in range(count)]
     if options.gains is not None:

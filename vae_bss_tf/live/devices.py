@@ -35,7 +35,7 @@ def listed() -> str:
     Raises:
         ConfigError: sounddevice or PortAudio is not installed.
     """
-    return str(_library().query_devices())
+    return str(_library().query_devices()) or "no sound devices"
 
 
 def run(

@@ -64,6 +64,8 @@ def load(path: Path | str, num_threads: int = 1) -> LiveModel:
         16.0
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there; give an export of python -m export.live, or one of its files.")
     if path.is_dir() and not (path / MANIFEST).is_file():
         return _of_run(path)
     folder = path if path.is_dir() else path.parent
