@@ -81,6 +81,11 @@ class Run:
         preset: The resolved settings.
         system: What was trained, such as "vae".
         init: Name of the run whose weights it began with, if it did with one's.
+
+    Example:
+        >>> run = Run.load("saved_models/mnist")
+        >>> run.system, run.model().config.num_sources
+        ('vae', 2)
     """
 
     path: Path

@@ -105,6 +105,10 @@ class DataConfig(Settings):
             in [0, 1] and a source has one level whatever its mixture's count.
         size: Height and width that pictures of a folder ("images") are brought to; empty takes them as they are.
         channels: Channels that they are brought to: 1 for grey, 3 for colour, 0 takes them as they are.
+
+    Example:
+        >>> DataConfig("mnist", num_mixed=(1, 2, 3)).max_mixed
+        3
     """
 
     dataset: str = "digits"
@@ -149,6 +153,10 @@ class AudioConfig(Settings):
         noise_db: Level of white background noise against the mixture's, in dB; None for none.
         pitch_shifts: Recordings to train on are heard at each of these pitches, in semitones, played faster or
             slower; validation and test hear them as they are.
+
+    Example:
+        >>> AudioConfig(sample_rate=8_000, frame_pooling=4).feature_shape
+        (32, 256)
     """
 
     sample_rate: float = 5_512.5
@@ -196,7 +204,19 @@ class AudioConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A complete configuration: the model, its data, its recipe and, for sound, its waveforms."""
+    """A complete configuration: the model, its data, its recipe and, for sound, its waveforms.
+
+    Attributes:
+        model: The network and its distributions.
+        data: What is mixed.
+        recipe: How the model is trained.
+        audio: The waveforms and their spectrogram; None for pictures.
+
+    Example:
+        >>> preset = get_preset("notes")
+        >>> preset.replace(model=preset.model.replace(latent_dim=8)).model.latent_dim
+        8
+    """
 
     model: ModelConfig
     data: DataConfig

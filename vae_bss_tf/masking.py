@@ -1,13 +1,6 @@
 """The ratio mask of VAEM: source estimates rescaled so that they sum to the mixture.
 
 Both functions run on two sets of operations: `keras.ops` (the default) and `numpy`, which needs no Keras.
-
-Example:
-    >>> import numpy as np
-    >>> estimates = np.array([[[1.0, 0.0], [3.0, 0.0]]], np.float32)
-    >>> ratio_mask(estimates, np.array([[0.8, 0.5]], np.float32), ops=np)
-    array([[[0.2 , 0.25],
-            [0.6 , 0.25]]], dtype=float32)
 """
 
 import types
@@ -32,6 +25,12 @@ def ratio_mask(estimates: Array, mixture: Array, exponent: float = 1.0, ops: typ
 
     Returns:
         `[batch, num_sources, ...]` of the mixture's type, of sum `mixture` over axis 1 to its precision.
+
+    Example:
+        >>> estimates = np.array([[[1.0, 0.0], [3.0, 0.0]]], np.float32)
+        >>> ratio_mask(estimates, np.array([[0.8, 0.5]], np.float32), ops=np)
+        array([[[0.2 , 0.25],
+                [0.6 , 0.25]]], dtype=float32)
     """
     return ratio_shares(estimates, exponent, ops) * _operations(ops).expand_dims(mixture, 1)
 

@@ -55,7 +55,10 @@ class Separator:
 
     Example:
         >>> separator = Separator.load("saved_models/notes")
+        >>> waveform = np.random.default_rng(0).uniform(-0.5, 0.5, 44_100)
         >>> first, second = separator.separate(waveform, 44_100)
+        >>> first.shape
+        (44100,)
     """
 
     def __init__(self, model: SeparationModel, audio: AudioConfig) -> None:

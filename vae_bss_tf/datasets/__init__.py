@@ -80,6 +80,10 @@ def load_bank(
     Raises:
         ConfigError: The data set or the split is unknown.
         DataError: Files are missing or damaged, or the data set cannot be fetched.
+
+    Example:
+        >>> load_bank("digits", "train").items.shape[1:]
+        (8, 8)
     """
     check_choice("split", split, SPLITS)
     found = DATASETS[check_choice("data set", dataset, DATASETS)]

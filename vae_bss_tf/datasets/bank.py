@@ -22,6 +22,11 @@ class SourceBank:
         full_scale: The value of `items` that stands for 1.
         has_truth: Whether `items` are single sources, of which mixtures with a known truth are made. False where they
             are mixtures themselves.
+
+    Example:
+        >>> bank = load_bank("digits", "test")
+        >>> bank.shape, bank.full_scale
+        ((8, 8), 16.0)
     """
 
     name: str

@@ -36,6 +36,11 @@ def training_mixtures(
 
     Raises:
         ConfigError: `num_mixed` is empty or holds a count below 1.
+
+    Example:
+        >>> batches = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=32, seed=0)
+        >>> next(iter(batches))["mixture"].shape
+        TensorShape([32, 8, 8])
     """
     import tensorflow as tf
 
@@ -119,6 +124,11 @@ def evaluation_mixtures(
 
     Raises:
         ConfigError: There are no mixtures to draw, a count is below 1, or the bank is too small.
+
+    Example:
+        >>> truth = evaluation_mixtures(load_bank("digits", "test"), num_mixed=(2,), num_mixtures=100)
+        >>> truth.mixtures.shape, truth.sources.shape
+        ((100, 8, 8), (100, 2, 8, 8))
     """
     counts = check_counts(num_mixed)
     largest = max(counts)

@@ -32,6 +32,14 @@ class MaskedRemix:
         domain: What the mixtures are.
         silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence.
         noise: Where the draws of what is exchanged come from.
+
+    Example:
+        >>> from vae_bss_tf.domains import domain_of
+        >>> model = MultiSourceVAE.from_preset("digits", mask_channels=(4, 8))
+        >>> objective = MaskedRemix(teacher=model.copy(), domain=domain_of(None))
+        >>> loss, values = objective(model, tf.random.uniform([4, 8, 8]), tf.constant(0))
+        >>> sorted(values)
+        ['score']
     """
 
     teacher: "MultiSourceVAE"

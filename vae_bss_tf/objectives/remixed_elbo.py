@@ -30,6 +30,13 @@ class RemixedElbo:
         weight: Weight of the remixed mixtures' loss; > 0.
         silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence.
         masked: Whether the likelihood of the sources under the masked estimates is added.
+
+    Example:
+        >>> from vae_bss_tf.domains import domain_of
+        >>> objective = RemixedElbo(Elbo(), domain_of(None))
+        >>> loss, values = objective(MultiSourceVAE.from_preset("digits"), tf.zeros([4, 8, 8]), tf.constant(0))
+        >>> loss.shape
+        TensorShape([])
     """
 
     elbo: Elbo

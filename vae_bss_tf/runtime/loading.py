@@ -47,6 +47,11 @@ def load(
             manifest or its settings.
         ConfigError: Its runtime is not installed, the URL is no such URL, or an argument is of the wrong kind.
         ServerError: The server cannot be reached, has no such model, or is no TensorFlow Serving.
+
+    Example:
+        >>> model = load("saved_models/mnist", num_threads=1)
+        >>> model.separate(np.zeros((10, 28, 28), np.float32)).shape
+        (10, 2, 28, 28)
     """
     if not isinstance(model, str | os.PathLike):
         raise ConfigError(f"the model is {model!r}; give a path or a URL.")

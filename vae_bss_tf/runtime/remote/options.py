@@ -29,7 +29,8 @@ class ServerOptions:
         ConfigError: A value is out of its range.
 
     Example:
-        >>> load("http://127.0.0.1:8501/v1/models/mnist", server=ServerOptions(deadline=5.0, retries=0))
+        >>> options = ServerOptions(deadline=5.0, retries=0)
+        >>> load("http://127.0.0.1:8501/v1/models/mnist", server=options)  # doctest: +SKIP
     """
 
     deadline: float = 60.0
