@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,7 +118,8 @@ def _decode_all(
         found = np.lib.format.open_memmap(folder / _ARRAY, "w+", like.dtype, like.shape), []
     counts = found[1]
     array, row = np.load(folder / _ARRAY, mmap_mode="r+"), sum(counts)
-    for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit=unit):
+    seconds = 0.1 if sys.stderr.isatty() else 30  # from one line to the next
+    for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit=unit, mininterval=seconds):
         first = row
         for values in decode(item):
             array[row] = values
