@@ -72,10 +72,10 @@ def test_the_ratio_of_the_loss_is_that_of_masked_spectra(tiny_model, sound):
     model = tiny_model()
     hop = model.config.hop_length
     sources = np.stack([sound, np.roll(sound, 777)])[np.newaxis, :, : 60 * hop]
-    real, imaginary = objective._spectra(model, tf.constant(sources))
+    real, imaginary = objective.spectra(model, tf.constant(sources))
     spectra = real.numpy() + 1j * imaginary.numpy()
     masks = np.random.default_rng(0).uniform(size=(1, 2, 60, model.config.num_bands)).astype(np.float32)
-    found = objective._ratios(model, tf.constant(masks), real, imaginary).numpy()
+    found = objective.ratios_of(model, tf.constant(masks), real, imaginary).numpy()
     masked = model.spread(masks).numpy() * spectra.sum(axis=1)
     for k, j in itertools.product(range(2), repeat=2):
         error = np.sum(np.abs(masked[:, k] - spectra[:, j]) ** 2) / np.sum(np.abs(spectra[:, j]) ** 2)
@@ -85,7 +85,7 @@ def test_the_ratio_of_the_loss_is_that_of_masked_spectra(tiny_model, sound):
 def test_the_given_order_counts_where_it_is_sure():
     ratios = tf.constant([[[1.0, 5.0], [6.0, 2.0]]] * 2)
     fits = tf.constant([[[10.0, 20.0], [30.0, 40.0]]] * 2)
-    found, fitted = objective._in_order(ratios, fits, tf.constant([True, False]))
+    found, fitted = objective.in_order(ratios, fits, tf.constant([True, False]))
     np.testing.assert_array_equal(found, [3.0, 11.0])
     np.testing.assert_array_equal(fitted, [50.0, 50.0])
 
@@ -96,7 +96,7 @@ def test_the_bound_is_the_elbo_of_a_frame(tiny_model, sound):
     hop, config = model.config.hop_length, model.config
     sources = np.stack([0.5 * sound, 0.5 * sound])[np.newaxis, :, :hop]
     values = objective.values(model, tf.constant(sources), tf.constant([True]), None)
-    real, imaginary = objective._spectra(model, tf.constant(sources))
+    real, imaginary = objective.spectra(model, tf.constant(sources))
     bands = model.bands(tf.reduce_sum(real, axis=1), tf.reduce_sum(imaginary, axis=1))
     scale = model.scale(bands)
     features = model.compress(bands, scale)

@@ -56,7 +56,7 @@ def values(model: LiveVAE, sources: tf.Tensor, sure: tf.Tensor, noise: tf.Tensor
     """
     config, frames = model.config, sources.shape[2] // model.config.hop_length
     count = config.num_sources
-    real, imaginary = _spectra(model, sources)
+    real, imaginary = spectra(model, sources)
     bands = model.bands(tf.reduce_sum(real, axis=1), tf.reduce_sum(imaginary, axis=1))
     scale = model.scale(bands)
     features = model.compress(bands, scale)
@@ -77,25 +77,42 @@ def values(model: LiveVAE, sources: tf.Tensor, sure: tf.Tensor, noise: tf.Tensor
     kl = tf.reduce_mean(tf.reshape(kl, [-1, frames]), axis=1)
     known = model.compress(model.bands(real, imaginary), scale[:, tf.newaxis])
     of_sources = distributions.mixture_likelihood("normal", estimates[:, :, tf.newaxis], config.likelihood_scale)
-    ratios, fits = _in_order(
-        _ratios(model, masks, real, imaginary), of_sources.log_prob(known[:, tf.newaxis]) / frames, sure
+    ratios, fits = in_order(
+        ratios_of(model, masks, real, imaginary), of_sources.log_prob(known[:, tf.newaxis]) / frames, sure
     )
     return Values(ratios / count, likelihood.log_prob(features) / frames - kl, kl, fits)
 
 
-def _spectra(model: LiveVAE, sources: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Spectra of the sources as the model hears them, `[batch, num_sources, frames, 513]`, by the fast transform."""
+def spectra(model: LiveVAE, sources: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Spectra of sources as the model hears them, by the fast transform.
+
+    Args:
+        model: The model.
+        sources: float32 `[batch, num_sources, samples]`, whole blocks.
+
+    Returns:
+        The real and the imaginary part, each float32 `[batch, num_sources, frames, 513]`.
+    """
     hop = model.config.hop_length
     padded = tf.pad(sources, [[0, 0], [0, 0], [N_FFT - hop, 0]])
     spectra = tf.signal.rfft(tf.signal.frame(padded, N_FFT, hop) * model.analysis)
     return tf.math.real(spectra), tf.math.imag(spectra)
 
 
-def _ratios(model: LiveVAE, masks: tf.Tensor, real: tf.Tensor, imaginary: tf.Tensor) -> tf.Tensor:
-    """Signal-to-distortion ratio of each masked mixture as each source, `[batch, outputs, sources]`, dB, at most 30.
+def ratios_of(model: LiveVAE, masks: tf.Tensor, real: tf.Tensor, imaginary: tf.Tensor) -> tf.Tensor:
+    """Signal-to-distortion ratio of each masked mixture as each source.
 
     With a mask M of bands, a mixture X and a source S, the squared error is `M^2 |X|^2 - 2 M Re(X S*) + |S|^2`, of
     which the products are summed over each band's bins.
+
+    Args:
+        model: The model.
+        masks: float32 `[batch, outputs, frames, num_bands]`, in [0, 1].
+        real: Of the sources, as `spectra` gives it.
+        imaginary: The same.
+
+    Returns:
+        float32 `[batch, outputs, sources]`, dB, at most 30.
     """
     mixed_real, mixed_imaginary = (tf.reduce_sum(part, axis=1, keepdims=True) for part in (real, imaginary))
     energies = tf.reduce_sum(tf.square(real) + tf.square(imaginary), axis=[2, 3])
@@ -118,8 +135,17 @@ def _band_sums(model: LiveVAE, values: tf.Tensor) -> tf.Tensor:
     return tf.concat([values[..., :low], upper[..., :-1], last], axis=-1)
 
 
-def _in_order(ratios: tf.Tensor, fits: tf.Tensor, sure: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both, `[batch, outputs, sources]`, summed over the outputs in the given order, or in the best by the ratios."""
+def in_order(ratios: tf.Tensor, fits: tf.Tensor, sure: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums over the outputs in the given order of the sources, or in the best.
+
+    Args:
+        ratios: float32 `[batch, outputs, sources]`.
+        fits: The same shape.
+        sure: bool `[batch]`, whether the given order counts; else the one of the largest sum of `ratios` does.
+
+    Returns:
+        Both sums, each float32 `[batch]`.
+    """
     count = ratios.shape[1]
     orders = np.asarray(list(itertools.permutations(range(count))))  # the first is the given one
     ratios, fits = (
