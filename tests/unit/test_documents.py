@@ -115,3 +115,10 @@ def test_commands_in_sentences_have_the_options_that_are_named(
                 start([words[0], "--help"])
             options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
             assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, words
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_reference_has_every_command(script: str) -> None:
+    module = SCRIPTS[script].partition(":")[0].removesuffix(".__main__")
+    text = (REPOSITORY / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    assert f"Also installed as `{script}`.\n\n```\npython -m {module} --help\n```" in text
