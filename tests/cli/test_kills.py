@@ -42,10 +42,18 @@ def halted(process: subprocess.Popen) -> Iterator[None]:
     leader = psutil.Process(process.pid)
     for one in (leader, *leader.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            while one.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            while one.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE) and not in_vfork(one):
                 time.sleep(0.001)
     yield
     os.killpg(process.pid, signal.SIGCONT)
+
+
+def in_vfork(process: psutil.Process) -> bool:
+    """Whether a process waits for a halted one that it is starting; it cannot be halted before that has started."""
+    try:
+        return Path(f"/proc/{process.pid}/wchan").read_text() in ("kernel_clone", "wait_for_vfork_done")
+    except OSError:
+        return False
 
 
 def kill(module: str, words: list[object], folder: Path) -> list[Path]:
