@@ -147,6 +147,7 @@ FRESH = {
 }
 
 
+@pytest.mark.timeout(1_800)  # an index of packages may be slow
 @pytest.mark.skipif(not os.environ.get("VAE_BSS_PACKAGE"), reason="takes minutes and an index; set VAE_BSS_PACKAGE=1")
 @pytest.mark.parametrize("extras", FRESH)
 def test_each_extra_alone(extras: str, wheel: Path, tmp_path: Path) -> None:
