@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
-from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
+from vae_bss_tf.errors import EXIT_USER_ERROR, CheckpointError, ConfigError, DataError, JobError, run_command
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -78,35 +79,40 @@ def train(
             f"the phase {preset.recipe.phases[0].name} remixes what a model separates, and an untrained one separates "
             "nothing: begin with a finished run, --init RUN, or with a phase that separates."
         )
-    if strategy == "mirrored":
-        from training import strategy as devices
+    if strategy == "multi-worker" and minutes is not None:
+        raise ConfigError("several hosts are not as fast as each alone: plan them by --epochs in place of --minutes.")
 
-        devices.make_strategy(strategy)  # before reading data makes TensorFlow set its devices up
-    banks = pipeline.load_banks(preset, data_dir)
-
+    from training import cluster
     from training import strategy as devices
     from training.run import Run, exclusive
     from training.trainer import Trainer
     from training.warm_start import source_of
 
-    distribution = devices.make_strategy(strategy)
+    early = devices.make_strategy(strategy) if strategy in devices.EARLY else None
+    banks = pipeline.load_banks(preset, data_dir)
+    distribution = early or devices.make_strategy(strategy)
     _check_batches(preset, system, distribution.num_replicas_in_sync)
     preset = _in_precision(preset)
     source = source_of(init, system) if init is not None and resume is None else None
-    if resume is None:
-        Run.check_new(output, force=force)
-        if minutes is not None:
-            preset = _within_minutes(preset, system, banks, distribution, minutes, started)
-        run = Run.create(output, preset, system, init=None if init is None else init.name, force=force)
-    else:
-        run = _resumed(output, preset, system, planned_in_minutes=minutes is not None)
-    with exclusive(run.path):
-        print(f"device: {devices.describe(distribution)}\nwriting to: {run.path}", flush=True)
-        from training.results import write_results
+    mine = cluster.place_in(distribution)
+    with cluster.own_folder(mine, output, resume=resume is not None) as folder:
+        if resume is None:
+            Run.check_new(folder, force=force)
+            if minutes is not None:
+                preset = _within_minutes(preset, system, banks, distribution, minutes, started)
+            run = Run.create(folder, preset, system, init=None if init is None else init.name, force=force)
+        else:
+            run = _resumed(folder, preset, system, planned_in_minutes=minutes is not None)
+        print(f"device: {devices.describe(distribution)}\nwriting to: {output}", flush=True)
+        with exclusive(run.path), cluster.silent(mine):
+            from training.results import write_results
 
-        trained = Trainer(run, banks, distribution, quiet=quiet).train(source, resume)
-        write_results(run, banks["test"], trained, devices.describe(distribution))
-    return run
+            cluster.agree(distribution, preset.config_hash())
+            trained = Trainer(run, banks, distribution, quiet=quiet).train(source, resume)
+            if mine.is_chief:
+                write_results(run, banks["test"], trained, devices.describe(distribution))
+            cluster.agree(distribution, "finished")
+    return Run(output, run.preset, system, run.init)
 
 
 def completed(preset: Preset, system: str) -> Preset:
@@ -263,7 +269,7 @@ def _command(options: argparse.Namespace) -> None:
         )
     _check_data_dir(options.data_dir)
     import_tensorflow()
-    run = train(
+    run = _trained(
         preset,
         output=options.output or default_output(name, preset, options.system),
         data_dir=options.data_dir,
@@ -276,10 +282,27 @@ def _command(options: argparse.Namespace) -> None:
         quiet=options.quiet or not sys.stderr.isatty(),
         started=_STARTED,
     )
+    if options.strategy == "multi-worker" and not _is_chief():
+        return
     report(run)
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
+
+
+def _trained(preset: Preset, **options: Any) -> "Run":
+    """As `train`; where another worker is lost the process ends at once."""
+    try:
+        return train(preset, **options)
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_USER_ERROR)  # TensorFlow would wait for the lost worker while it shuts down
+
+
+def _is_chief() -> bool:
+    from training import cluster
+
+    return cluster.place().is_chief
 
 
 def _check_data_dir(folder: Path | None) -> None:

@@ -65,16 +65,27 @@ class Learner(keras.Model):
         Returns:
             The metrics by name.
         """
-        mixture, variables = _mixture(data), self.trainable_variables
+        for name, value in self.descend(_mixture(data)).items():
+            self.trackers[name].update_state(value)
+        return self.get_metrics_result()
+
+    def descend(self, mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One step of gradient descent.
+
+        Args:
+            mixture: float32 `[batch, *input_shape]` in [0, 1], this replica's part.
+
+        Returns:
+            The loss, float32 scalar, and the objective's metrics, float32 `[batch]` each, by name.
+        """
+        variables = self.trainable_variables
         with self._others_frozen():
             with tf.GradientTape() as tape:
                 loss, values = self.objective(self.separator, mixture, self.optimizer.iterations.value)
                 # Gradients are summed over the replicas, so each contributes its share of the mean.
                 share = self.optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
             self.optimizer.apply(tape.gradient(share, variables), variables)  # all replicas meet here
-        for name, value in {"loss": loss, **values}.items():
-            self.trackers[name].update_state(value)
-        return self.get_metrics_result()
+        return {"loss": loss, **values}
 
     @contextlib.contextmanager
     def _others_frozen(self) -> Iterator[None]:

@@ -158,7 +158,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="PART.FIELD=VALUE",
         help="any other setting, such as model.latent_dim=10 or recipe.separate.learning_rate=5e-4",
     )
-    made.add_argument("--strategy", default="auto", help="auto, mirrored or single (default: %(default)s)")
+    made.add_argument(
+        "--strategy",
+        default="auto",
+        help="auto, mirrored, single, or multi-worker for the hosts that TF_CONFIG names (default: %(default)s)",
+    )
     made.add_argument("--output", type=path, help="run folder (default: runs/PRESET-kK-seedSEED)")
     made.add_argument(
         "--resume", nargs="?", const="latest", metavar="BACKUP", help="resume a stopped run from its latest backup"

@@ -202,6 +202,14 @@ class MultiSourceVAE(keras.Model):
             sources = self.predict({"mixture": batch}, batch_size=batch_size, verbose=0)["sources"]
         return sources if mixtures.ndim > len(self.config.input_shape) else sources[0]
 
+    @property
+    def distribute_strategy(self) -> tf.distribute.Strategy:
+        """The strategy that `predict` runs under: of several hosts, each predicts for itself."""
+        strategy = super().distribute_strategy
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return tf.distribute.get_strategy()
+        return strategy
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict(), "prior_weight": self.prior_weight}
 

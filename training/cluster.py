@@ -1,0 +1,230 @@
+"""Several hosts that train one model: which of them this process is, and what they agree on.
+
+Each process is told by the environment variable TF_CONFIG who the others are and which of them it is itself. The chief
+is the first; it alone writes to the run folder. The others keep the same files in a folder of their own while they
+train, so that every process runs the same code.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from vae_bss_tf.errors import CheckpointError, ConfigError, JobError
+
+_VARIABLE = "TF_CONFIG"
+_RESUMED = ("config.json", "history.csv", "backup")
+_LOSSES = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+)
+
+
+# Seconds without a sign of life after which a worker counts as lost. TensorFlow's 10 are too few for one that shares
+# its processor while it traces a graph.
+_PATIENCE = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Which of the workers this process is.
+
+    Attributes:
+        index: Its number; the chief has 0.
+        workers: How many there are.
+    """
+
+    index: int = 0
+    workers: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.index == 0
+
+
+def place() -> Place:
+    """Reads which of the workers this process is from TF_CONFIG.
+
+    Returns:
+        Its place.
+
+    Raises:
+        ConfigError: TF_CONFIG is missing or no description of a cluster of a chief and workers.
+    """
+    text = os.environ.get(_VARIABLE)
+    if text is None:
+        raise ConfigError(
+            f"multi-worker needs {_VARIABLE}, such as "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
+        )
+    try:
+        described = json.loads(text)
+        cluster, task = described["cluster"], described["task"]
+        chiefs, workers = list(cluster.get("chief", [])), list(cluster.get("worker", []))
+        kind, index = task["type"], int(task["index"])
+        known = {"chief": chiefs, "worker": workers}[kind]
+        others = set(cluster) - {"chief", "worker"}
+        if others or len(chiefs) > 1 or not 0 <= index < len(known):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{_VARIABLE} is {text[:200]}; it must name a cluster of at most one chief and workers, and the task of "
+            "this process among them."
+        ) from error
+    return Place(index + (len(chiefs) if kind == "worker" else 0), len(chiefs) + len(workers))
+
+
+def connected() -> tf.distribute.MultiWorkerMirroredStrategy:
+    """Waits for the other workers of TF_CONFIG and makes the strategy.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ConfigError: TF_CONFIG is missing or wrong, or TensorFlow has begun to compute already.
+        JobError: Another worker cannot be reached.
+    """
+    place()
+    jobs = json.loads(os.environ[_VARIABLE])["cluster"]
+    message = context.coordination_config_pb2.CoordinatedJob  # releases keep it in different modules
+    coordinated = [message(name=name, num_tasks=len(jobs[name])) for name in ("chief", "worker") if jobs.get(name)]
+    context.context().configure_coordination_service(
+        "standalone",
+        f"/job:{coordinated[0].name}/replica:0/task:0",
+        heartbeat_timeout_in_ms=1000 * _PATIENCE,
+        coordinated_jobs=coordinated,
+    )
+    with losses_told():
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as error:
+            raise ConfigError("multi-worker is asked for after TensorFlow has begun to compute; ask before.") from error
+
+
+def place_in(strategy: tf.distribute.Strategy) -> Place:
+    """Which of a strategy's workers this process is; the only one under a strategy of one host."""
+    return place() if spans_hosts(strategy) else Place()
+
+
+def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy is one of several hosts."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@contextlib.contextmanager
+def own_folder(mine: Place, output: Path, *, resume: bool) -> Iterator[Path]:
+    """Gives the folder that this process writes to while it trains.
+
+    Args:
+        mine: This process.
+        output: The run folder.
+        resume: Whether the run in it is resumed.
+
+    Yields:
+        For the chief the run folder itself; for others a folder that is removed afterwards, which begins with a copy of
+        what a resumed training reads.
+
+    Raises:
+        CheckpointError: The run in `output` cannot be read; all workers must see the same folder.
+    """
+    if mine.is_chief:
+        yield output
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / output.name
+        if resume:
+            folder.mkdir()
+            for name in _RESUMED:
+                _copy(output / name, folder / name)
+        yield folder
+
+
+def _copy(path: Path, target: Path) -> None:
+    try:
+        if path.is_dir():
+            shutil.copytree(path, target)
+        elif path.exists():
+            shutil.copyfile(path, target)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be copied ({error}); all workers must see one --output.") from error
+
+
+@contextlib.contextmanager
+def silent(mine: Place) -> Iterator[None]:
+    """Keeps what every worker prints alike from standard output of all but the chief."""
+    with contextlib.nullcontext() if mine.is_chief else contextlib.redirect_stdout(None):
+        yield
+
+
+def agree(strategy: tf.distribute.Strategy, value: str) -> None:
+    """Waits for all workers and makes sure that they have the same settings.
+
+    Args:
+        strategy: The strategy.
+        value: What must be the same, as text.
+
+    Raises:
+        ConfigError: It differs between workers.
+        JobError: A worker was lost.
+    """
+    if not spans_hosts(strategy):
+        return
+    number = int(hashlib.sha256(value.encode()).hexdigest()[:6], 16)  # exact in float32, as is the sum of many
+    mean = meet(strategy, float(number))
+    if mean != number:
+        raise ConfigError(
+            "the workers have different settings, or resume from different backups: give all the same command and, to "
+            "resume, an --output that is the same folder for all."
+        )
+
+
+def meet(strategy: tf.distribute.Strategy, number: float = 0.0) -> float:
+    """Waits for all workers.
+
+    Args:
+        strategy: A strategy of several hosts.
+        number: This worker's.
+
+    Returns:
+        The mean of all workers' numbers.
+
+    Raises:
+        JobError: A worker was lost.
+    """
+
+    @tf.function
+    def mean() -> tf.Tensor:
+        each = strategy.run(lambda: tf.constant(number, tf.float64))
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, each, axis=None)
+
+    with losses_told():
+        return float(mean())
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """Turns what TensorFlow raises when another worker is gone into one line.
+
+    Raises:
+        JobError: A worker was lost.
+    """
+    try:
+        yield
+    except _LOSSES as error:
+        reason = (error.message or type(error).__name__).splitlines()[0][:160]
+        raise JobError(
+            f"another worker was lost ({reason}); give every worker the same command with --resume."
+        ) from error
