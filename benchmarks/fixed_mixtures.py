@@ -118,8 +118,19 @@ def measure(data_dir: Path, output: Path, count: int, colour: bool, minutes: flo
         _run([*fit, *(["--resume"] if run.exists() else [])])
     _run(["training.evaluate", "--run", str(run), "--truth", str(output / "truth"), "--force"])
     judged = json.loads((run / "evaluation" / "truth.json").read_text())
-    history = (run / "history.csv").read_text().splitlines()
-    return {"count": count, "colour": colour, "minutes": minutes, "epochs": len(history) - 1, "judged": judged}
+    metrics = json.loads((run / "metrics.json").read_text())
+    trained = {name: metrics[name] for name in ("seed", "seconds", "epochs", "mixtures")}
+    scores = {
+        "the mixture itself" if i == 0 else "separated": {
+            name: {key: round(score[key], 3) for key in ("mean", "low", "high")}
+            for name, score in system["scores"].items()
+            if name in ("psnr", "si_sdr")
+        }
+        for i, system in enumerate(judged["results"])
+    }
+    row = {"count": count, "colour": colour, "minutes": minutes, "trained": trained, "pairs": NUM_TEST, **scores}
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def _save(picture: UInt8, path: Path) -> None:
