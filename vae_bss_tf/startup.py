@@ -1,15 +1,40 @@
-"""Starting TensorFlow without the lines that it logs while it starts."""
+"""Starting TensorFlow and LiteRT without the lines that they log while they start."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 
-def import_tensorflow() -> ModuleType:
-    """Imports TensorFlow and finds its devices; what its C++ libraries log meanwhile goes nowhere.
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Drops what is written to the process' standard error, by libraries in C++ too.
 
-    They write to the process' standard error itself, before any setting of a log level counts. Meant for commands: a
-    library leaves its host's standard error alone.
+    They write to it themselves, before any setting of a log level counts. Meant for commands: a library leaves its
+    host's standard error alone.
+
+    Yields:
+        None.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def import_tensorflow() -> ModuleType:
+    """Imports TensorFlow and finds its devices, `silenced`.
 
     Returns:
         The module `tensorflow`.
@@ -17,16 +42,9 @@ def import_tensorflow() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    with silenced():
         import tensorflow
 
         tensorflow.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow

@@ -17,6 +17,7 @@ from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.runtime.remote.options import ServerOptions
+from vae_bss_tf.startup import silenced
 
 _PICTURED_SECONDS = 30
 _DOUBTFUL = 0.7  # share of windows of a sure order
@@ -38,7 +39,8 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
     gains = None if options.gains is None else _gains(options.gains)
     if options.figure:
         import matplotlib  # noqa: F401 - a missing library is told before anything is computed
-    separator = Separator.load(options.model, server=server)
+    with silenced():
+        separator = Separator.load(options.model, server=server)
     for recording, suffix in zip(found, suffixes, strict=True):
         places, remix = stems.places(recording, options.output, separator.num_sources, suffix)
         figures = [_figure_place(recording.path, options.output)] if options.figure else []

@@ -13,6 +13,7 @@ from vae_bss_tf.files import refuse_existing
 from vae_bss_tf.pictures.reading import find, pictures_in
 from vae_bss_tf.pictures.separator import PictureSeparator, places
 from vae_bss_tf.runtime.remote.options import ServerOptions
+from vae_bss_tf.startup import silenced
 
 _OF_SOUND = ("format", "gains", "figure", "skip_silent", "allow_truncated")
 
@@ -33,7 +34,8 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
                 f"--{name.replace('_', '-')} is for recordings, and the model is one of images; leave it out."
             )
     pictures = [picture for path in _inputs(options.inputs) for picture in pictures_in(path)]
-    separator = PictureSeparator.load(options.model, server)
+    with silenced():
+        separator = PictureSeparator.load(options.model, server)
     files = [places(picture, options.output, separator.num_sources) for picture in pictures]
     repeated = [names[0] for names, count in collections.Counter(map(tuple, files)).items() if count > 1]
     if repeated:
