@@ -6,11 +6,12 @@ import functools
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.arguments import path
+from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError, run_command
 from vae_bss_tf.files import held
 
@@ -27,8 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options, flags = _parser().parse_known_args(arguments)
+    parser = _parser()
+    words, flags = _sorted(sys.argv[1:] if arguments is None else arguments, parser)
+    options = parsed(parser, words)
     return run_command(lambda: _command(options, flags))
+
+
+def _sorted(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+    """Tells this command's words from Beam's: options that the parser does not know, each with its value."""
+    ours: list[str] = []
+    flags: list[str] = []
+    taken = ours
+    for word in words:
+        if word.startswith("-"):
+            known = word.partition("=")[0] in parser._option_string_actions
+            taken = ours if known or not word.startswith("--") else flags
+        taken.append(word)
+        if taken is flags and not word.startswith("--"):
+            taken = ours
+    return ours, flags
 
 
 def _command(options: argparse.Namespace, flags: list[str]) -> None:

@@ -59,9 +59,8 @@ def _options(flags: Sequence[str]) -> PipelineOptions:
     if runner in _LOCAL:
         known = options.get_all_options()
         unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
-        if unknown or any(not flag.startswith("--") for flag in flags[:1]):
-            name = f"--{sorted(unknown)[0]}" if unknown else flags[0]
-            raise ConfigError(f"{name} is no option of this command and none of Beam's; see --help.")
+        if unknown:
+            raise ConfigError(f"--{min(unknown)} is no option of this command and none of Beam's; see --help.")
     return options
 
 
