@@ -100,7 +100,7 @@ def float_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def references(tmp_path_factory, float_model):
-    """A folder of recordings and what Python separates them into: raw float32 files and `references.json` about them."""
+    """Recordings and what Python separates them into: raw float32 files, and `references.json` about them."""
     folder = tmp_path_factory.mktemp("references")
     separator = Separator.load(float_model)
     cases = []
@@ -110,6 +110,18 @@ def references(tmp_path_factory, float_model):
         separator.separate(mixture, rate).tofile(folder / f"sources{number}.f32")
         cases.append({"sample_rate": rate, "num_channels": num_channels, "num_samples": mixture.shape[1]})
     write_json(folder / "references.json", {"model": str(float_model), "cases": cases})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_references(tmp_path_factory, float_model):
+    """What Python separates the sample into, by the float32 model, which is beside it, and by the one that ships."""
+    folder = tmp_path_factory.mktemp("sample")
+    shutil.copytree(float_model, folder / "model")
+    waveform, rate = soundfile.read(REPOSITORY / "sample" / "duet.wav", dtype="float32")
+    for name, model in (("float", float_model), ("int8", REPOSITORY / "saved_models" / "duets" / "int8.onnx")):
+        for number, source in enumerate(Separator.load(model).separate(waveform, rate), start=1):
+            source.tofile(folder / f"{name}{number}.f32")
     return folder
 
 
@@ -127,3 +139,14 @@ def node():
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def page(node):
+    """Builds the page and returns the browser that looks at it; skips where Chromium is missing."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is missing; install it, or name it in CHROMIUM")
+    built = node("build.mjs")
+    assert built.returncode == 0, built.stderr
+    return chromium

@@ -61,10 +61,12 @@ export async function* overlapAdd(separated, orders) {
 }
 
 function faded(tail, samples, hop) {
-  return Float32Array.from({ length: hop }, (_, i) => {
+  const result = new Float32Array(hop);
+  for (let i = 0; i < hop; i++) {
     const fade = Math.sin((0.5 * Math.PI * (i + 0.5)) / hop) ** 2;
-    return (1 - fade) * tail[i] + fade * samples[i];
-  });
+    result[i] = (1 - fade) * tail[i] + fade * samples[i];
+  }
+  return result;
 }
 
 function shortened(sources, length) {

@@ -121,15 +121,16 @@ export class Separator {
       if (count === 0) continue;
       const share = shares.at(position, count, sampleRate);
       position += count;
-      yield Array.from({ length: numSources }, (_, k) =>
-        mixture.map((samples, c) =>
-          Float32Array.from({ length: count }, (_, i) => {
-            let rest = samples[i];
-            for (let j = 0; j < numSources; j++) rest -= block[j * numChannels + c][i];
-            return block[k * numChannels + c][i] + share[k][i] * rest;
-          }),
-        ),
-      );
+      const sources = Array.from({ length: numSources }, () => mixture.map(() => new Float32Array(count)));
+      for (let c = 0; c < numChannels; c++) {
+        const low = Array.from({ length: numSources }, (_, k) => block[k * numChannels + c]);
+        for (let i = 0; i < count; i++) {
+          let rest = mixture[c][i];
+          for (let k = 0; k < numSources; k++) rest -= low[k][i];
+          for (let k = 0; k < numSources; k++) sources[k][c][i] = low[k][i] + share[k][i] * rest;
+        }
+      }
+      yield sources;
     }
   }
 
@@ -216,7 +217,9 @@ async function* followed(blocks, count, numColumns) {
 
 function mean(signals) {
   if (signals.length === 1) return signals[0];
-  return signals[0].map((_, i) => signals.reduce((sum, signal) => sum + signal[i], 0) / signals.length);
+  const result = new Float32Array(signals[0].length);
+  for (const signal of signals) for (let i = 0; i < result.length; i++) result[i] += signal[i];
+  return result.map((sum) => sum / signals.length);
 }
 
 /** Samples that wait for their sources. */

@@ -75,7 +75,9 @@ export class Spectrogram {
       this.fft.inverse(re.subarray(at, at + numFrequencies), im.subarray(at, at + numFrequencies), frame);
       for (let i = 0; i < audio.n_fft; i++) padded[f * audio.hop_length + i] += frame[i] * window[i];
     }
-    return Float32Array.from(inverseSum, (factor, i) => padded[audio.n_fft / 2 + i] * factor);
+    const samples = new Float32Array(this.numSamples);
+    for (let i = 0; i < samples.length; i++) samples[i] = padded[audio.n_fft / 2 + i] * inverseSum[i];
+    return samples;
   }
 
   /**
@@ -140,9 +142,11 @@ export class Spectrogram {
    * @returns {Float32Array} The source's samples.
    */
   masked(spectrum, mask) {
-    return this.istft(
-      spectrum.re.map((value, i) => value * mask[i]),
-      spectrum.im.map((value, i) => value * mask[i]),
-    );
+    const [re, im] = [new Float32Array(this.size), new Float32Array(this.size)];
+    for (let i = 0; i < this.size; i++) {
+      re[i] = spectrum.re[i] * mask[i];
+      im[i] = spectrum.im[i] * mask[i];
+    }
+    return this.istft(re, im);
   }
 }

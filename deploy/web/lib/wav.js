@@ -98,9 +98,11 @@ function describe(blob, offset, bytes, { numChannels, sampleRate, bytes: width, 
     async read(start, count) {
       const length = Math.max(0, Math.min(count, numSamples - start));
       const data = await view(blob, offset + start * frame, length * frame);
-      return Array.from({ length: numChannels }, (_, c) =>
-        Float32Array.from({ length }, (_, i) => decode(data, i * frame + c * width)),
-      );
+      const channels = Array.from({ length: numChannels }, () => new Float32Array(length));
+      channels.forEach((samples, c) => {
+        for (let i = 0, at = c * width; i < length; i++, at += frame) samples[i] = decode(data, at);
+      });
+      return channels;
     },
   };
 }

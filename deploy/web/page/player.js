@@ -97,9 +97,13 @@ export class Player {
     const size = Math.ceil(CHUNK_SECONDS * this.sampleRate);
     for (let start = 0; start < this.numSamples; start += size) {
       const chunks = await Promise.all(this.#files.map((file) => file.read(start, size)));
-      yield chunks[0].map((samples, c) =>
-        samples.map((_, i) => chunks.reduce((sum, channels, k) => sum + factors[k] * channels[c][i], 0)),
-      );
+      yield chunks[0].map((samples, c) => {
+        const sum = new Float32Array(samples.length);
+        chunks.forEach((channels, k) => {
+          for (let i = 0; i < sum.length; i++) sum[i] += factors[k] * channels[c][i];
+        });
+        return sum;
+      });
     }
   }
 

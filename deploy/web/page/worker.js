@@ -60,7 +60,7 @@ const TASKS = {
     let clipped = 0;
     let energy = 0;
     for await (const block of separator.stream(blocks, sampleRate, numChannels, orders, name)) {
-      const sum = block[0].map((samples, c) => samples.map((_, i) => block.reduce((total, of) => total + of[c][i], 0)));
+      const sum = added(block);
       mixture.add(sum);
       energy += energyOf(sum);
       block.forEach((channels, k) => {
@@ -68,7 +68,7 @@ const TASKS = {
         sources[k].picture.add(channels);
         // A Blob of its own leaves each part to the browser, which may keep it on the disk.
         sources[k].parts.push(new Blob([encodeSamples(channels, format)]));
-        if (format === WavFormat.INT16) for (const s of channels) for (const x of s) clipped += Math.abs(x) > 1;
+        if (format === WavFormat.INT16) clipped += numClipped(channels);
       });
     }
     const header = wavHeader(sampleRate, numChannels, numSamples, format);
@@ -108,10 +108,25 @@ function inMemory({ channels, sampleRate }) {
   };
 }
 
+/** What a block of sources, `[source][channel]`, adds up to. */
+function added(block) {
+  return block[0].map((samples, c) => {
+    const sum = samples.slice();
+    for (const channels of block.slice(1)) for (let i = 0; i < sum.length; i++) sum[i] += channels[c][i];
+    return sum;
+  });
+}
+
 function energyOf(channels) {
   let sum = 0;
   for (const samples of channels) for (let i = 0; i < samples.length; i++) sum += samples[i] * samples[i];
   return sum;
+}
+
+function numClipped(channels) {
+  let count = 0;
+  for (const samples of channels) for (let i = 0; i < samples.length; i++) count += Math.abs(samples[i]) > 1;
+  return count;
 }
 
 async function fetched(path, as) {

@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { Model, readManifest, Separator, UserError } from "../lib/index.js";
+import { Model, readManifest, Separator, UserError } from "../../lib/index.js";
 
 const START = 64; // samples, of which libsoxr's first few come from a filter that has not filled yet
 const folder = process.env.VAE_BSS_REFERENCES;

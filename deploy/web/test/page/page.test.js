@@ -1,0 +1,262 @@
+// The built page in Chromium. VAE_BSS_REFERENCES names a folder with what Python makes of the sample.
+
+import assert from "node:assert/strict";
+import { mkdtemp, open, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+
+import { openWav } from "../../lib/index.js";
+import { asFile, launch, serve, wavFile } from "./harness.js";
+
+const REFERENCES = process.env.VAE_BSS_REFERENCES;
+const PATIENCE = 90_000; // ms
+
+let server = null;
+let browser = null;
+let context = null;
+let page = null;
+const foreign = []; // requests to other origins
+const broken = []; // errors that no message told
+
+before(async () => {
+  server = await serve();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser.close();
+  server.close();
+});
+
+beforeEach(async () => {
+  await context?.close();
+  context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  page.on("request", (request) => {
+    if (!request.url().startsWith(server.url) && !/^(blob|data):/.test(request.url())) foreign.push(request.url());
+  });
+  page.on("pageerror", (error) => broken.push(error.message));
+  // What is heard: the loudest sample that reached the loudspeaker of late.
+  await page.addInitScript(() => {
+    const connect = AudioNode.prototype.connect;
+    AudioNode.prototype.connect = function (to, ...rest) {
+      if (to instanceof AudioDestinationNode) {
+        const analyser = new AnalyserNode(this.context, { fftSize: 8192 });
+        connect.call(this, analyser);
+        globalThis.heard = () => {
+          const samples = new Float32Array(8192);
+          analyser.getFloatTimeDomainData(samples);
+          return Math.max(...samples.map(Math.abs));
+        };
+      }
+      return connect.call(this, to, ...rest);
+    };
+  });
+  await page.goto(server.url);
+  await page.waitForSelector("#model option", { state: "attached" });
+});
+
+/** What the page says once it has dealt with an action. */
+async function said(action) {
+  await page.evaluate(() => (document.getElementById("message").textContent = ""));
+  await action();
+  await page.waitForFunction(() => document.getElementById("working").hidden && document.getElementById("message").textContent);
+  return page.textContent("#message");
+}
+
+const give = (...files) => said(() => page.setInputFiles("#file", files));
+const giveModel = (...files) => said(() => page.setInputFiles("#own-files", files));
+
+async function downloaded(click) {
+  const [download] = await Promise.all([page.waitForEvent("download"), click()]);
+  const wav = await openWav(new Blob([await readFile(await download.path())]), "download");
+  return { name: download.suggestedFilename(), channels: await wav.read(0, wav.numSamples) };
+}
+
+const source = (k) => downloaded(() => page.getByRole("link", { name: `Download source ${k}` }).click());
+
+async function reference(name) {
+  const bytes = await readFile(join(REFERENCES, `${name}.f32`));
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+}
+
+const largest = (a, b) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+const rms = (a) => Math.sqrt(a.reduce((sum, value) => sum + value * value, 0) / a.length);
+
+test("the sample in the page equals Python", { skip: !REFERENCES }, async (t) => {
+  // A model of one's own: float32, which two runtimes compute alike.
+  const files = ["float32.onnx", "manifest.json"].map((name) => join(REFERENCES, "model", name));
+  assert.match(await giveModel(...files), /float32\.onnx is ready/);
+  assert.match(await said(() => page.click("#use-sample")), /Done: 2 sources/);
+  for (const k of [1, 2]) {
+    const { name, channels } = await source(k);
+    const difference = largest(channels[0], await reference(`float${k}`));
+    t.diagnostic(`source ${k} in float32 differs by ${difference.toExponential(1)}`);
+    assert.equal(name, `duet_source${k}.wav`);
+    assert.ok(difference <= 1e-4, `differs by ${difference}`);
+  }
+  // The shipped int8 file rounds activations, and a rounding may fall to the other side in another runtime.
+  assert.match(await said(() => page.selectOption("#model", "duets")), /Done: 2 sources/);
+  for (const k of [1, 2]) {
+    const { channels } = await source(k);
+    const expected = await reference(`int8${k}`);
+    const difference = rms(channels[0].map((value, i) => value - expected[i]));
+    const level = 20 * Math.log10(difference / rms(expected));
+    t.diagnostic(`source ${k} in int8 differs by ${largest(channels[0], expected).toExponential(1)}, ${level.toFixed(0)} dB`);
+    assert.ok(level < -40, `differs by ${level} dB`);
+  }
+});
+
+test("sliders and buttons change what is heard and downloaded", async () => {
+  await give(wavFile("tones.wav", 8000, 20, 1));
+  const [[first], [second]] = [(await source(1)).channels, (await source(2)).channels];
+  const slider = page.getByRole("slider", { name: "Gain of source 1" });
+  const mix = async () => (await downloaded(() => page.click("#download-mix"))).channels[0];
+  const expected = (a, b) => first.map((value, i) => a * value + b * second[i]);
+  const near = async (a, b) => assert.ok(largest(await mix(), expected(a, b)) < 1e-4);
+  await near(1, 1);
+  await slider.focus();
+  for (let i = 0; i < 6; i++) await page.keyboard.press("ArrowLeft");
+  assert.equal(await slider.getAttribute("aria-valuetext"), "-6 dB");
+  await near(10 ** (-6 / 20), 1);
+  await page.getByRole("button", { name: "Mute source 2" }).click();
+  await near(10 ** (-6 / 20), 0);
+  await page.getByRole("button", { name: "Mute source 2" }).click();
+  await page.getByRole("button", { name: "Solo source 2" }).click();
+  await near(0, 1);
+  await page.getByRole("button", { name: "Solo source 2" }).click();
+
+  await page.getByRole("button", { name: "Play", exact: true }).click();
+  const heard = (least, most) =>
+    page.waitForFunction(([least, most]) => globalThis.heard() >= least && globalThis.heard() <= most, [least, most]);
+  await heard(0.05, 1);
+  for (const k of [1, 2]) await page.getByRole("button", { name: `Mute source ${k}` }).click();
+  await heard(0, 0.001);
+  assert.equal(await page.textContent("#play"), "Pause");
+  for (const k of [1, 2]) await page.getByRole("button", { name: `Mute source ${k}` }).click();
+  await page.getByRole("slider", { name: "Position" }).fill("0");
+  await heard(0.01, 1);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await heard(0, 0.001);
+});
+
+test("recordings that cannot be separated get a sentence each, and the page lives on", async () => {
+  const says = async (file, pattern) => {
+    const text = await give(file);
+    assert.match(text, pattern);
+    assert.ok(await page.isVisible("#message.error"));
+  };
+  const whole = wavFile("whole.wav", 8000, 1, 1).buffer;
+  const file = (name, content, mimeType = "audio/wav") => ({ name, mimeType, buffer: Buffer.from(content) });
+  await says(file("text.wav", "This is a text."), /text\.wav is not a WAV file/);
+  await says(file("empty.wav", ""), /empty\.wav is empty/);
+  await says(file("short.wav", whole.subarray(0, 5000)), /short\.wav is truncated: it holds 31\.0 %/);
+  await says(file("clip.mp4", "video", "video/mp4"), /clip\.mp4 is a video; save its sound/);
+  await says(file("song.mp3", "no sound", "audio/mpeg"), /song\.mp3 is no recording that this browser can decode/);
+  await says(asFile("still.wav", 8000, [new Float32Array(8000)]), /still\.wav is silent/);
+  await says(wavFile("blip.wav", 8000, 0.05, 1), /at least 0\.1 s/);
+  await says(asFile("many.wav", 8000, new Array(6).fill(new Float32Array(8000))), /6 channels/);
+  const long = join(await mkdtemp(join(tmpdir(), "page-")), "long.wav");
+  const header = wavFile("", 8000, 0, 1).buffer;
+  header.writeUInt32LE(2 * 8000 * 36_000, 40);
+  const handle = await open(long, "w");
+  await handle.write(header);
+  await handle.truncate(44 + 2 * 8000 * 36_000);
+  await handle.close();
+  await says(long, /long\.wav lasts 10\.0 hours; the page separates up to one/);
+  assert.match(await give(wavFile("low.wav", 8000, 1, 1)), /Done: 2 sources/);
+  assert.match(await give(wavFile("high.wav", 96_000, 1, 2)), /Done: 2 sources/);
+  assert.equal(await page.textContent("#result-title"), "high.wav");
+});
+
+test("models that do not fit get a sentence each", async () => {
+  const manifest = await readFile(new URL("../../dist/models/duets/manifest.json", import.meta.url));
+  const model = await readFile(new URL("../../dist/models/notes/int8.onnx", import.meta.url));
+  const as = (name, buffer) => ({ name, mimeType: "application/octet-stream", buffer });
+  const says = async (files, pattern) => assert.match(await giveModel(...files), pattern);
+  await says([as("int8.onnx", model), as("manifest.json", manifest)], /int8\.onnx and manifest\.json do not belong together/);
+  await says([as("int8.onnx", model)], /the two files of one model together/);
+  await says([as("int8.onnx", model), as("manifest.json", Buffer.from("{}"))], /not the manifest of a model/);
+  await says([as("full_int8.tflite", model), as("manifest.json", manifest)], /not an \.onnx file/);
+});
+
+test("a long separation shows progress and can be cancelled", async () => {
+  await page.setInputFiles("#file", [wavFile("long.wav", 22_050, 200, 1)]);
+  await page.waitForFunction(() => document.getElementById("progress").value > 0);
+  assert.match(await page.textContent("#progress-label"), /Separating: \d+ %/);
+  assert.match(await said(() => page.click("#cancel")), /Cancelled/);
+  assert.match(await give(wavFile("next.wav", 8000, 1, 1)), /Done/);
+});
+
+test("the microphone is recorded and separated; without one the page says so", async () => {
+  await context.grantPermissions(["microphone"]);
+  await page.click("#record");
+  await page.waitForFunction(() => /Recording: 0:02/.test(document.getElementById("message").textContent));
+  await page.getByRole("button", { name: "Stop and separate" }).click();
+  await page.waitForFunction(() => /Done/.test(document.getElementById("message").textContent));
+  await context.clearPermissions();
+  for (const [name, pattern] of [["NotAllowedError", /did not let this page use the microphone/], ["NotFoundError", /No microphone was found/]]) {
+    await page.evaluate((name) => {
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("no", name));
+    }, name);
+    await page.click("#record");
+    await page.waitForSelector("#message.error");
+    assert.match(await page.textContent("#message"), pattern);
+    await page.evaluate(() => (document.getElementById("message").className = "message"));
+  }
+});
+
+test("two digits are added and separated", async () => {
+  const shown = () =>
+    page.evaluate(() =>
+      [...document.querySelectorAll("#digits-mixture, #digits-sources canvas")].map((canvas) =>
+        [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data].filter((_, i) => i % 4 === 0),
+      ),
+    );
+  await page.getByRole("tab", { name: "Sound" }).focus();
+  await page.keyboard.press("ArrowRight"); // the tabs are a keyboard's too
+  await page.waitForSelector("#digits-sources canvas");
+  const [mixture, ...sources] = await shown();
+  assert.equal(sources.length, 2);
+  // Sources are shown at twice their brightness.
+  mixture.forEach((value, i) => assert.ok(Math.abs(2 * value - sources[0][i] - sources[1][i]) < 8 || value > 127));
+  await page.getByLabel("Choose").first().selectOption("7");
+  await page.waitForFunction((before) => {
+    const canvas = document.getElementById("digits-mixture");
+    const now = [...canvas.getContext("2d").getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0);
+    return now.join() !== before;
+  }, mixture.join());
+  const [changed] = await shown();
+  const pad = await page.locator("[data-pad='1'] canvas").boundingBox();
+  await page.mouse.move(pad.x + pad.width / 2, pad.y + 30);
+  await page.mouse.down();
+  await page.mouse.move(pad.x + pad.width / 2, pad.y + pad.height - 30, { steps: 5 });
+  await page.mouse.up();
+  await page.waitForFunction((before) => {
+    const canvas = document.getElementById("digits-mixture");
+    const now = [...canvas.getContext("2d").getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0);
+    return now.join() !== before;
+  }, changed.join());
+});
+
+test("everything fits a telephone's width, and everything that acts has a name", async () => {
+  await page.setViewportSize({ width: 390, height: 844 });
+  await give(wavFile("a-name-that-is-far-too-long-for-one-line-of-a-telephone-of-three-hundred-and-ninety.wav", 8000, 1, 1));
+  for (const tab of ["Digits", "Sound"]) {
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+    const nameless = await page.evaluate(() =>
+      [...document.querySelectorAll("button, a, select, input:not([hidden]), canvas, progress")]
+        .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
+        .map((e) => e.outerHTML),
+    );
+    assert.deepEqual(nameless, []);
+    await page.getByRole("tab", { name: tab }).click();
+  }
+});
+
+test("no request left the page's origin, and no error went unsaid", () => {
+  assert.deepEqual(foreign, []);
+  assert.deepEqual(broken, []);
+});
