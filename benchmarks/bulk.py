@@ -120,7 +120,7 @@ def bulk(model: str, takes: Path, output: Path, workers: int) -> dict[str, Any]:
             held = [child.memory_info().rss for child in job.children(recursive=True)]
         except psutil.Error:
             held = []
-        if held and any(output.rglob("*_source2.wav")):
+        if held and num_done(output):
             megabytes.append(max(held) / 1e6)
         time.sleep(_LOOK_SECONDS)
     seconds = time.time() - began
@@ -133,18 +133,23 @@ def bulk(model: str, takes: Path, output: Path, workers: int) -> dict[str, Any]:
     return {"seconds": seconds, "steady_seconds": steady, "megabytes_by_quarter": quarters}
 
 
+def num_done(output: Path) -> int:
+    """Counts the files that are separated; folders may come and go meanwhile."""
+    return sum(name.endswith("_source2.wav") for _, _, names in os.walk(output) for name in names)
+
+
 def killed(model: str, takes: Path, output: Path, workers: int, kills: int, files: int) -> list[int]:
     """Kills the job at random several times, then runs it to its end; returns how many files were done at each kill."""
     chance, counts = random.Random(0), []
     for attempt in range(kills):
         process = start_job(model, takes, output, workers)
         wanted = int(files * (attempt + chance.uniform(0.2, 0.8)) / (kills + 1))
-        while process.poll() is None and len(list(output.rglob("*_source2.wav"))) < wanted:
+        while process.poll() is None and num_done(output) < wanted:
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(2 * _LOOK_SECONDS)  # its workers end by themselves
-        counts.append(len(list(output.rglob("*_source2.wav"))))
+        counts.append(num_done(output))
     if start_job(model, takes, output, workers).wait():
         raise DataError("the job failed after it was killed; see above.")
     return counts

@@ -126,8 +126,8 @@ def run(options: argparse.Namespace) -> None:
     print(table(found))
     if gpus == 0:
         print("no GPU was found: pip install 'tensorflow[and-cuda]' brings CUDA's libraries, not the driver")
-    command = f"python -m benchmarks.gpu --preset {options.preset} --seconds {options.seconds:g}"
-    write_json(options.json, {"command": command, "cores": os.cpu_count(), "gpus": gpus, "found": found})
+    told = f"python -m benchmarks.gpu --preset {options.preset} --seconds {options.seconds:g}"
+    write_json(options.json, {"command": told, "cores": os.cpu_count(), "gpus": gpus, "found": found})
     print(f"written: {options.json}")
 
 

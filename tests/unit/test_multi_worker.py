@@ -60,7 +60,7 @@ for name, (make, parts, rate) in objectives.items():
         with strategy.scope():
             model = MultiSourceVAE(config)
             learner = Learner(model, make(model), parts)
-            learner.compile(optimizer=kind(learning_rate), jit_compile=False, steps_per_execution=3)
+            learner.compile(optimizer=kind(learning_rate), jit_compile=False, steps_per_execution=steps // 2)
             learner.optimizer.build(learner.trainable_variables)
         before = np.concatenate([np.ravel(w) for w in model.get_weights()])
         losses = Losses()
