@@ -99,20 +99,34 @@ def test_interrupted_three_times_every_file_is_separated_once_and_right(start, b
     assert not list(stems.rglob(".partial*"))
 
 
-def test_a_lost_worker_ends_the_job_with_one_line(start, record, tmp_path) -> None:
+def test_a_file_that_ends_its_process_twice_costs_one_line(start, bulk, record, tmp_path, failures) -> None:
     takes, stems = tmp_path / "takes", tmp_path / "stems"
-    for index in range(60):
-        record(takes / f"{index:02}.wav", 4)
+    for index in range(6):
+        record(takes / f"{index:02}.wav")
+    bulk(takes, output=tmp_path / "whole")
+    fatal = record(takes / "fatal.wav", 600)
     process = start(takes, stems, "--workers", "2")
-    wait_for(lambda: num_done(stems) > 2)
-    left = workers(process)
-    left[0].send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert errors.startswith("error: a worker was lost")
-    assert errors.count("\n") == 1
-    psutil.wait_procs(left, timeout=10)
-    assert not any(worker.is_running() for worker in left)
+
+    def at_fatal() -> list[int]:
+        marks = stems / ".partial-working"
+        listed = os.listdir(marks) if marks.is_dir() else []
+        at = [name for name in listed if (marks / name).is_file() and (marks / name).read_text() == str(fatal)]
+        return [int(name) for name in at if psutil.pid_exists(int(name))]
+
+    for _ in range(2):
+        wait_for(at_fatal)
+        time.sleep(0.5)
+        os.kill(at_fatal()[0], signal.SIGKILL)
+        time.sleep(3)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert errors.count("warning: a worker was lost") == errors.count("\n") == 2
+    assert str(fatal) in errors
+    assert printed.count("writing to") == 3
+    assert list(failures()) == ["fatal.wav"]
+    assert "ended 2 processes" in failures()["fatal.wav"]
+    assert contents(stems) == contents(tmp_path / "whole") | {"lost.json": (stems / "lost.json").read_bytes()}
+    assert not list(stems.rglob(".partial*"))
 
 
 def test_servers_of_a_job_listen_to_this_machine_alone() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError, run_command
+from vae_bss_tf.bulk.losses import Losses
+from vae_bss_tf.errors import EXIT_USER_ERROR, ConfigError, DataError, OutputExistsError, run_command
 from vae_bss_tf.files import held
 
 JOB = "job.json"
@@ -31,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     words, flags = _sorted(sys.argv[1:] if arguments is None else arguments, parser)
     options = parsed(parser, words)
-    return run_command(lambda: _command(options, flags))
+    again = None if arguments is not None else [sys.executable, "-m", "vae_bss_tf.bulk", *sys.argv[1:]]
+    return run_command(lambda: _command(options, flags, again))
 
 
 def _sorted(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
@@ -49,7 +52,7 @@ def _sorted(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list
     return ours, flags
 
 
-def _command(options: argparse.Namespace, flags: list[str]) -> None:
+def _command(options: argparse.Namespace, flags: list[str], again: list[str] | None) -> None:
     logging.disable()  # Beam logs its own business, with tracebacks; errors are raised as well
     # It takes seconds to import: --help comes without it.
     from vae_bss_tf import pictures
@@ -67,14 +70,34 @@ def _command(options: argparse.Namespace, flags: list[str]) -> None:
     for given, place in zip(options.input, inputs, strict=True):
         if not storage.find(place, suffixes, output):
             raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
-    job = pipeline.Job(inputs, suffixes, of_images, Settings(model, output, options.format, options.allow_truncated))
+    settings = Settings(model, output, options.format, options.allow_truncated)
+    job = pipeline.Job(inputs, suffixes, of_images, settings)
     if storage.is_local(output):
         os.makedirs(output, exist_ok=True)
     with _alone(output):
         _claim(output, {"root": storage.root(inputs), "model": fingerprint(model), "format": options.format})
         print(f"model: {options.model}\nwriting to: {options.output}", flush=True)
-        runners.run(functools.partial(pipeline.build, job=job), flags, workers)
+        losses = None
+        if storage.is_local(output) and runners.is_local(flags):
+            losses = Losses(Path(output))
+            settings = dataclasses.replace(settings, marks=str(losses.marks))
+            job = dataclasses.replace(job, settings=settings, refused=losses.begin())
+        lost = functools.partial(_lost, losses=losses, again=again)
+        runners.run(functools.partial(pipeline.build, job=job), flags, workers, lost)
+        if losses is not None:
+            losses.end()
         _tell(json.loads(storage.read_text(f"{output}/{pipeline.SUMMARY}")), options.output, of_images)
+
+
+def _lost(reason: str, losses: Losses | None, again: list[str] | None) -> None:
+    """Starts the command again where it is known by which files a worker was lost; ends the process elsewhere."""
+    paths = [] if losses is None else losses.collect()
+    if paths and again is not None:
+        print(f"warning: a worker was lost ({reason}) while it separated {', '.join(paths)}; starting again.",
+              file=sys.stderr, flush=True)  # fmt: skip
+        os.execv(again[0], again)
+    print(f"error: a worker was lost ({reason}); run the same command again to go on.", file=sys.stderr, flush=True)
+    os._exit(EXIT_USER_ERROR)
 
 
 def _suffixes_of_recordings() -> tuple[str, ...]:

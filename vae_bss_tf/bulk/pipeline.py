@@ -36,12 +36,14 @@ class Job:
         suffixes: What the files in folders end in.
         pictures: Whether the files are pictures; recordings otherwise.
         settings: What the workers need to know.
+        refused: Why a file is not tried any more, by its path.
     """
 
     inputs: tuple[str, ...]
     suffixes: tuple[str, ...]
     pictures: bool
     settings: Settings
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class SeparationHandler(ModelHandler[Task, Outcome, Worker]):
@@ -95,7 +97,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         | "Find" >> beam.FlatMap(storage.find, job.suffixes, output)
         | "Name" >> beam.Map(lambda path: (os.path.splitext(path.removeprefix(root))[0], path))
         | "Group" >> beam.GroupByKey()  # which spreads the files over the workers
-        | "Choose" >> beam.FlatMapTuple(_batches)
+        | "Choose" >> beam.FlatMap(_batches, job.refused)
         | "Separate" >> RunInference(SeparationHandler(job))
         # The one key is a text: that of CombineGlobally, None, has another hash in each process, and Dask groups by it.
         | "Key" >> beam.WithKeys("all")
@@ -105,10 +107,11 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def _batches(name: str, paths: Iterable[str]) -> Iterator[list[Task]]:
+def _batches(group: tuple[str, Iterable[str]], refused: dict[str, str]) -> Iterator[list[Task]]:
     """Makes batches of one file; of the files of one name all but the first are refused."""
+    name, paths = group
     first, *others = sorted(set(paths))
-    yield [Task(first, name)]
+    yield [Task(first, name, refused.get(first, ""))]
     for path in others:
         yield [Task(path, name, refused=f"{path} would have outputs of the same names as {first}; rename it.")]
 

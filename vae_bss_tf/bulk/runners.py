@@ -18,19 +18,23 @@ from apache_beam.runners.runner import PipelineRunner, PipelineState, create_run
 from apache_beam.transforms import environments
 
 from vae_bss_tf.bulk import worker
-from vae_bss_tf.errors import EXIT_USER_ERROR, ConfigError, JobError
+from vae_bss_tf.errors import ConfigError, JobError
 
 _LOCAL = (None, "DirectRunner", "FnApiRunner")
 _EVERY_INTERFACE = ("[::]:", "0.0.0.0:")
 
 
-def run(build: Callable[[beam.Pipeline], None], flags: Sequence[str], workers: int) -> None:
+def run(
+    build: Callable[[beam.Pipeline], None], flags: Sequence[str], workers: int, lost: Callable[[str], None]
+) -> None:
     """Runs a pipeline to its end.
 
     Args:
         build: Adds the job to an empty pipeline.
         flags: Beam's own, such as `--runner=FlinkRunner`. Without a runner the pipeline runs on this machine.
         workers: Processes on this machine; one runs in this process itself. Other runners have flags of their own.
+        lost: Called with the reason when a process on this machine is lost; it does not return, since Beam's runner
+            would wait for the process' answer for ever.
 
     Raises:
         ConfigError: A flag is not Beam's, or its value is none.
@@ -38,7 +42,7 @@ def run(build: Callable[[beam.Pipeline], None], flags: Sequence[str], workers: i
     """
     options = _options(flags)
     runner = _runner(options, workers)
-    with _servers_on_loopback(), _ending_with_a_worker():
+    with _servers_on_loopback(), _telling_losses(lost):
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
             build(pipeline)
@@ -118,23 +122,23 @@ def _servers_on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending_with_a_worker() -> Iterator[None]:
-    """Ends the process when a worker on this machine is lost: Beam's runner would wait for its answer for ever."""
+def _telling_losses(lost: Callable[[str], None]) -> Iterator[None]:
+    """Hears of a lost worker by the thread that waits for it."""
     told = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
-        if arguments.thread is None or arguments.thread.name != "run_worker":
-            if not isinstance(arguments.exc_value, grpc.RpcError):  # the first sign of the loss
-                told(arguments)
-            return
-        print(
-            f"error: a worker was lost ({arguments.exc_value}); run the same command again to go on.", file=sys.stderr
-        )
-        sys.stderr.flush()
-        os._exit(EXIT_USER_ERROR)
+        if arguments.thread is not None and arguments.thread.name == "run_worker":
+            lost(str(arguments.exc_value))
+        elif not isinstance(arguments.exc_value, grpc.RpcError):  # the first sign of the loss
+            told(arguments)
 
     threading.excepthook = hook
     try:
         yield
     finally:
         threading.excepthook = told
+
+
+def is_local(flags: Sequence[str]) -> bool:
+    """Whether Beam's flags leave the pipeline to this machine."""
+    return _options(flags).view_as(StandardOptions).runner in _LOCAL

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vae_bss_tf import files
-from vae_bss_tf.bulk import storage
+from vae_bss_tf.bulk import losses, storage
 from vae_bss_tf.errors import ConfigError, DataError, VaeBssError
 
 SEPARATED, FINISHED, FAILED = "separated", "finished", "failed"
@@ -58,12 +58,14 @@ class Settings:
         output: The folder to write to.
         file_format: Format of the sound files; None takes each recording's own.
         allow_truncated: Whether recordings that are shorter than their header says are separated.
+        marks: Folder for the marks of `losses`; None where no process of this machine works for the job.
     """
 
     model: str
     output: str
     file_format: str | None = None
     allow_truncated: bool = False
+    marks: str | None = None
 
 
 class Worker(abc.ABC):
@@ -90,11 +92,14 @@ class Worker(abc.ABC):
         try:
             if self._is_finished(task, folder, stem):
                 return Outcome(task.path, FINISHED)
+            losses.mark(self._settings.marks, task.path)
             with storage.fetched(task.path) as file, _calling(file, task.path), storage.delivered(folder) as output:
                 output.mkdir(parents=True, exist_ok=True)
                 seconds = self._separate(file, output)
         except Exception as error:  # decoders and runtimes raise errors of many kinds, and the job outlives them all
             return Outcome(task.path, FAILED, work=time.monotonic() - start, error=_line(error))
+        finally:
+            losses.mark(self._settings.marks, "")
         return Outcome(task.path, SEPARATED, seconds, time.monotonic() - start)
 
     @abc.abstractmethod
