@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,11 @@ def _export(options: argparse.Namespace) -> None:
             entry = described["formats"][name]
             print(f"{path.name}: {entry['bytes']:,} bytes, differs by {entry['max_abs_error']:.1e} at most, "
                   f"{entry['ms_per_block']:.2f} ms a block", flush=True)  # fmt: skip
-        for name in ("config.json", "metrics.json", "history.csv", "weights.npz"):
+        for name in ("metrics.json", "history.csv", "weights.npz"):
             shutil.copyfile(options.run / name, staging / name)
+        content = json.loads((options.run / "config.json").read_text(encoding="utf-8"))
+        names_alone = [{key: Path(value).name for key, value in source.items()} for source in learned_from]
+        write_json(staging / "config.json", {**content, "learned_from": names_alone})
         write_json(staging / "manifest.json", described)
         write_text(staging / "README.md", _card(described))
     print(
@@ -138,32 +142,45 @@ def _card(described: dict[str, Any]) -> str:
     ]
     block = described["signature"]["inputs"]["block"]["shape"][1]
     state_bytes = sum(4 * _size(state["shape"]) for state in described["states"])
-    return "\n".join(
-        [
-            f"# {described['name']}",
-            "",
-            f"A live separator of {live['num_sources']} sources at {live['sample_rate']:g} Hz with a latency of "
-            f"{described['latency_ms']:.1f} ms: it takes blocks of {block} samples and gives as many of each source, "
-            "one block later. It has "
-            f"{described['parameters']:,} parameters and {state_bytes:,} bytes of state, and was trained from "
-            f"recordings of mixtures alone, as {' and '.join(described['teachers'])} separate them.",
-            "",
-            "```",
-            f"python -m vae_bss_tf.live --model {described['name']} --input duet.wav --output separated",
-            "```",
-            "",
-            "| file | bytes | largest difference from the model | likeness, dB |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            "Each file has one signature, `step`. Inputs: `block`, float32 `[1, "
-            f"{block}]`, and the states that `manifest.json` lists, zeros before the first block. Outputs: `sources`, "
-            f"float32 `[1, {live['num_sources']}, {block}]`, and each state's successor, `next_NAME`, which is the "
-            "input of the next call. The sources are ordered by pitch, the lowest first, and sum to the mixture of one "
-            "block before.",
-            "",
-        ]
-    )
+    paragraphs = [
+        f"A live separator of {live['num_sources']} sources at {live['sample_rate']:g} Hz with a latency of "
+        f"{described['latency_ms']:.1f} ms: it takes blocks of {block} samples and gives as many of each source, one "
+        f"block later. It has {described['parameters']:,} parameters and {state_bytes:,} bytes of state, and was trained "
+        f"from recordings of mixtures alone, as {' and '.join(described['teachers'])} separate them. Their cards name the "
+        "data and its licence.",
+        "Each file has one signature, `step`. Inputs: `block`, float32 "
+        f"`[1, {block}]`, and the states that `manifest.json` lists, zeros before the first block. Outputs: `sources`, "
+        f"float32 `[1, {live['num_sources']}, {block}]`, and each state's successor, `next_NAME`, which is the input "
+        "of the next call. Where both sources sound from the beginning, the lowest comes first; they sum to the mixture "
+        "of one block before.",
+    ]
+    about, interface = (textwrap.fill(paragraph, 120, break_long_words=False) for paragraph in paragraphs)
+    return f"""# {described["name"]}
+
+{about}
+
+```
+python -m vae_bss_tf.live --model {described["name"]} --input duet.wav --output separated
+```
+
+```python
+import soundfile
+
+from vae_bss_tf.live.runtime import LiveSeparator, load
+
+separator = LiveSeparator(load("{described["name"]}"))
+for block in soundfile.blocks("duet.wav", 1024, dtype="float32"):  # one channel, {live["sample_rate"]:g} Hz
+    sources = separator.process(block)  # float32 [{live["num_sources"]}, n]
+```
+
+| file | bytes | largest difference from the model | likeness, dB |
+| --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+*Likeness* is the energy of the model's sources over that of their difference, over a minute of made sound.
+
+{interface}
+"""
 
 
 def _size(shape: list[int]) -> int:
