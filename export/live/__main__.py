@@ -142,17 +142,18 @@ def _card(described: dict[str, Any]) -> str:
     ]
     block = described["signature"]["inputs"]["block"]["shape"][1]
     state_bytes = sum(4 * _size(state["shape"]) for state in described["states"])
+    sources, teachers = live["num_sources"], " and ".join(described["teachers"])
     paragraphs = [
-        f"A live separator of {live['num_sources']} sources at {live['sample_rate']:g} Hz with a latency of "
+        f"A live separator of {sources} sources at {live['sample_rate']:g} Hz with a latency of "
         f"{described['latency_ms']:.1f} ms: it takes blocks of {block} samples and gives as many of each source, one "
-        f"block later. It has {described['parameters']:,} parameters and {state_bytes:,} bytes of state, and was trained "
-        f"from recordings of mixtures alone, as {' and '.join(described['teachers'])} separate them. Their cards name the "
-        "data and its licence.",
-        "Each file has one signature, `step`. Inputs: `block`, float32 "
-        f"`[1, {block}]`, and the states that `manifest.json` lists, zeros before the first block. Outputs: `sources`, "
-        f"float32 `[1, {live['num_sources']}, {block}]`, and each state's successor, `next_NAME`, which is the input "
-        "of the next call. Where both sources sound from the beginning, the lowest comes first; they sum to the mixture "
-        "of one block before.",
+        f"block later. It has {described['parameters']:,} parameters and {state_bytes:,} bytes of state, and was "
+        f"trained from recordings of mixtures alone, as {teachers} separate them. Their cards name the data and its "
+        "licence.",
+        f"Each file has one signature, `step`. Inputs: `block`, float32 `[1, {block}]`, and the states that "
+        "`manifest.json` lists, zeros before the first block. Outputs: `sources`, float32 "
+        f"`[1, {sources}, {block}]`, and each state's successor, `next_NAME`, which is the input of the next call. "
+        "Where both sources sound from the beginning, the lowest comes first; they sum to the mixture of one block "
+        "before.",
     ]
     about, interface = (textwrap.fill(paragraph, 120, break_long_words=False) for paragraph in paragraphs)
     return f"""# {described["name"]}
