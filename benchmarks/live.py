@@ -42,7 +42,8 @@ def multiplications(config: LiveConfig) -> float:
     """
     side, rows = 32, 17
     transform = rows * side * side * 2 + rows * side * side * 4
-    inverse = (config.num_sources - 1) * (rows * side * side * 4 + side * rows * side * 2)
+    answered = side - (N_FFT - 2 * config.hop_length) // side
+    inverse = (config.num_sources - 1) * (rows * side * side * 4 + answered * rows * side * 2)
     bands, sizes, channels, latent = config.num_bands, config.band_channels, config.channels, config.latent_dim
     coarse = bands // 16 * sizes[3]
     down = (

@@ -284,7 +284,7 @@ class LiveVAE(keras.Model):
         flat = (-1, N_FFT // 2 + 1)
         masked_real = keras.ops.reshape(masks * real[:, None], flat)
         masked_imaginary = keras.ops.reshape(masks * imaginary[:, None], flat)
-        tails = transform.signal(masked_real, masked_imaginary, keras.ops)[:, -2 * hop :] * self.synthesis
+        tails = transform.signal(masked_real, masked_imaginary, keras.ops, tail=2 * hop) * self.synthesis
         tails = keras.ops.reshape(tails, (-1, count - 1, frames, 2 * hop))
         added = (
             keras.ops.concatenate([state["overlap"][:, :, None], tails[:, :, :-1, hop:]], axis=2)

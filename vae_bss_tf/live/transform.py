@@ -81,18 +81,20 @@ def spectrum(frames: Array, ops: types.ModuleType = np) -> tuple[Array, Array]:
     return real, ops.take(ops.reshape(imaginary, flat), f.bin_places, axis=1) * f.bin_signs
 
 
-def signal(real: Array, imaginary: Array, ops: types.ModuleType = np) -> Array:
-    """Inverse of `spectrum`.
+def signal(real: Array, imaginary: Array, ops: types.ModuleType = np, *, tail: int = N_FFT) -> Array:
+    """Inverse of `spectrum`, or as much of its end as is asked for.
 
     Args:
         real: float32 `[n, 513]`.
         imaginary: The same shape.
         ops: `numpy` or `keras.ops`.
+        tail: Samples wanted, from 1 to 1,024.
 
     Returns:
-        Frames, float32 `[n, 1024]`.
+        The last `tail` samples of the frames, float32 `[n, tail]`.
     """
     f = _factors()
+    first = (N_FFT - tail) // _SIDE  # rows of 32 samples that nobody asks for
     grid = (-1, _ROWS, _SIDE)
     real = ops.reshape(ops.take(real, f.grid_bins, axis=1), grid)
     imaginary = ops.reshape(ops.take(imaginary, f.grid_bins, axis=1) * f.grid_signs, grid)
@@ -104,8 +106,8 @@ def signal(real: Array, imaginary: Array, ops: types.ModuleType = np) -> Array:
         real * f.twiddle_cosine - imaginary * f.twiddle_sine,
         imaginary * f.twiddle_cosine + real * f.twiddle_sine,
     )
-    frames = ops.matmul(f.inverse_cosine, real) - ops.matmul(f.inverse_sine, imaginary)
-    return ops.reshape(frames, (-1, N_FFT))
+    rows = ops.matmul(f.inverse_cosine[first:], real) - ops.matmul(f.inverse_sine[first:], imaginary)
+    return ops.reshape(rows, (-1, N_FFT - first * _SIDE))[:, -tail:]
 
 
 class _Factors(NamedTuple):
