@@ -224,7 +224,7 @@ def losses_told() -> Iterator[None]:
     try:
         yield
     except _LOSSES as error:
-        reason = (error.message or type(error).__name__).splitlines()[0][:160]
+        reason = type(error).__name__
         raise JobError(
             f"another worker was lost ({reason}); give every worker the same command with --resume."
         ) from error
