@@ -1,7 +1,8 @@
 // Measures the built page in headless Chromium: node measure.mjs [minutes] > web.json
 
-import { readFile } from "node:fs/promises";
-import { cpus, loadavg } from "node:os";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cpus, loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
 
 import { launch, serve, wavFile } from "./test/page/harness.js";
 
@@ -53,8 +54,11 @@ await page.goto(server.url);
 await page.waitForSelector("#use-sample:not([hidden])");
 const ready = (performance.now() - start) / 1000;
 const sample = await timed(() => page.click("#use-sample"));
-const file = wavFile("minute.wav", 44_100, 60 * minutes, 2);
-const long = await timed(() => page.setInputFiles("#file", [file]));
+const folder = await mkdtemp(join(tmpdir(), "measure-"));
+const file = join(folder, "recording.wav");
+await writeFile(file, wavFile("", 44_100, 60 * minutes, 2).buffer);
+const long = await timed(() => page.setInputFiles("#file", file));
+await rm(folder, { recursive: true });
 const result = {
   command: `node measure.mjs ${minutes}`,
   browser: browser.version(),

@@ -98,11 +98,17 @@ export class Model {
    */
   static async load(ort, manifest, file, name) {
     await checkFile(manifest, file, name);
+    let session = null;
     try {
-      return new Model(manifest, await ort.InferenceSession.create(new Uint8Array(file)), ort.Tensor);
+      session = await ort.InferenceSession.create(new Uint8Array(file));
     } catch (error) {
       throw new UserError(`${name} cannot be loaded (${String(error?.message ?? error).split("\n")[0]}).`);
     }
+    const shape = session.inputMetadata?.[0]?.shape;
+    if (shape && shape.length !== manifest.preset.model.input_shape.length + 1) {
+      throw new UserError(`${name} takes waveforms; give the export's float32.onnx or int8.onnx.`);
+    }
+    return new Model(manifest, session, ort.Tensor);
   }
 
   /**

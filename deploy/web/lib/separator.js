@@ -53,7 +53,7 @@ export class Separator {
     function* blocks() {
       for (let i = 0; i < length; i += size) yield channels.map((samples) => samples.subarray(i, i + size));
     }
-    const { orders } = await this.findOrders(blocks, sampleRate, channels.length, "The waveform");
+    const { orders } = await this.findOrders(blocks, sampleRate, "The waveform");
     const parts = [];
     for await (const block of this.stream(blocks, sampleRate, channels.length, orders)) parts.push(block);
     return Array.from({ length: this.numSources }, (_, k) =>
@@ -66,19 +66,22 @@ export class Separator {
    *
    * @param {() => Iterable<Float32Array[]> | AsyncIterable<Float32Array[]>} blocks The recording.
    * @param {number} sampleRate In Hz.
-   * @param {number} numChannels
    * @param {string} [name] What the recording is, for messages.
    * @returns {Promise<{ orders: number[][] | null, sure: number | null }>} For `stream`; and the share of the windows in
    *   which the order is sure. Both null for a model of more than four sources.
    * @throws {UserError} The recording is silent, or holds samples that are no numbers.
    */
-  async findOrders(blocks, sampleRate, numChannels, name = "The recording") {
+  async findOrders(blocks, sampleRate, name = "The recording") {
     if (this.numSources > MAX_SOURCES) return { orders: null, sure: null };
     const rate = this.audio.sample_rate;
-    const low = resampled(checked(blocks(), name), new Resampler(sampleRate, rate, numChannels));
+    async function* middle() {
+      for await (const block of checked(blocks(), name)) yield [mean(block)];
+    }
+    // The mean of the separated channels is the separated mean: masks act on both alike.
+    const low = resampled(middle(), new Resampler(sampleRate, rate, 1));
     const found = new WindowFeatures(this.spectrogram.numSamples, this.numSources, rate);
-    for await (const { windows: batch } of this.#separated(low, numChannels)) {
-      for (const window of batch) found.add(window.map(mean));
+    for await (const { windows: batch } of this.#separated(low, 1)) {
+      for (const window of batch) found.add(window.map(([signal]) => signal));
     }
     return consistentOrders(found);
   }

@@ -25,9 +25,12 @@ for (const [i, tab] of tabs.entries()) {
   });
 }
 
-const client = new Client();
-const site = await (await fetch("site.json")).json();
-const digits = startDigits(client, site.models.find(({ kind }) => kind === "image"));
-document.getElementById("tab-digits").addEventListener("click", digits);
-document.getElementById("tab-digits").addEventListener("focus", digits);
-startSound(client, site);
+const site = await fetch("site.json").then((response) => response.json()).catch(() => null);
+if (site) {
+  const client = new Client();
+  const showDigits = startDigits(client, site.models.find(({ kind }) => kind === "image"));
+  for (const type of ["click", "focus"]) document.getElementById("tab-digits").addEventListener(type, showDigits);
+  startSound(client, site);
+} else {
+  document.getElementById("message").textContent = "The page's files are incomplete: npm run build puts them together.";
+}

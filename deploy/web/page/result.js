@@ -75,7 +75,7 @@ export class Result {
       element(
         "div",
         {},
-        element("h3", {}, name, element("span", { className: "hint", textContent: `${level.toFixed(1)} dB`, title: "Its level against the recording's" })),
+        element("h3", {}, name, element("span", { className: "hint", textContent: `level ${level.toFixed(1)} dB` })),
         element("div", { className: "controls" }, element("label", {}, "Gain", shown, slider), solo, mute, download),
       ),
       element("div", { className: "picture" }),

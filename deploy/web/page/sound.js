@@ -1,6 +1,7 @@
 // The tab of recordings: what to separate, how it goes on, and what came of it.
 
 import { UserError } from "../lib/index.js";
+import { TaskError } from "./client.js";
 import { decoded } from "./decode.js";
 import { clock, element } from "./draw.js";
 import { record } from "./recorder.js";
@@ -36,7 +37,9 @@ export function startSound(client, site) {
   let current = null; // the recording that is separated or shown
   let result = null;
   let stopRecording = null;
+  let cancelled = false; // before the separation has begun
 
+  tell("");
   for (const { name, title } of models) at("model").append(element("option", { value: name, textContent: `${title} (${name})` }));
   at("model").append(element("option", { value: OWN, textContent: "A model of my own…" }));
   at("use-sample").hidden = !site.sample;
@@ -65,11 +68,13 @@ export function startSound(client, site) {
   async function separate(recording) {
     current = recording;
     tell("");
+    cancelled = false;
     busy(true);
     at("progress").removeAttribute("value");
     at("progress-label").textContent = "Loading the model";
     try {
       const model = await loadModel();
+      if (cancelled) throw new TaskError({ kind: "cancelled", message: "" });
       const separated = await client.call("separate", { key: model.key, recording }, report);
       result?.close();
       result = await Result.show(separated, recording, model.title);
@@ -124,6 +129,7 @@ export function startSound(client, site) {
         if (seconds >= MAX_RECORDED_SECONDS && stopRecording) toggleRecording();
       });
       at("record").textContent = "Stop and separate";
+      for (const id of ["open", "use-sample", "model"]) at(id).disabled = true; // until it is separated
     } catch (error) {
       tellError(error);
     }
@@ -145,7 +151,10 @@ export function startSound(client, site) {
     await separate({ blob, name: site.sample.split("/").at(-1) });
   };
   at("record").onclick = toggleRecording;
-  at("cancel").onclick = () => client.cancel();
+  at("cancel").onclick = () => {
+    cancelled = true;
+    client.cancel();
+  };
   at("model").onchange = () => {
     at("own").hidden = at("model").value !== OWN;
     if (current && (at("model").value !== OWN || ownModel)) separate(current);

@@ -53,7 +53,7 @@ const TASKS = {
     }
     const started = performance.now();
     const separator = new Separator(model.run, model.audio, model.numSources);
-    const { orders, sure } = await separator.findOrders(blocks, sampleRate, numChannels, name);
+    const { orders, sure } = await separator.findOrders(blocks, sampleRate, name);
     const makePicture = () => new Picture(sampleRate, numSamples, model.audio.sample_rate / 2);
     const mixture = makePicture();
     const sources = Array.from({ length: model.numSources }, () => ({ parts: [], picture: makePicture(), energy: 0 }));
