@@ -122,3 +122,31 @@ def test_the_reference_has_every_command(script: str) -> None:
     module = SCRIPTS[script].partition(":")[0].removesuffix(".__main__")
     text = (REPOSITORY / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     assert f"Also installed as `{script}`.\n\n```\npython -m {module} --help\n```" in text
+
+
+RESULT = re.compile(r"\[([^\]]*)\]\(([^)#]*benchmarks/results/[^)#]*)\)")
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+
+
+def quoted(line: str, text: str) -> str:
+    """What a line quotes of a result that it links to: the link's own text or, for "result", the row of the table."""
+    if text != "result":
+        return text
+    cells = (re.sub(r"`[^`]*`|\(?\[[^\]]*\]\([^)]*\)\)?", "", cell) for cell in line.split("|"))
+    return " | ".join(cell for cell in cells if not re.search(r"\b20\d\d\b", cell))  # dates are not in the file
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=name)
+def test_figures_are_those_of_the_result_that_is_linked(document: Path) -> None:
+    for line in prose(document).splitlines():
+        for text, link in RESULT.findall(line):
+            place = document.parent / link
+            if not place.is_file():  # `test_relative_links_lead_somewhere` tells it
+                continue
+            numbers = [
+                float(word) for word in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", place.read_text().replace(",", ""))
+            ]
+            for figure in NUMBER.findall(quoted(line, text)):
+                plain = figure.replace(",", "")
+                decimals = len(plain.partition(".")[2])
+                assert any(f"{number:.{decimals}f}" == plain for number in numbers), f"{figure} of: {line}"
