@@ -78,9 +78,10 @@ def json_changes():
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (`-n`), one makes what the tests of a file, or those of the export, share."""
+    """Of several processes (`-n`), one makes what the tests of a file, or those of the export and of live separators, share."""
     for item in items:
-        group = "export" if item.path.parent.name == "export" else item.path.stem
+        folder = item.path.parent.name
+        group = folder if folder in ("export", "live") else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -158,6 +158,8 @@ class Run:
         path = Path(path)
         try:
             content = parse_json((path / _CONFIG).read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("system") == "live":
+                raise CheckpointError(f"{path} is a live separator: python -m vae_bss_tf.live takes it.")
             preset, init = Preset.from_dict(content), content.get("init")
             check(init is None or isinstance(init, str), "init", init, "the name of a run")
             return cls(path, preset, check_choice("system", content.get("system"), systems.trained()), init)

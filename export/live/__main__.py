@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.metadata
-import json
 import shutil
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import CheckpointError, OutputExistsError, run_command
-from vae_bss_tf.files import replacing_folder, sha256, write_json, write_text
+from vae_bss_tf.files import parse_json, replacing_folder, sha256, write_json, write_text
 from vae_bss_tf.startup import import_tensorflow
 
 FORMATS = {
@@ -82,7 +81,7 @@ def _export(options: argparse.Namespace) -> None:
                   f"{entry['ms_per_block']:.2f} ms a block", flush=True)  # fmt: skip
         for name in ("metrics.json", "history.csv", "weights.npz"):
             shutil.copyfile(options.run / name, staging / name)
-        content = json.loads((options.run / "config.json").read_text(encoding="utf-8"))
+        content = parse_json((options.run / "config.json").read_text(encoding="utf-8"))
         names_alone = [{key: Path(value).name for key, value in source.items()} for source in learned_from]
         write_json(staging / "config.json", {**content, "learned_from": names_alone})
         write_json(staging / "manifest.json", described)
@@ -96,7 +95,7 @@ def _check_target(target: Path, force: bool) -> None:
     if not target.exists():
         return
     try:
-        kind = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("kind")
+        kind = parse_json((target / "manifest.json").read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None
     if kind != "live":

@@ -1,18 +1,22 @@
 """Exports of a live separator: equal to the model in any portions, refused when they are not."""
 
+import contextlib
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies
 import numpy as np
 import pytest
 
 from export.formats import ExportError
 from export.live import gate
 from export.live.__main__ import main as export
-from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, VaeBssError
 from vae_bss_tf.live.runtime import LiveSeparator, load
 
 FLOAT32 = ("float32.tflite", "float32.onnx")
@@ -124,3 +128,34 @@ def test_loading_an_export_takes_no_tensorflow(live_export):
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(live_export)], check=True, cwd=Path(__file__).parents[2])
+
+
+@hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(data=hypothesis.strategies.data())
+def test_any_other_manifest_gives_an_error_of_ours_or_a_model(data, live_export, tmp_path, json_changes):
+    folder = tmp_path / "fuzzed"
+    if not folder.exists():
+        shutil.copytree(live_export, folder)
+    manifest = json.loads((live_export / "manifest.json").read_text())
+    changed = data.draw(json_changes(manifest))
+    (folder / "manifest.json").write_text(json.dumps(changed))
+    with contextlib.suppress(VaeBssError):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("vae_bss_tf.separate", ["sample/duet.wav", "--output", "{new}", "--model"]),
+        ("training.evaluate", ["--run"]),
+        ("export", ["--to", "{new}", "--run"]),
+        ("training.fit", ["--epochs", "1", "--output", "{new}", "--init"]),
+        ("export.serving", ["--to", "{new}"]),
+    ],
+)
+def test_other_commands_name_the_one_that_takes_it(module, words, live_export, tmp_path, capsys):
+    main = importlib.import_module("export.__main__" if module == "export" else module).main
+    new = tmp_path / "new"
+    assert main([*(word.format(new=new) for word in words), str(live_export)]) == 2
+    assert "python -m vae_bss_tf.live takes it" in capsys.readouterr().err
+    assert not new.exists()

@@ -27,7 +27,7 @@ from training.live.stems import Stems
 from training.run import exclusive
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, OutputExistsError
-from vae_bss_tf.files import replacing, write_json, write_text
+from vae_bss_tf.files import parse_json, replacing, write_json, write_text
 from vae_bss_tf.live.config import LiveConfig
 from vae_bss_tf.live.model import LiveVAE
 from vae_bss_tf.live.saved import load_weights, save_weights
@@ -207,7 +207,7 @@ class LiveTrainer:
             with np.load(path / "state.npz", allow_pickle=False) as state:
                 for i, variable in enumerate(variables):
                     variable.assign(state[f"arr_{i}"])
-                return json.loads(str(state["rows"])), float(state["seconds"])
+                return parse_json(str(state["rows"])), float(state["seconds"])
         except Exception as error:  # numpy, zipfile and Keras raise many kinds
             raise CheckpointError(
                 f"{path / 'state.npz'} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
@@ -276,7 +276,7 @@ def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list
 def is_live_run(path: Path) -> bool:
     """Whether a folder holds a run of a live separator."""
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8")).get("system") == "live"
+        return parse_json((path / "config.json").read_text(encoding="utf-8")).get("system") == "live"
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -295,7 +295,7 @@ def settings_of(path: Path) -> tuple[LiveConfig, LiveTraining, list[dict[str, st
     """
     if not is_live_run(path):
         raise CheckpointError(f"{path} is no run of a live separator; train one: python -m training.live")
-    content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    content = parse_json((path / "config.json").read_text(encoding="utf-8"))
     try:
         return (
             LiveConfig.from_dict(content["live"]),

@@ -89,3 +89,18 @@ class LiveConfig(Settings):
             dilations.append(4 * dilations[-1])
             seen += (self.kernel_size - 1) * dilations[-1]
         return tuple(dilations)
+
+    @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the model remembers of one signal, by name.
+
+        "samples" are those that the next frame begins with, "overlap" is what is still to be added to the next block,
+        "level" and "features" are of the last frame, and "memory_i" holds what each convolution over time has heard.
+        """
+        return {
+            "samples": (N_FFT - self.hop_length,),
+            "overlap": (self.num_sources - 1, self.hop_length),
+            "level": (1,),
+            "features": (1, self.num_bands),
+            **{f"memory_{i}": ((self.kernel_size - 1) * d, self.channels) for i, d in enumerate(self.dilations)},
+        }

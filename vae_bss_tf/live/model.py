@@ -103,19 +103,9 @@ class LiveVAE(keras.Model):
             batch_size: Signals that are separated side by side.
 
         Returns:
-            Arrays of zeros by name: "samples" `[batch, 1024 - hop]`, "overlap" `[batch, num_sources - 1, hop]`,
-            "level" `[batch, 1]`, "features" `[batch, 1, num_bands]`, and "memory_i" `[batch, frames, channels]` for
-            each convolution over time.
+            Arrays of zeros by name, float32 `[batch, *shape]` with the shapes of `LiveConfig.state_shapes`.
         """
-        config = self.config
-        shapes = {
-            "samples": (N_FFT - config.hop_length,),
-            "overlap": (config.num_sources - 1, config.hop_length),
-            "level": (1,),
-            "features": (1, config.num_bands),
-            **{f"memory_{i}": (block.memory_length, config.channels) for i, block in enumerate(self.blocks)},
-        }
-        return {name: np.zeros((batch_size, *shape), np.float32) for name, shape in shapes.items()}
+        return {name: np.zeros((batch_size, *shape), np.float32) for name, shape in self.config.state_shapes.items()}
 
     def spectrum(self, waveforms: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Spectrum of the frames that end at each block's end.

@@ -1,17 +1,16 @@
 """A live separator from its files, and any portions of sound through it."""
 
 import dataclasses
-import json
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
-from vae_bss_tf.files import sha256
+from vae_bss_tf.files import parse_json, sha256
 from vae_bss_tf.live.config import LiveConfig
 from vae_bss_tf.runtime.base import import_library, refusing_damage
 
@@ -66,29 +65,38 @@ def load(path: Path | str, num_threads: int = 1) -> LiveModel:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path} is not there; give an export of python -m export.live, or one of its files.")
-    if path.is_dir() and not (path / MANIFEST).is_file():
-        return _of_run(path)
-    folder = path if path.is_dir() else path.parent
-    manifest = _manifest(folder)
-    formats = manifest["formats"]
-    if path.is_dir():
-        name = next((name for name in _PREFERENCE if name in formats and _installed(name)), None)
-        if name is None:
-            raise ConfigError(
-                f"{path}: no runtime of {', '.join(formats)} is installed; pip install 'vae-bss-tf[tflite]'."
-            )
-    else:
-        name = next((name for name, entry in formats.items() if entry["path"] == path.name), None)
-        if name is None:
-            raise CheckpointError(f"{folder / MANIFEST} does not list {path.name}; copy the export again.")
-    file = folder / formats[name]["path"]
-    if not file.is_file() or sha256(file) != formats[name]["sha256"]:
-        raise CheckpointError(f"{file} is not the file that {folder / MANIFEST} lists; copy the export again.")
-    config = LiveConfig.from_dict(manifest["live"])
-    zeros = {state["name"]: np.zeros(state["shape"], np.float32) for state in manifest["states"]}
-    with refusing_damage(file):
+    with refusing_damage(path):
+        if path.is_dir() and not (path / MANIFEST).is_file():
+            return _of_run(path)
+        file, config = _chosen(path)
+        zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in config.state_shapes.items()}
         run = _tflite(file, zeros, num_threads) if file.suffix == ".tflite" else _onnx(file, zeros, num_threads)
     return LiveModel(file, config, zeros, run)
+
+
+def _chosen(path: Path) -> tuple[Path, LiveConfig]:
+    """The file of an export to load, checked against its manifest, and the model's settings."""
+    folder = path if path.is_dir() else path.parent
+    manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    if manifest.get("kind") != KIND:
+        raise ConfigError(f"{folder} is no live separator; vae_bss_tf.separate takes it.")
+    config, formats = LiveConfig.from_dict(manifest[KIND]), manifest["formats"]
+    for name, entry in formats.items():
+        check_choice("format", name, _PREFERENCE)
+        if Path(entry["path"]).name != entry["path"]:
+            raise CheckpointError(f"{folder / MANIFEST} names {entry['path']!r}, which is not in its folder.")
+    if path.is_dir():
+        chosen = next((name for name in _PREFERENCE if name in formats and _installed(name)), None)
+        if chosen is None:
+            raise ConfigError(f"{path}: no runtime of its files is installed; pip install 'vae-bss-tf[tflite]'.")
+    else:
+        chosen = next((name for name, entry in formats.items() if entry["path"] == path.name), None)
+        if chosen is None:
+            raise CheckpointError(f"{folder / MANIFEST} does not list {path.name}; copy the export again.")
+    file = folder / formats[chosen]["path"]
+    if not file.is_file() or sha256(file) != formats[chosen]["sha256"]:
+        raise CheckpointError(f"{file} is not the file that {folder / MANIFEST} lists; copy the export again.")
+    return file, config
 
 
 class LiveSeparator:
@@ -167,31 +175,15 @@ class LiveSeparator:
         return self.process(np.zeros(2 * hop - rest, np.float32))[:, : rest + self.delay]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    with refusing_damage(path):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("kind") != KIND:
-            raise ConfigError(f"{folder} is no live separator; vae_bss_tf.separate takes it.")
-        for name, entry in manifest["formats"].items():
-            check_choice("format", name, _PREFERENCE)
-            if Path(entry["path"]).name != entry["path"]:
-                raise ValueError(f"{entry['path']} is not in its folder")
-        return manifest
-
-
 def _installed(name: str) -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("ai_edge_litert" if name.startswith("tflite") else "onnxruntime") is not None
 
 
 def _of_run(path: Path) -> LiveModel:
-    with refusing_damage(path):
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if content.get("system") != KIND:
-            raise ConfigError(f"{path} is no live separator; vae_bss_tf.separate takes it.")
-        config = LiveConfig.from_dict(content[KIND])
+    content = parse_json((path / "config.json").read_text(encoding="utf-8"))
+    if content.get("system") != KIND:
+        raise ConfigError(f"{path} is no live separator; vae_bss_tf.separate takes it.")
+    config = LiveConfig.from_dict(content[KIND])
     tensorflow = import_library("tensorflow", "train")
     from vae_bss_tf.live.saved import load_weights
 

@@ -1,5 +1,6 @@
 """A live separator's weights as NumPy arrays: no code and no pickle in them."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ def load_weights(path: Path, config: LiveConfig) -> LiveVAE:
         raise CheckpointError(f"{path} is not there; finish the training by the same command with --resume.")
     model = LiveVAE(config)
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it declares more than it holds")
         with np.load(path, allow_pickle=False) as arrays:
             for variable in model.trainable_variables:
                 value = arrays[variable.path]

@@ -40,9 +40,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: It is missing, damaged, or another kind of file.
+        ConfigError: It is of a live separator.
     """
     with refusing_damage(path):
         manifest = parse_json(path.read_text(encoding="utf-8"))
+        if isinstance(manifest, dict) and manifest.get("kind") == "live":
+            raise ConfigError(f"{path.parent} is a live separator: python -m vae_bss_tf.live takes it.")
         if not isinstance(manifest, dict) or not isinstance(manifest.get("formats"), dict) or not manifest["formats"]:
             raise ValueError("it lists no formats")
         for name, entry in manifest["formats"].items():
