@@ -136,38 +136,6 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
     return {"files": len(cases), **{name: round(float(np.mean(values)), 3) for name, values in scores.items()}}
 
 
-def live_system(path: Path) -> Callable[[Float32, float], Float32]:
-    """A live separator as a function of whole waveforms, at their own rate and without its delay.
-
-    Args:
-        path: As `vae_bss_tf.live.runtime.load` takes it.
-    """
-    import soxr
-
-    model = load(path)
-
-    def separate(waveform: Float32, rate: float) -> Float32:
-        separator = LiveSeparator(model)
-        own = soxr.resample(waveform, rate, model.config.sample_rate)
-        sources = np.concatenate([separator.process(own), separator.finish()], axis=1)[:, separator.delay :]
-        sources = soxr.resample(sources.T, model.config.sample_rate, rate).T[:, : len(waveform)]
-        return np.pad(sources, [(0, 0), (0, len(waveform) - sources.shape[1])])
-
-    return separate
-
-
-def offline_system(path: Path) -> Callable[[Float32, float], Float32]:
-    """An offline separator as the same kind of function.
-
-    Args:
-        path: As `Separator.load` takes it.
-    """
-    from vae_bss_tf.audio.separator import Separator
-
-    separator = Separator.load(path)
-    return separator.separate
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -191,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
+    from vae_bss_tf.audio.separator import Separator
+
     results: dict[str, Any] = {"models": {}, "quality": {}}
     for path in options.models:
         model = load(path)
@@ -218,9 +188,12 @@ def _command(options: argparse.Namespace) -> None:
         systems: dict[str, Callable[[Float32, float], Float32]] = {}
         for path in options.models:
             files = sorted([*path.glob("*.tflite"), *path.glob("*.onnx")]) if options.all_formats else [path]
-            systems |= {f"{path.name}/{file.name}" if file != path else path.name: live_system(file) for file in files}
+            systems |= {
+                f"{path.name}/{file.name}" if file != path else path.name: LiveSeparator(load(file)).separate
+                for file in files
+            }
         if offline:
-            systems[f"{Path(offline).name} (offline)"] = offline_system(Path(offline))
+            systems[f"{Path(offline).name} (offline)"] = Separator.load(Path(offline)).separate
         results["quality"][name] = quality(Path(folder), systems)
         print(name, results["quality"][name], flush=True)
     if options.json is not None:

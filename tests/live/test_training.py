@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from training.live import data, objective, stems, trainer
 from training.live.__main__ import main as fit
-from vae_bss_tf.live.runtime import load
+from vae_bss_tf.live.runtime import LiveSeparator, load
 
 
 class Halves:
@@ -160,3 +160,14 @@ def test_mistakes_get_one_line(words, message, capsys):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert message in error[0]
+
+
+def test_a_live_separator_teaches_too(folder, live_export, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_BSS_TF_CACHE", str(tmp_path / "cache"))
+    held_out = stems.load(folder, live_export, "validation", 11_025.0)
+    path = sorted(stems.split_files(folder, "validation"))[0]
+    waveform, rate = soundfile.read(path, dtype="float32")
+    separated = LiveSeparator(load(live_export)).separate(waveform, rate)
+    assert separated.shape == (2, len(waveform))
+    np.testing.assert_allclose(separated.sum(axis=0), waveform, atol=1e-5)
+    np.testing.assert_allclose(held_out.excerpt(0)[:, : len(waveform)], separated, atol=1e-4)

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.datasets.decoded import decoded
 from vae_bss_tf.datasets.recordings import split_files
 from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.live.runtime import LiveSeparator, is_live
+from vae_bss_tf.live.runtime import load as load_live
 
 Float32 = npt.NDArray[np.float32]
 
@@ -23,6 +26,16 @@ PITCH_SHIFTS = (-2.0, 0.0, 2.0)  # semitones, of what is trained on
 _LOWEST, _HIGHEST = 50.0, 1_600.0  # Hz
 _FRAME = 1_024  # samples that a pitch is measured on
 _LOUD = 0.1  # of the loudest frame's level: quieter ones have no say in the pitch
+
+
+class Teacher(Protocol):
+    """What separates recordings to learn from."""
+
+    num_sources: int
+
+    def separate(self, waveform: Float32, sample_rate: float) -> Float32:
+        """Separates `[samples]` of a rate in Hz into `[num_sources, samples]`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +93,7 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
 
     Args:
         data_dir: A folder of recordings that are mixtures, split as `--dataset mixtures` splits it.
-        teacher: The model that separates them, as `Separator.load` takes it.
+        teacher: The model that separates them: offline, as `Separator.load` takes it, or live, as its run or export.
         split: "train" or "validation".
         sample_rate: Rate of the stems, Hz.
 
@@ -94,7 +107,7 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
         DataError: The folder is missing or holds too little, or a recording is damaged or silent.
     """
     recordings = [describe(path) for path in split_files(data_dir, split)]
-    separator = Separator.load(teacher)
+    separator: Teacher = LiveSeparator(load_live(teacher)) if is_live(teacher) else Separator.load(teacher)
     shifts = PITCH_SHIFTS if split == "train" else (0.0,)
     length = int(SECONDS * sample_rate)
 
@@ -139,7 +152,7 @@ def median_pitch(stem: Float32, sample_rate: float) -> float:
     return float(12 * np.log2(np.median(pitches[levels >= _LOUD * levels.max()])))
 
 
-def _excerpts(recording: Recording, separator: Separator, rates: Sequence[float], length: int) -> Iterator[Float32]:
+def _excerpts(recording: Recording, separator: Teacher, rates: Sequence[float], length: int) -> Iterator[Float32]:
     """Excerpts of one recording's stems, source after source of each."""
     import soxr
 
@@ -162,7 +175,7 @@ def _checksum(teacher: Path) -> str:
         if path.is_file():
             return hashlib.sha256(json.dumps([teacher.name, path.read_text(encoding="utf-8")]).encode()).hexdigest()
     digest = hashlib.sha256()
-    for name in ("config.json", "model.keras"):
+    for name in ("config.json", "weights.npz" if is_live(teacher) else "model.keras"):
         if not (teacher / name).is_file():
             raise ConfigError(f"{teacher} is no run and no export; give --teacher one of a model of sound.")
         digest.update((teacher / name).read_bytes())

@@ -74,6 +74,20 @@ def load(path: Path | str, num_threads: int = 1) -> LiveModel:
     return LiveModel(file, config, zeros, run)
 
 
+def is_live(path: Path) -> bool:
+    """Whether a folder holds a run or an export of a live separator.
+
+    Args:
+        path: The folder.
+    """
+    for name, key in ((MANIFEST, "kind"), ("config.json", "system")):
+        try:
+            return bool(parse_json((path / name).read_text(encoding="utf-8"))[key] == KIND)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
 def _chosen(path: Path) -> tuple[Path, LiveConfig]:
     """The file of an export to load, checked against its manifest, and the model's settings."""
     folder = path if path.is_dir() else path.parent
@@ -107,6 +121,7 @@ class LiveSeparator:
 
     Attributes:
         model: The model.
+        num_sources: Sources of the model.
         delay: Samples by which what comes out is behind what went in, beside what waits for a block to fill.
 
     Example:
@@ -118,6 +133,7 @@ class LiveSeparator:
 
     def __init__(self, model: LiveModel) -> None:
         self.model = model
+        self.num_sources = model.config.num_sources
         self.delay = model.config.hop_length
         self.reset()
 
@@ -164,6 +180,27 @@ class LiveSeparator:
             sources.append(separated[0])
         self._waiting = waiting[len(waiting) // hop * hop :]
         return np.concatenate(sources, axis=1)
+
+    def separate(self, waveform: Array, sample_rate: float) -> Array:
+        """Separates a whole waveform of any rate, from a state of zeros on, and takes the delay out.
+
+        Args:
+            waveform: float32 `[n]`, finite, in [-1, 1].
+            sample_rate: Its rate, Hz.
+
+        Returns:
+            float32 `[num_sources, n]`, at the same rate. Above half the model's rate they hold nothing.
+
+        Raises:
+            DataError: As `process`.
+        """
+        import soxr
+
+        self.reset()
+        own = soxr.resample(waveform, sample_rate, self.model.config.sample_rate)
+        sources = np.concatenate([self.process(own), self.finish()], axis=1)[:, self.delay :]
+        sources = soxr.resample(sources.T, self.model.config.sample_rate, sample_rate).T[:, : len(waveform)]
+        return np.pad(sources, [(0, 0), (0, len(waveform) - sources.shape[1])])
 
     def finish(self) -> Array:
         """Separates what is left, as if silence followed.
