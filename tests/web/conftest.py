@@ -12,6 +12,7 @@ import soundfile
 
 from vae_bss_tf import Separator
 from vae_bss_tf.files import sha256, write_json
+from vae_bss_tf.live.runtime import LiveSeparator, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WEB = REPOSITORY / "deploy" / "web"
@@ -98,6 +99,16 @@ def float_model(tmp_path_factory):
     return folder
 
 
+def write_live_references(folder):
+    """Writes a recording and what Python's live separators make of it; returns the folders of their models."""
+    mixture = duet(11_025, 5, 1)[0]
+    mixture.tofile(folder / "live_mixture.f32")
+    paths = [path.parent for path in sorted((REPOSITORY / "saved_models").glob("live*/float32.onnx"))]
+    for number, path in enumerate(paths):
+        LiveSeparator(load(path / "float32.onnx")).process(mixture).tofile(folder / f"live_sources{number}.f32")
+    return [str(path) for path in paths]
+
+
 @pytest.fixture(scope="session")
 def references(tmp_path_factory, float_model):
     """Recordings and what Python separates them into: raw float32 files, and `references.json` about them."""
@@ -109,7 +120,8 @@ def references(tmp_path_factory, float_model):
         mixture.tofile(folder / f"mixture{number}.f32")
         separator.separate(mixture, rate).tofile(folder / f"sources{number}.f32")
         cases.append({"sample_rate": rate, "num_channels": num_channels, "num_samples": mixture.shape[1]})
-    write_json(folder / "references.json", {"model": str(float_model), "cases": cases})
+    live = write_live_references(folder)
+    write_json(folder / "references.json", {"model": str(float_model), "cases": cases, "live": live})
     return folder
 
 
@@ -135,7 +147,7 @@ def node():
         return subprocess.run(
             ["node", *map(str, arguments)],
             cwd=WEB, env={**os.environ, **{name: str(value) for name, value in environment.items()}},
-            capture_output=True, text=True, timeout=550, check=False,
+            capture_output=True, text=True, timeout=1150, check=False,
         )  # fmt: skip
 
     return run

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 WEB = Path(__file__).resolve().parents[2] / "deploy" / "web"
 
 
@@ -11,6 +13,7 @@ def test_the_library_equals_python(node, references):
     assert "# skipped 0" in result.stdout
 
 
+@pytest.mark.timeout(1200)  # a minute where nothing else runs
 def test_the_page_in_chromium(node, page, sample_references):
     result = node("--test", "test/page/", VAE_BSS_REFERENCES=sample_references, CHROMIUM=page)
     assert result.returncode == 0, result.stdout
