@@ -9,9 +9,11 @@ const repository = join(here, "..", "..");
 const dist = join(here, "dist");
 
 const MODELS = [
-  { name: "duets", kind: "sound", title: "Music of two instruments" },
-  { name: "notes", kind: "sound", title: "Two single notes" },
-  { name: "mnist", kind: "image", title: "Two handwritten digits" },
+  { name: "duets", kind: "sound", title: "Music of two instruments", file: "int8.onnx" },
+  { name: "notes", kind: "sound", title: "Two single notes", file: "int8.onnx" },
+  { name: "mnist", kind: "image", title: "Two handwritten digits", file: "int8.onnx" },
+  { name: "live64", kind: "live", title: "Separates better", file: "float32.onnx" },
+  { name: "live", kind: "live", title: "Answers sooner", file: "float32.onnx" }, // where it is there
 ];
 const SAMPLE = join("sample", "duet.wav");
 const RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"];
@@ -31,18 +33,15 @@ for (const name of ["index.html", "style.css", "page", "lib", "LICENCES.md"]) {
 for (const name of RUNTIME) {
   await cp(join(here, "node_modules", "onnxruntime-web", "dist", name), join(dist, "vendor", name));
 }
-for (const { name } of MODELS) {
-  for (const file of ["int8.onnx", "manifest.json"]) {
-    await cp(join(repository, "saved_models", name, file), join(dist, "models", name, file));
-  }
+const models = [];
+for (const { name, kind, title, file } of MODELS) {
+  const from = join(repository, "saved_models", name);
+  if (kind === "live" && !(await exists(join(from, file)))) continue;
+  const folder = `models/${name}`;
+  for (const part of [file, "manifest.json"]) await cp(join(from, part), join(dist, folder, part));
+  models.push({ name, kind, title, folder, file });
 }
 const hasSample = await exists(join(repository, SAMPLE));
 if (hasSample) await cp(join(repository, SAMPLE), join(dist, "sample", "duet.wav"));
-const models = await Promise.all(
-  MODELS.map(async ({ name, kind, title }) => {
-    const { num_sources: numSources } = JSON.parse(await readFile(join(dist, "models", name, "manifest.json"), "utf8"));
-    return { name, kind, title, numSources, folder: `models/${name}`, file: "int8.onnx" };
-  }),
-);
 await writeFile(join(dist, "site.json"), JSON.stringify({ models, sample: hasSample ? "sample/duet.wav" : null }, null, 2));
 console.log(`${dist} is ready; serve it with: python -m http.server --directory ${dist}`);

@@ -49,7 +49,7 @@ function audioFits(audio, shape) {
 /**
  * Checks that a file is one that a manifest lists, by its size and its SHA-256.
  *
- * @param {object} manifest As `readManifest` gives it.
+ * @param {object} manifest As `readManifest` or `readLiveManifest` gives it.
  * @param {ArrayBuffer} file The file's content.
  * @param {string} name The file's name.
  * @throws {UserError} The manifest lists another file, or none of this name.
@@ -58,7 +58,10 @@ export async function checkFile(manifest, file, name) {
   if (!name.endsWith(".onnx")) {
     throw new UserError(`${name} is not an .onnx file; the page runs the .onnx files of an export.`);
   }
-  const listed = Object.values(manifest.formats).map((format) => format?.files?.[name]).find(Boolean);
+  // A live model's formats are one file each.
+  const listed = Object.values(manifest.formats)
+    .map((format) => format?.files?.[name] ?? (format?.path === name ? format : null))
+    .find(Boolean);
   const sha256 = await digest(file);
   // Without HTTPS a browser computes no digests; then the size must do.
   if (!listed || listed.bytes !== file.byteLength || (sha256 !== null && listed.sha256 !== sha256)) {

@@ -2,11 +2,13 @@
 
 import { Client } from "./client.js";
 import { startDigits } from "./digits.js";
+import { startLive } from "./live.js";
 import { startSound } from "./sound.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 function select(chosen) {
+  dispatchEvent(new CustomEvent("tab", { detail: chosen.id }));
   for (const tab of tabs) {
     tab.setAttribute("aria-selected", String(tab === chosen));
     tab.tabIndex = tab === chosen ? 0 : -1;
@@ -30,6 +32,7 @@ if (site) {
   const client = new Client();
   const showDigits = startDigits(client, site.models.find(({ kind }) => kind === "image"));
   for (const type of ["click", "focus"]) document.getElementById("tab-digits").addEventListener(type, showDigits);
+  startLive(site);
   startSound(client, site);
 } else {
   document.getElementById("message").textContent = "The page's files are incomplete: npm run build puts them together.";

@@ -2,10 +2,9 @@
 
 import { encodeSamples, wavHeader } from "../lib/index.js";
 import { clock, drawSpectrogram, element } from "./draw.js";
+import { Gain } from "./gain.js";
 import { Player } from "./player.js";
 
-const LEAST_DB = -40; // the slider's left end, where a source is off
-const MOST_DB = 12;
 const DOUBTFUL = 0.7; // share of windows of a sure order
 const SEEK_STEPS = 1000;
 
@@ -53,9 +52,7 @@ export class Result {
   #makeRow({ file, picture, level }, k, seconds) {
     const name = `Source ${k + 1}`;
     const url = URL.createObjectURL(file);
-    const slider = element("input", { type: "range", min: LEAST_DB, max: MOST_DB, step: 1, value: 0 });
-    slider.setAttribute("aria-label", `Gain of source ${k + 1}`);
-    const shown = element("output");
+    const gain = new Gain(k, () => this.#apply());
     const [solo, mute] = ["Solo", "Mute"].map((word) => {
       const button = element("button", { textContent: word });
       button.setAttribute("aria-pressed", "false");
@@ -68,7 +65,6 @@ export class Result {
     });
     const download = element("a", { href: url, download: `${this.#stem}_source${k + 1}.wav`, textContent: "Download" });
     download.setAttribute("aria-label", `Download source ${k + 1}`);
-    slider.oninput = () => this.#apply();
     const place = element(
       "section",
       { className: "card row" },
@@ -76,31 +72,24 @@ export class Result {
         "div",
         {},
         element("h3", {}, name, element("span", { className: "hint", textContent: `level ${level.toFixed(1)} dB` })),
-        element("div", { className: "controls" }, element("label", {}, "Gain", shown, slider), solo, mute, download),
+        element("div", { className: "controls" }, gain.place, solo, mute, download),
       ),
       element("div", { className: "picture" }),
     );
     drawSpectrogram(place.querySelector(".picture"), picture, name.toLowerCase(), seconds);
-    return { place, slider, shown, solo, mute, url };
+    return { place, gain, solo, mute, url };
   }
 
   /** The gain of each source as the sliders and buttons have it, a factor. */
   #factors() {
     const isOn = (button) => button.getAttribute("aria-pressed") === "true";
     const anySolo = this.#rows.some(({ solo }) => isOn(solo));
-    return this.#rows.map(({ slider, solo, mute }) => {
-      const off = isOn(mute) || (anySolo && !isOn(solo)) || Number(slider.value) <= LEAST_DB;
-      return off ? 0 : 10 ** (slider.value / 20);
-    });
+    return this.#rows.map(({ gain, solo, mute }) => (isOn(mute) || (anySolo && !isOn(solo)) ? 0 : gain.factor));
   }
 
   #apply() {
     this.#factors().forEach((factor, k) => {
-      const { place, slider, shown } = this.#rows[k];
-      const text = Number(slider.value) <= LEAST_DB ? "off" : `${slider.value} dB`;
-      shown.textContent = text;
-      slider.setAttribute("aria-valuetext", text);
-      place.classList.toggle("silent", factor === 0);
+      this.#rows[k].place.classList.toggle("silent", factor === 0);
       this.#player.setGain(k, factor);
     });
   }

@@ -1,11 +1,9 @@
 // Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
 
-import * as ort from "../vendor/ort.wasm.bundle.min.mjs";
 import { checkRecording, encodeSamples, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { fetched } from "./files.js";
 import { Picture, shades } from "./picture.js";
-
-ort.env.wasm.wasmPaths = { wasm: new URL("../vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
-ort.env.wasm.numThreads = 1; // more need a page that is isolated from other origins, and gain little on small models
+import { ort } from "./runtime.js";
 
 const MAX_SECONDS = 3600;
 const READ_SECONDS = 2; // of a recording at once; a cancellation is heeded after each
@@ -127,12 +125,6 @@ function numClipped(channels) {
   let count = 0;
   for (const samples of channels) for (let i = 0; i < samples.length; i++) count += Math.abs(samples[i]) > 1;
   return count;
-}
-
-async function fetched(path, as) {
-  const response = await fetch(new URL(`../${path}`, import.meta.url));
-  if (!response.ok) throw new UserError(`${path} is not there; copy the whole folder of the page to the server.`);
-  return response[as]();
 }
 
 self.onmessage = async ({ data: { id, task, ...given } }) => {

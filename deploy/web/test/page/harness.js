@@ -28,8 +28,28 @@ export async function serve() {
   return { url: `http://localhost:${server.address().port}/`, close: () => server.close() };
 }
 
-export function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+/** @param {...string} flags More of Chromium's flags. */
+export function launch(...flags) {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: [...FLAGS, ...flags] });
+}
+
+/** Lets a page's `heard()` give what is heard: the loudest sample that reached the loudspeaker of late. */
+export function listenIn(page) {
+  return page.addInitScript(() => {
+    const connect = AudioNode.prototype.connect;
+    AudioNode.prototype.connect = function (to, ...rest) {
+      if (to instanceof AudioDestinationNode) {
+        const analyser = new AnalyserNode(this.context, { fftSize: 8192 });
+        connect.call(this, analyser);
+        globalThis.heard = () => {
+          const samples = new Float32Array(8192);
+          analyser.getFloatTimeDomainData(samples);
+          return Math.max(...samples.map(Math.abs));
+        };
+      }
+      return connect.call(this, to, ...rest);
+    };
+  });
 }
 
 /** Makes a WAV file of two tones, at one place for each channel. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 
 import { openWav } from "../../lib/index.js";
-import { asFile, launch, serve, wavFile } from "./harness.js";
+import { asFile, launch, listenIn, serve, wavFile } from "./harness.js";
 
 const REFERENCES = process.env.VAE_BSS_REFERENCES;
 const PATIENCE = 90_000; // ms
@@ -38,22 +38,7 @@ beforeEach(async () => {
     if (!request.url().startsWith(server.url) && !/^(blob|data):/.test(request.url())) foreign.push(request.url());
   });
   page.on("pageerror", (error) => broken.push(error.message));
-  // What is heard: the loudest sample that reached the loudspeaker of late.
-  await page.addInitScript(() => {
-    const connect = AudioNode.prototype.connect;
-    AudioNode.prototype.connect = function (to, ...rest) {
-      if (to instanceof AudioDestinationNode) {
-        const analyser = new AnalyserNode(this.context, { fftSize: 8192 });
-        connect.call(this, analyser);
-        globalThis.heard = () => {
-          const samples = new Float32Array(8192);
-          analyser.getFloatTimeDomainData(samples);
-          return Math.max(...samples.map(Math.abs));
-        };
-      }
-      return connect.call(this, to, ...rest);
-    };
-  });
+  await listenIn(page);
   await page.goto(server.url);
   await page.waitForSelector("#model option", { state: "attached" });
 });

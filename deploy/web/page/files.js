@@ -1,0 +1,16 @@
+// Files of the page's own folder.
+
+import { UserError } from "../lib/index.js";
+
+/**
+ * Reads one.
+ *
+ * @param {string} path In the page's folder.
+ * @param {"text" | "arrayBuffer"} as
+ * @throws {UserError} It is not there.
+ */
+export async function fetched(path, as) {
+  const response = await fetch(new URL(`../${path}`, import.meta.url));
+  if (!response.ok) throw new UserError(`${path} is not there; copy the whole folder of the page to the server.`);
+  return response[as]();
+}

@@ -1,0 +1,137 @@
+// Sound in, sources out: the microphone or a file, an AudioWorklet, the live worker, and a gain and a meter for each source.
+
+import { UserError } from "../lib/index.js";
+import { fetched } from "./files.js";
+import { openMicrophone } from "./microphone.js";
+
+export const MARGIN_SECONDS = 0.025; // of silence ahead of the first block, for blocks that come late
+const LIMIT_SECONDS = 0.25; // that wait at most
+const FADE_SECONDS = 0.02;
+const METER_SAMPLES = 1024;
+
+export class LiveAudio {
+  #context;
+  #track = null; // the microphone's
+  #gains;
+  #meters;
+
+  /**
+   * Starts. It must be called as a person clicks, or the browser stays mute.
+   *
+   * @param {object} live What `describeLive` gives.
+   * @param {object} model The model as `site.json` lists it.
+   * @param {Worker} worker Of `live-worker.js`.
+   * @param {string | null} file The address of a recording that stands in for the microphone, or null for the microphone.
+   * @param {{ report: (state: { delay: number, underRuns: number }) => void, fail: (error: Error) => void }} handlers
+   *   Called now and then with the seconds in buffers and the number of under-runs; and when it cannot go on.
+   * @throws {UserError} There is no microphone, or the model cannot be loaded.
+   */
+  static async start(live, model, worker, file, { report, fail }) {
+    const audio = new LiveAudio();
+    audio.live = live;
+    audio.#context = new AudioContext({ sampleRate: live.sampleRate, latencyHint: "interactive" });
+    try {
+      const source = file ? await audio.#openFile(file) : await audio.#openMicrophone(fail);
+      const { port1, port2 } = new MessageChannel();
+      await ready(worker, { model, port: port1 }, fail);
+      const node = await audio.#openWorklet(port2);
+      node.port.onmessage = ({ data }) => report(data);
+      node.onprocessorerror = () => fail(new Error("the sound's own thread ended"));
+      source.connect(node);
+      if (file) source.start();
+      await audio.#context.resume();
+    } catch (error) {
+      audio.close();
+      throw error;
+    }
+    return audio;
+  }
+
+  /** Seconds by which what is heard is late, beside the buffers: the model's, and those that the browser tells of. */
+  get latency() {
+    const { baseLatency = 0, outputLatency = 0 } = this.#context;
+    const microphone = this.#track?.getSettings().latency ?? 0;
+    return { model: this.live.latency, devices: baseLatency + outputLatency + microphone };
+  }
+
+  /** Sets the gain of a source, a factor. */
+  setGain(k, factor) {
+    this.#gains[k].gain.setTargetAtTime(factor, this.#context.currentTime, FADE_SECONDS);
+  }
+
+  /** The level of each source as it is heard, in dB of full scale. */
+  get levels() {
+    const samples = new Float32Array(METER_SAMPLES);
+    return this.#meters.map((meter) => {
+      meter.getFloatTimeDomainData(samples);
+      const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
+      return 10 * Math.log10(Math.max(power, 1e-12));
+    });
+  }
+
+  close() {
+    this.#track?.stop();
+    if (this.#context.state !== "closed") this.#context.close();
+  }
+
+  async #openMicrophone(fail) {
+    const stream = await openMicrophone("play the sample");
+    [this.#track] = stream.getAudioTracks();
+    this.#track.onended = () => fail(new UserError("The microphone was disconnected; connect it and start again."));
+    try {
+      return this.#context.createMediaStreamSource(stream);
+    } catch {
+      throw new UserError("This browser cannot bring the microphone to the model's rate; use Chrome, Edge or Safari, or play the sample.");
+    }
+  }
+
+  async #openFile(address) {
+    const buffer = await this.#context.decodeAudioData(await fetched(address, "arrayBuffer"));
+    return new AudioBufferSourceNode(this.#context, { buffer, loop: true });
+  }
+
+  async #openWorklet(port) {
+    const { numSources, blockLength, sampleRate } = this.live;
+    await this.#context.audioWorklet.addModule(new URL("./live-worklet.js", import.meta.url));
+    const node = new AudioWorkletNode(this.#context, "live", {
+      channelCount: 1,
+      channelCountMode: "explicit",
+      numberOfOutputs: numSources,
+      outputChannelCount: new Array(numSources).fill(1),
+      processorOptions: {
+        numSources,
+        blockLength,
+        margin: Math.round(MARGIN_SECONDS * sampleRate),
+        limit: Math.round(LIMIT_SECONDS * sampleRate),
+      },
+    });
+    const master = new GainNode(this.#context);
+    this.#gains = Array.from({ length: numSources }, () => new GainNode(this.#context));
+    this.#meters = this.#gains.map((gain, k) => {
+      const meter = new AnalyserNode(this.#context, { fftSize: METER_SAMPLES });
+      node.connect(gain, k);
+      gain.connect(meter);
+      gain.connect(master);
+      return meter;
+    });
+    master.connect(this.#context.destination);
+    node.port.postMessage({ port }, [port]);
+    return node;
+  }
+}
+
+/** Lets the worker load a model and listen at a port. */
+function ready(worker, { model, port }, fail) {
+  return new Promise((resolve, reject) => {
+    const end = (error) => {
+      reject(error);
+      fail(error); // of no effect before the start
+    };
+    worker.onmessage = ({ data: { error } }) => {
+      if (!error) resolve();
+      else end(error.isExpected ? new UserError(error.message) : new Error(error.message));
+    };
+    worker.onerror = (event) => end(new Error(event.message || "its files are incomplete"));
+    worker.postMessage({ model, port }, [port]);
+  });
+}

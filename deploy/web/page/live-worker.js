@@ -1,0 +1,40 @@
+// Separates live, beside the worker of recordings, whose long tasks would make it late.
+
+import { LiveSeparator, readLiveManifest, UserError } from "../lib/index.js";
+import { fetched } from "./files.js";
+import { ort } from "./runtime.js";
+
+const separators = new Map(); // by folder
+let last = Promise.resolve(); // of what the separators have to do
+
+async function separatorOf({ folder, file }) {
+  if (!separators.has(folder)) {
+    const manifest = readLiveManifest(await fetched(`${folder}/manifest.json`, "text"));
+    const model = await fetched(`${folder}/${file}`, "arrayBuffer");
+    const separator = await LiveSeparator.load(ort, manifest, model, file);
+    await separator.process(new Float32Array(separator.blockLength)); // the first block takes longer than the others
+    separators.set(folder, separator);
+  }
+  return separators.get(folder);
+}
+
+function tell(error) {
+  self.postMessage({ error: { isExpected: error instanceof UserError, message: String(error?.message ?? error) } });
+}
+
+/** Begins anew: blocks come by the port, and each one's sources go back. */
+self.onmessage = async ({ data: { model, port } }) => {
+  try {
+    const separator = await separatorOf(model);
+    last = last.then(() => separator.reset());
+    port.onmessage = ({ data: block }) => {
+      last = last
+        .then(() => separator.process(block))
+        .then((sources) => port.postMessage(sources, sources.map(({ buffer }) => buffer)))
+        .catch(tell);
+    };
+    self.postMessage({ ready: true });
+  } catch (error) {
+    tell(error);
+  }
+};
