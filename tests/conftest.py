@@ -78,7 +78,7 @@ def json_changes():
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (`-n`), one makes what the tests of a file, or those of the export and of live separators, share."""
+    """Of several processes (`-n`), one makes what the tests of a file, of the export or of live separators share."""
     for item in items:
         folder = item.path.parent.name
         group = folder if folder in ("export", "live") else item.path.stem
