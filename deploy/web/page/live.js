@@ -5,8 +5,7 @@ import { element } from "./draw.js";
 import { fetched } from "./files.js";
 import { Gain } from "./gain.js";
 import { LiveAudio, MARGIN_SECONDS } from "./live-audio.js";
-
-const SILENT_DB = -60; // the meters' left end
+import { Meter, SILENT_DB } from "./meter.js";
 
 const at = (id) => document.getElementById(id);
 const ms = (seconds) => `${Math.round(1000 * seconds)} ms`;
@@ -54,11 +53,11 @@ export function startLive(site) {
 
   function makeRow(k) {
     const gain = new Gain(k, () => audio?.setGain(k, rows[k].gain.factor));
-    const meter = element("meter", { min: SILENT_DB, max: 0, value: SILENT_DB });
-    meter.setAttribute("aria-label", `Level of source ${k + 1}`);
+    const meter = new Meter(`Level of source ${k + 1}`);
     const heading = element("h3", { textContent: `Source ${k + 1}` });
     const controls = element("div", {}, heading, element("div", { className: "controls" }, gain.place));
-    return { gain, meter, place: element("section", { className: "card row" }, controls, meter) };
+    const level = element("div", { className: "level" }, "Level", meter.place);
+    return { gain, meter, place: element("section", { className: "card row" }, controls, level) };
   }
 
   function running(isRunning) {
@@ -82,10 +81,7 @@ export function startLive(site) {
 
   function draw(run) {
     if (run !== number || !audio) return;
-    audio.levels.forEach((level, k) => {
-      rows[k].meter.value = level;
-      rows[k].meter.setAttribute("aria-valuetext", level <= SILENT_DB ? "silent" : `${Math.round(level)} dB`);
-    });
+    audio.levels.forEach((level, k) => rows[k].meter.show(level));
     requestAnimationFrame(() => draw(run));
   }
 
@@ -124,7 +120,7 @@ export function startLive(site) {
     number++;
     audio?.close();
     audio = null;
-    for (const { meter } of rows) meter.value = SILENT_DB;
+    for (const { meter } of rows) meter.show(SILENT_DB);
     tell("");
     running(false);
   }
