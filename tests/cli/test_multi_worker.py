@@ -17,9 +17,11 @@ from training.history import read_history
 from training.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# The worker that is killed in a phase; VAE_BSS_MULTI_WORKER_KILLS=all kills either in each.
+# The worker that is killed in a phase. TensorFlow takes a minute to miss it, so that only VAE_BSS_MULTI_WORKER_KILLS=1 runs
+# this test, and =all kills either worker in each phase.
+KILLS = os.environ.get("VAE_BSS_MULTI_WORKER_KILLS")
 KILLED = [("remix", 1)]
-if os.environ.get("VAE_BSS_MULTI_WORKER_KILLS") == "all":
+if KILLS == "all":
     KILLED = [(phase, index) for phase in ("separate", "remix", "masks 1", "masks 2") for index in (0, 1)]
 START = """
 folder=$1; shift
@@ -88,6 +90,7 @@ def test_the_chief_alone_writes_and_reports(whole: tuple[Workers, Run]) -> None:
     assert [row["epoch"] for row in read_history(run.path / "history.csv")] == list(range(8))
 
 
+@pytest.mark.skipif(not KILLS, reason="takes minutes; VAE_BSS_MULTI_WORKER_KILLS=1 runs it")
 @pytest.mark.parametrize(("phase", "index"), KILLED)
 def test_a_lost_worker_ends_the_others_and_all_resume(
     whole: tuple[Workers, Run], command: list[str], tmp_path: Path, check_equal, phase: str, index: int
