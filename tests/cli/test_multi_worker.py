@@ -17,8 +17,8 @@ from training.history import read_history
 from training.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# The worker that is killed in a phase. TensorFlow takes a minute to miss it, so that only VAE_BSS_MULTI_WORKER_KILLS=1 runs
-# this test, and =all kills either worker in each phase.
+# The worker that is killed in a phase. TensorFlow takes a minute to miss it, so the test runs only with
+# VAE_BSS_MULTI_WORKER_KILLS=1; with =all either worker is killed in each phase.
 KILLS = os.environ.get("VAE_BSS_MULTI_WORKER_KILLS")
 KILLED = [("remix", 1)]
 if KILLS == "all":
