@@ -65,11 +65,13 @@ class RestServer:
         assert self._runner.server is not None
         handler = self._runner.server()
         # asyncio makes the connection, and aiohttp counts it, before the loop comes to its timers.
-        asyncio.get_running_loop().call_later(0, self._refuse_beyond_limit, handler)
+        asyncio.get_running_loop().call_later(0, self._limit, handler)
         return handler
 
-    def _refuse_beyond_limit(self, handler: web.RequestHandler) -> None:
+    def _limit(self, handler: web.RequestHandler) -> None:
         server, transport = self._runner.server, handler.transport
+        if transport is not None:  # an answer is finished when all of it is sent, and `stop` waits for that
+            transport.set_write_buffer_limits(high=0)
         if server is not None and transport is not None and handler in server.connections[MAX_CONNECTIONS:]:
             transport.write(_BUSY)
             handler.force_close()
