@@ -152,7 +152,7 @@ def test_minutes_plan_the_epochs_and_begin_anew(tiny_config, folder, teacher, mo
         (["--data-dir", ".", "--teacher", "saved_models/none", "--latency", "7"], "latency_ms"),
         (["--resume", "--output", "none"], "no run of a live separator"),
         (["--data-dir", "x", "--teacher", "y", "--output", "tests"], "choose another --output"),
-        (["--data-dir", "x", "--teacher", "y", "--minutes", "nan"], "positive number"),
+        (["--data-dir", "x", "--teacher", "y", "--minutes", "nan"], "--minutes is nan"),
     ],
 )
 def test_mistakes_get_one_line(words, message, capsys):
@@ -171,3 +171,40 @@ def test_a_live_separator_teaches_too(folder, live_export, tmp_path, monkeypatch
     assert separated.shape == (2, len(waveform))
     np.testing.assert_allclose(separated.sum(axis=0), waveform, atol=1e-5)
     np.testing.assert_allclose(held_out.excerpt(0)[:, : len(waveform)], separated, atol=1e-4)
+
+
+@pytest.mark.parametrize("words", [["--force", "--data-dir", "x", "--teacher", "y"], ["--resume"]])
+def test_no_training_touches_an_export(words, live_export, capsys):
+    before = {path.name: path.read_bytes() for path in live_export.iterdir()}
+    assert fit([*words, "--output", str(live_export)]) == 2
+    assert "is an export" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in live_export.iterdir()} == before
+
+
+def test_a_run_that_lost_its_state_is_not_trained_anew(live_run, capsys):
+    before = (live_run / "weights.npz").read_bytes()
+    assert fit(["--resume", "--output", str(live_run)]) == 2
+    assert "has lost its state.npz" in capsys.readouterr().err
+    assert (live_run / "weights.npz").read_bytes() == before
+
+
+def test_a_training_killed_in_its_first_epoch_keeps_the_weights_it_began_with(folder, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 2)
+    words = ["--data-dir", str(folder), "--teacher", str(teacher), "--batch-size", "2", "--channels", "8"]
+    assert fit([*words, "--latency", "64", "--epochs", "1", "--output", str(tmp_path / "first")]) == 0
+    words += ["--latency", "32", "--epochs", "2", "--init", str(tmp_path / "first")]
+    assert fit([*words, "--output", str(tmp_path / "whole")]) == 0
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.LiveTrainer, "_train_once", dies)
+        with pytest.raises(Killed):
+            fit([*words, "--output", str(tmp_path / "killed")])
+    assert fit(["--output", str(tmp_path / "killed"), "--resume"]) == 0
+    for name, weights in np.load(tmp_path / "whole/weights.npz").items():
+        np.testing.assert_array_equal(np.load(tmp_path / "killed/weights.npz")[name], weights)

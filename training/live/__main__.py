@@ -1,6 +1,7 @@
 """Trains a live separator: `python -m training.live --data-dir takes --teacher saved_models/duets`."""
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from training.memory import keep_freed_memory
 from vae_bss_tf.arguments import parsed, path
+from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.startup import import_tensorflow
@@ -57,15 +59,15 @@ def _command(options: argparse.Namespace) -> None:
     from training.run import exclusive
 
     if options.resume:
+        trainer.check_resumable(output)
         config, training, sources = trainer.settings_of(output)
     else:
         sources = _sources(options.data_dir, options.teacher)
         config = LiveConfig(latency_ms=options.latency, sample_rate=options.sample_rate, channels=options.channels)
         training = trainer.LiveTraining(options.epochs, options.batch_size, options.learning_rate, options.seed)
-        if output.exists() and not options.force and (not output.is_dir() or any(output.iterdir())):
-            trainer.create(output, config, training, sources, force=False)  # refuses before any work is done
+        trainer.check_new(output, force=options.force)
+        check(options.minutes is None or 0 < options.minutes < math.inf, "--minutes", options.minutes, "positive")
     init = None if options.init is None or options.resume else trainer.load_model(options.init)
-    minutes = None if options.minutes is None or options.resume else trainer.seconds_of(options.minutes) / 60
     train, held_out = (
         stems.Stems.joined(
             [stems.load(Path(s["data_dir"]), Path(s["teacher"]), split, config.sample_rate) for s in sources]
@@ -74,8 +76,8 @@ def _command(options: argparse.Namespace) -> None:
     )
     config = config.replace(num_sources=train.shape[0])
     trained = trainer.LiveTrainer(config, training, train, held_out, init)
-    if minutes is not None:
-        training = trained.within(max(0.1, minutes - (time.perf_counter() - started) / 60))
+    if options.minutes is not None and not options.resume:
+        training = trained.within(max(0.1, options.minutes - (time.perf_counter() - started) / 60))
     if not options.resume:
         trainer.create(output, config, training, sources, options.force)
     with exclusive(output):

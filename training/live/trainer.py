@@ -12,7 +12,6 @@ import dataclasses
 import importlib.metadata
 import io
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, OutputExi
 from vae_bss_tf.files import parse_json, replacing, write_json, write_text
 from vae_bss_tf.live.config import LiveConfig
 from vae_bss_tf.live.model import LiveVAE
+from vae_bss_tf.live.runtime import MANIFEST, is_live
 from vae_bss_tf.live.saved import load_weights, save_weights
 from vae_bss_tf.settings import Settings
 
@@ -38,6 +38,7 @@ NUM_VALIDATION = 128
 _VALIDATION_BATCH = 16
 _MEASURED_STEPS = 8
 _RESERVE = 0.95  # of the minutes, for what is not a training step
+_STATE, _WEIGHTS = "state.npz", "weights.npz"
 _COLUMNS = ("epoch", "loss", "sdr", "elbo", "kl", "known", "val_sdr", "val_elbo", "val_kl")
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -154,8 +155,10 @@ class LiveTrainer:
         """
         rows: list[dict[str, float]] = []
         seconds = 0.0
-        if (path / "state.npz").exists():
+        if (path / _STATE).exists():
             rows, seconds = self._load(path)
+        else:  # a training that is killed in its first epoch still begins with what it began with
+            self._save(path, rows, seconds)
         first = len(rows)
         data = iter(
             batches(self.stems, self.config, self.training.batch_size, self.training.seed, first * STEPS_PER_EPOCH)
@@ -176,7 +179,7 @@ class LiveTrainer:
                 f"epoch {epoch + 1}/{self.training.epochs}  loss {means[0]:.2f}  sdr {means[1]:.2f} dB  "
                 f"val_sdr {rows[-1]['val_sdr']:.2f} dB  {left:.0f} min left"
             )
-        save_weights(self.model, path / "weights.npz")
+        save_weights(self.model, path / _WEIGHTS)
         scores = {name: round(value, 3) for name, value in rows[-1].items() if name.startswith("val_")}
         trained = {"epochs": len(rows), "seconds": round(seconds, 1), "parameters": self.model.num_parameters}
         metrics = {**trained, **scores}
@@ -193,7 +196,7 @@ class LiveTrainer:
 
     def _save(self, path: Path, rows: list[dict[str, float]], seconds: float) -> None:
         arrays = [np.asarray(v) for v in (*self.model.trainable_variables, *self.optimizer.variables)]
-        with replacing(path / "state.npz") as partial, partial.open("wb") as file:
+        with replacing(path / _STATE) as partial, partial.open("wb") as file:
             np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds)
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -204,13 +207,13 @@ class LiveTrainer:
     def _load(self, path: Path) -> tuple[list[dict[str, float]], float]:
         variables = [*self.model.trainable_variables, *self.optimizer.variables]
         try:
-            with np.load(path / "state.npz", allow_pickle=False) as state:
+            with np.load(path / _STATE, allow_pickle=False) as state:
                 for i, variable in enumerate(variables):
                     variable.assign(state[f"arr_{i}"])
                 return parse_json(str(state["rows"])), float(state["seconds"])
         except Exception as error:  # numpy, zipfile and Keras raise many kinds
             raise CheckpointError(
-                f"{path / 'state.npz'} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
+                f"{path / _STATE} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
             ) from error
 
 
@@ -256,13 +259,10 @@ def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list
     Raises:
         OutputExistsError: The folder holds something else, or an earlier run and not `force`.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        if not is_live_run(path):
-            raise OutputExistsError(f"{path} exists and is no run of a live separator; choose another --output.")
-        if not force:
-            raise OutputExistsError(f"{path} holds an earlier run; resume it by --resume, or replace it by --force.")
+    check_new(path, force=force)
+    if path.exists():
         with exclusive(path):
-            for name in ("state.npz", "weights.npz", "history.csv", "metrics.json"):
+            for name in (_STATE, _WEIGHTS, "history.csv", "metrics.json"):
                 (path / name).unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -273,12 +273,40 @@ def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list
     )  # fmt: skip
 
 
-def is_live_run(path: Path) -> bool:
-    """Whether a folder holds a run of a live separator."""
-    try:
-        return parse_json((path / "config.json").read_text(encoding="utf-8")).get("system") == "live"
-    except (OSError, ValueError, AttributeError):
-        return False
+def check_new(path: Path, *, force: bool) -> None:
+    """Refuses a folder that `create` would refuse.
+
+    Args:
+        path: As `create` takes it.
+        force: As `create` takes it.
+
+    Raises:
+        OutputExistsError: The folder holds something else, or an earlier run and not `force`.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / MANIFEST).exists():
+        raise OutputExistsError(f"{path} is an export, which no training replaces; choose another --output.")
+    if not is_live(path):
+        raise OutputExistsError(f"{path} exists and is no run of a live separator; choose another --output.")
+    if not force:
+        raise OutputExistsError(f"{path} holds an earlier run; resume it by --resume, or replace it by --force.")
+
+
+def check_resumable(path: Path) -> None:
+    """Refuses to train on where a training would begin anew over what is there.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        CheckpointError: It is no run, or an export, or holds weights without the state that they came from.
+    """
+    settings_of(path)
+    if (path / MANIFEST).exists():
+        raise CheckpointError(f"{path} is an export, which no training resumes; begin with it by --init.")
+    if (path / _WEIGHTS).exists() and not (path / _STATE).exists():
+        raise CheckpointError(f"{path} has lost its {_STATE}; train into another --output, with --init {path}.")
 
 
 def settings_of(path: Path) -> tuple[LiveConfig, LiveTraining, list[dict[str, str]]]:
@@ -293,7 +321,7 @@ def settings_of(path: Path) -> tuple[LiveConfig, LiveTraining, list[dict[str, st
     Raises:
         CheckpointError: It is no run of a live separator, or damaged.
     """
-    if not is_live_run(path):
+    if not is_live(path):
         raise CheckpointError(f"{path} is no run of a live separator; train one: python -m training.live")
     content = parse_json((path / "config.json").read_text(encoding="utf-8"))
     try:
@@ -316,11 +344,4 @@ def load_model(path: Path) -> LiveVAE:
         CheckpointError: It is no finished run of a live separator, or damaged.
     """
     config, _, _ = settings_of(path)
-    return load_weights(path / "weights.npz", config)
-
-
-def seconds_of(minutes: float) -> float:
-    """Checks a number of minutes and returns it in seconds."""
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise ConfigError(f"--minutes is {minutes}; give a positive number.")
-    return 60 * minutes
+    return load_weights(path / _WEIGHTS, config)
