@@ -1,7 +1,6 @@
 """Proof that a live separator's files are the model: a minute of sound through each, block by block."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,8 +139,3 @@ def check(name: str, loaded: LiveModel, waveform: Float32, expected: Float32) ->
         "ms_per_block": round(1e3 * seconds / (separated.shape[1] // hop), 4),
         "operations": operations,
     }
-
-
-def size(path: Path) -> int:
-    """Bytes of a file."""
-    return path.stat().st_size

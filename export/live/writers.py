@@ -7,15 +7,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from export.formats import failures_of
-from export.writers.onnx import ALLOWED_OPERATIONS as ONNX_OPERATIONS
-from export.writers.onnx import OPSET
-from export.writers.tflite import ALLOWED_OPERATIONS as TFLITE_OPERATIONS
+from export.writers import onnx as onnx_files
+from export.writers import tflite
 from vae_bss_tf.live.model import LiveVAE
 from vae_bss_tf.live.runtime import BLOCK, NEXT, SIGNATURE, SOURCES
 
 # What the step needs beyond the offline models' operations: its transform picks bins, and its level is limited.
-LIVE_TFLITE_OPERATIONS = TFLITE_OPERATIONS | {"GATHER", "MINIMUM", "NEG"}
-LIVE_ONNX_OPERATIONS = ONNX_OPERATIONS | {"Min", "ReduceMax", "Sigmoid"}
+LIVE_TFLITE_OPERATIONS = tflite.ALLOWED_OPERATIONS | {"GATHER", "MINIMUM", "NEG"}
+LIVE_ONNX_OPERATIONS = onnx_files.ALLOWED_OPERATIONS | {"Min", "Sigmoid"}
 _NETWORK = ".*/dense.*"  # the network's own products, not those of the transform
 
 State = dict[str, npt.NDArray[np.float32]]
@@ -56,55 +55,16 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: list[State
         float32 = converter.convert()
     writers = {
         "tflite_float32": lambda: float32,
-        "tflite_float16": lambda: _cast(float32),
-        "tflite_dynamic_int8": lambda: _dynamic(float32),
-        "tflite_full_int8": lambda: _static(float32, calibration),
+        "tflite_float16": lambda: tflite.cast_matrices(float32, _NETWORK),
+        "tflite_dynamic_int8": lambda: tflite.quantize_weights(float32, _NETWORK),
+        "tflite_full_int8": lambda: tflite.quantize_statically(
+            float32, [(_NETWORK, "FULLY_CONNECTED")], calibration, SIGNATURE
+        ),
         "onnx_float32": lambda: _onnx(saved_model),
     }
     for name, path in outputs.items():
         with failures_of(name):
             path.write_bytes(writers[name]())
-
-
-def _cast(float32: bytes) -> bytes:
-    from ai_edge_quantizer import qtyping, quantizer
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
-    quantization = quantizer.Quantizer(float32)
-    quantization.update_quantization_recipe(
-        _NETWORK,
-        qtyping.TFLOperationName.FULLY_CONNECTED,
-        qtyping.OpQuantizationConfig(
-            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
-            compute_precision=qtyping.ComputePrecision.FLOAT,
-            explicit_dequantize=True,
-        ),
-        AlgorithmName.FLOAT_CASTING,
-    )
-    return bytes(quantization.quantize().quantized_model)
-
-
-def _dynamic(float32: bytes) -> bytes:
-    from ai_edge_quantizer import qtyping, quantizer
-
-    quantization = quantizer.Quantizer(float32)
-    quantization.add_dynamic_config(_NETWORK, qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
-    return bytes(quantization.quantize().quantized_model)
-
-
-def _static(float32: bytes, calibration: list[State]) -> bytes:
-    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
-
-    quantization = quantizer.Quantizer(float32)
-    quantization.add_static_config(
-        _NETWORK, qtyping.TFLOperationName.FULLY_CONNECTED, activation_num_bits=8, weight_num_bits=8
-    )
-    recipe = recipe_manager.RecipeManager()
-    recipe.load_quantization_recipe(quantization.get_quantization_recipe())
-    ranges = calibrator.Calibrator(float32, qsv_update_func=qsv_utils.min_max_update)
-    ranges.calibrate({SIGNATURE: calibration}, recipe)
-    return bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
 
 
 def _onnx(saved_model: Path) -> bytes:
@@ -120,7 +80,7 @@ def _onnx(saved_model: Path) -> bytes:
         return signature(**dict(zip(names, values, strict=True)))
 
     model, _ = tf2onnx.convert.from_function(
-        tf.function(step, autograph=False), input_signature=[specs[name] for name in names], opset=OPSET
+        tf.function(step, autograph=False), input_signature=[specs[name] for name in names], opset=onnx_files.OPSET
     )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

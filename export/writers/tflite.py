@@ -1,6 +1,8 @@
 """TFLite files: float32 by TensorFlow's converter, float16 and int8 by ai-edge-quantizer from the float32 file."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +64,8 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
     writers = {
         "tflite_float32": lambda: float32,
         "tflite_waveform": lambda: float32,
-        "tflite_float16": lambda: _cast_matrices(float32),
-        "tflite_dynamic_int8": lambda: _quantize_weights(float32),
+        "tflite_float16": lambda: cast_matrices(float32),
+        "tflite_dynamic_int8": lambda: quantize_weights(float32),
         "tflite_full_int8": lambda: _quantize_fully(float32, calibration),
     }
     for name, path in outputs.items():
@@ -100,15 +102,23 @@ def _from_saved_model(path: Path) -> bytes:
     return converter.convert()
 
 
-def _cast_matrices(float32: bytes) -> bytes:
+def cast_matrices(float32: bytes, pattern: str = ".*") -> bytes:
+    """Stores the matrices of a file in float16.
+
+    Args:
+        float32: The content of the float32 file.
+        pattern: Regular expression of the operations' names whose matrices are cast.
+
+    Returns:
+        The content of the new file. Convolutions and biases, a hundredth of a model, stay in float32: what a
+        convolution says of a checkerboard is a small difference of large products.
+    """
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     quantization = quantizer.Quantizer(float32)
-    # Convolutions and biases, a hundredth of a model, stay in float32: what a convolution says of a checkerboard is a
-    # small difference of large products.
     quantization.update_quantization_recipe(
-        ".*",
+        pattern,
         qtyping.TFLOperationName.FULLY_CONNECTED,
         qtyping.OpQuantizationConfig(
             weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
@@ -120,31 +130,61 @@ def _cast_matrices(float32: bytes) -> bytes:
     return bytes(quantization.quantize().quantized_model)
 
 
-def _quantize_weights(float32: bytes) -> bytes:
+def quantize_weights(float32: bytes, pattern: str = ".*") -> bytes:
+    """Stores the matrices of a file in int8; activations are quantised as they come.
+
+    Args:
+        float32: As in `cast_matrices`.
+        pattern: As in `cast_matrices`.
+
+    Returns:
+        The content of the new file.
+    """
     from ai_edge_quantizer import qtyping, quantizer
 
     quantization = quantizer.Quantizer(float32)
-    quantization.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+    quantization.add_dynamic_config(pattern, qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
     return bytes(quantization.quantize().quantized_model)
 
 
-def _quantize_fully(float32: bytes, calibration: npt.NDArray[np.float32]) -> bytes:
+def quantize_statically(
+    float32: bytes, operations: Sequence[tuple[str, str]], calibration: list[dict[str, Any]], signature: str
+) -> bytes:
+    """Stores weights and activations of some operations in int8.
+
+    Args:
+        float32: As in `cast_matrices`.
+        operations: Regular expressions of names, and names of kinds of operations in ai-edge-quantizer.
+        calibration: Inputs by name, which set the ranges.
+        signature: The signature that takes them.
+
+    Returns:
+        The content of the new file.
+    """
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    names = qtyping.TFLOperationName
     quantization = quantizer.Quantizer(float32)
-    # The network. Sigmoid and mask stay in float32: a share of a small sum needs more than 256 levels.
-    for pattern, operation in (
-        (".*", names.CONV_2D),
-        (".*", names.FULLY_CONNECTED),
-        (".*coder.*", names.RESHAPE),
-        (".*", names.STRIDED_SLICE),
-    ):
-        quantization.add_static_config(pattern, operation, activation_num_bits=8, weight_num_bits=8)
+    for pattern, kind in operations:
+        quantization.add_static_config(
+            pattern, qtyping.TFLOperationName[kind], activation_num_bits=8, weight_num_bits=8
+        )
     recipe = recipe_manager.RecipeManager()
     recipe.load_quantization_recipe(quantization.get_quantization_recipe())
-    # The whole range that was seen; the default, a moving average over mixtures, clips.
+    # The whole range that was seen; the default, a moving average over inputs, clips.
     ranges = calibrator.Calibrator(float32, qsv_update_func=qsv_utils.min_max_update)
-    ranges.calibrate({SIGNATURE: [{INPUT: mixture[np.newaxis]} for mixture in calibration]}, recipe)
+    ranges.calibrate({signature: calibration}, recipe)
     return bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
+
+
+def _quantize_fully(float32: bytes, calibration: npt.NDArray[np.float32]) -> bytes:
+    # The network. Sigmoid and mask stay in float32: a share of a small sum needs more than 256 levels.
+    operations = (
+        (".*", "CONV_2D"),
+        (".*", "FULLY_CONNECTED"),
+        (".*coder.*", "RESHAPE"),
+        (".*", "STRIDED_SLICE"),
+    )
+    return quantize_statically(
+        float32, operations, [{INPUT: mixture[np.newaxis]} for mixture in calibration], SIGNATURE
+    )
