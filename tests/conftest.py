@@ -76,13 +76,13 @@ def json_changes():
     return _changes
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of several processes (`-n`), one makes what the tests of a file, of the export or of live separators share.
-
-    xdist reads the marks before any `pytest_collection_modifyitems` of ours.
-    """
-    folder = item.path.parent.name
-    item.add_marker(pytest.mark.xdist_group(folder if folder in ("export", "live") else item.path.stem))
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n`), one makes what the tests of a file, of the export or of live separators share."""
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder in ("export", "live") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def parsed(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, signed: Sequence[str] = ()
+) -> argparse.Namespace:
     """Parses the words of a command line.
 
     Args:
         parser: The command's parser.
         arguments: The words; those of the process by default.
+        signed: Options whose value may begin with a minus, which argparse would take for another option.
 
     Returns:
         The options. A word such as `--epochs=--`, for which argparse gives an empty list in place of a number, ends
         the process like any other bad word, with one line and exit code 2.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = iter(sys.argv[1:] if arguments is None else arguments)
+    words = [f"{word}={next(given, '')}" if word in signed else word for word in given]
     for word in words:
         if word.startswith("--") and word.endswith("=--"):
             parser.error(f"{word} names no value")

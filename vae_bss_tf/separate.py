@@ -25,14 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = parsed(_parser(), _joined(arguments))
+    options = parsed(_parser(), arguments, signed=["--gains"])
     return run_command(lambda: _command(options))
-
-
-def _joined(arguments: Sequence[str] | None) -> list[str]:
-    """Joins `--gains` to what follows, which argparse would take for an option where it begins with a minus."""
-    given = iter(sys.argv[1:] if arguments is None else arguments)
-    return [f"{word}={next(given, '')}" if word == "--gains" else word for word in given]
 
 
 def _command(options: argparse.Namespace) -> None:

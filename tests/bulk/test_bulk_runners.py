@@ -135,7 +135,7 @@ def test_a_file_that_ends_its_process_twice_costs_one_line(start, bulk, record, 
 def test_servers_of_a_job_listen_to_this_machine_alone() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    with runners._servers_on_loopback():
+    with runners.servers_on_loopback():
         server = grpc.server(ThreadPoolExecutor(1))
         port = server.add_insecure_port("[::]:0")
         server.start()

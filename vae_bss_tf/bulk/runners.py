@@ -42,7 +42,7 @@ def run(
     """
     options = _options(flags)
     runner = _runner(options, workers)
-    with _servers_on_loopback(), _telling_losses(lost):
+    with servers_on_loopback(), _telling_losses(lost):
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
             build(pipeline)
@@ -93,7 +93,7 @@ def _runner(options: PipelineOptions, workers: int) -> PipelineRunner:
 
 
 @contextlib.contextmanager
-def _servers_on_loopback() -> Iterator[None]:
+def servers_on_loopback() -> Iterator[None]:
     """Has Beam's servers listen to this machine alone.
 
     The servers by which its runners speak to their workers take code from whoever connects, ask for no name, and would

@@ -17,10 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a user's mistake, 130 when interrupted.
     """
-    given = iter(sys.argv[1:] if arguments is None else arguments)
-    # A gain may begin with a minus, which argparse would take for an option.
-    words = [f"{word}={next(given, '')}" if word == "--gains" else word for word in given]
-    options = parsed(_parser(), words)
+    options = parsed(_parser(), arguments, signed=["--gains"])
 
     def command() -> None:
         from vae_bss_tf.live.command import separate_live

@@ -288,9 +288,6 @@ class LiveVAE(keras.Model):
         new["overlap"] = tails[:, :, -1, hop:]
         return keras.ops.concatenate([first, last], axis=1), {name: new[name] for name in state}
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict()}
-
 
 def _shifted(before: keras.KerasTensor, values: keras.KerasTensor) -> keras.KerasTensor:
     """The values of the frames before, `[batch, frames, ...]`, given the last of the step before."""

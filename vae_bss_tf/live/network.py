@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.nn.blocks import PACKAGE, fan_in_dense, fan_in_uniform
+from vae_bss_tf.nn.blocks import fan_in_dense, fan_in_uniform
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
 class CausalBlock(keras.layers.Layer):
     """A convolution over time for each channel, a dense layer over channels, and their sum with the input.
 
@@ -55,10 +54,6 @@ class CausalBlock(keras.layers.Layer):
         flat = keras.ops.reshape(keras.ops.relu(convolved), (-1, self.channels))
         added = keras.ops.reshape(self.dense(flat), (-1, frames, self.channels))
         return keras.ops.relu(inputs + added), heard[:, frames:]
-
-    def get_config(self) -> dict[str, Any]:
-        of_own = {"channels": self.channels, "kernel_size": self.kernel_size, "dilation": self.dilation}
-        return {**super().get_config(), **of_own}
 
 
 class BandConvolution(keras.layers.Layer):
