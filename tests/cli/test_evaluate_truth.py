@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from benchmarks import truth_free
 from training import evaluate
 from training.evaluation import truth_folder
 from training.run import Run
@@ -81,6 +82,27 @@ def test_whole_recordings_are_scored_beside_the_mixture_itself(
     assert "| sound |" in (tmp_path / "out" / "truth.md").read_text()
     assert evaluate.main(words) == 2
     assert "truth.json; replace what is there with --force" in capsys.readouterr().err
+
+
+def test_the_benchmark_of_the_score_without_a_truth_takes_its_truth_from_a_folder(
+    sound_run: Path, takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(8):
+        write_sound(tmp_path / f"take{number}", number)
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / f"take{number}" / "mixture.wav").rename(tmp_path / "folder" / f"{number}.wav")
+    runs = [finished(tmp_path / f"run{number}", SOUND) for number in range(2)]
+    words = [*map(str, (sound_run, *runs)), "--data-dir", str(tmp_path / "folder"), "--num-mixtures", "20"]
+    words += ["--output", str(tmp_path / "ranking.json")]
+    assert truth_free.main(words) == 2
+    assert "mixtures has no true sources to compare with; give --truth" in capsys.readouterr().err
+    assert truth_free.main([*words, "--truth", str(takes)]) == 0
+    rows = json.loads((tmp_path / "ranking.json").read_text())["models"]
+    assert evaluate.main(["--run", str(runs[1]), "--truth", str(takes), "--output", str(tmp_path / "out")]) == 0
+    own = json.loads((tmp_path / "out" / "truth.json").read_text())["results"][1]
+    assert rows[2]["model"] == str(runs[1])
+    assert rows[2]["si_sdr"] == pytest.approx(own["scores"]["si_sdr"]["mean"])
+    assert {"remix_si_sdri", "elbo", "sum_si_sdr"} <= set(rows[2])
 
 
 def test_a_perfect_separation_has_the_best_scores_in_any_order(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from training.evaluation.statistics import Float64, PairedComparison, Summary, compare, summarise
 from training.run import Run
 from vae_bss_tf import metrics
-from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.config import AudioConfig, Preset
 from vae_bss_tf.errors import ConfigError, DataError
 
 Float32 = npt.NDArray[np.float32]
@@ -111,7 +111,30 @@ def judge(runs: Sequence[Run], folder: Path) -> tuple[list[Case], list[Judged]]:
             sources than a run has outputs.
         CheckpointError: A run's model is missing or damaged.
     """
-    presets = [run.preset for run in runs]
+    cases, read = _cases([run.preset for run in runs], folder)
+    judged = _judged(cases, read, [(run.path.resolve().name, run.model(), run.preset) for run in runs])
+    return cases, judged
+
+
+def judge_model(model: Any, preset: Preset, folder: Path) -> dict[str, Float64]:
+    """Separates every mixture of a folder with one model and scores what comes out.
+
+    Args:
+        model: The model, as `Run.model` gives it.
+        preset: Its settings.
+        folder: As `find_cases` takes it.
+
+    Returns:
+        float64 `[num_cases]` for each score, dB.
+
+    Raises:
+        DataError: As `judge`.
+    """
+    return _judged(*_cases([preset], folder), [("", model, preset)])[1].scores
+
+
+def _cases(presets: Sequence[Preset], folder: Path) -> tuple[list[Case], Reader]:
+    """The cases that models of these settings can be judged on, and what reads their files."""
     if len({preset.audio is None for preset in presets}) > 1:
         raise ConfigError("some runs are for images and some for sound; judge them one kind at a time.")
     shapes = {preset.model.input_shape for preset in presets}
@@ -131,7 +154,12 @@ def judge(runs: Sequence[Run], folder: Path) -> tuple[list[Case], list[Judged]]:
     for case in cases:
         if len(case.sources) > fewest:
             raise DataError(f"{case.name} has {len(case.sources)} sources, the model {fewest} outputs; leave it out.")
-    separators = [_separator(run.model(), run.preset.audio) for run in runs]
+    return cases, read
+
+
+def _judged(cases: Sequence[Case], read: Reader, models: Sequence[tuple[str, Any, Preset]]) -> list[Judged]:
+    """What was judged: the mixture itself, then each model, given by its name, itself and its settings."""
+    separators = [_separator(model, preset.audio) for _, model, preset in models]
     rows: list[list[dict[str, float]]] = []
     for case in cases:
         mixture, form, sources = _loaded(case, read)
@@ -139,12 +167,11 @@ def judge(runs: Sequence[Run], folder: Path) -> tuple[list[Case], list[Judged]]:
             outputs = [np.stack([mixture] * len(sources)), *(separate(mixture, form) for separate in separators)]
         except DataError as error:
             raise DataError(f"{case.mixture}: {error}") from error
-        rows.append([_scores(output, sources, pictures=presets[0].audio is None) for output in outputs])
+        rows.append([_scores(output, sources, pictures=models[0][2].audio is None) for output in outputs])
         print(f"{case.name}: judged", file=sys.stderr, flush=True)
-    titles = [MIXTURE, *(run.path.resolve().name for run in runs)]
-    return cases, [
+    return [
         Judged(title, {name: np.asarray([row[i][name] for row in rows]) for name in rows[0][i]})
-        for i, title in enumerate(titles)
+        for i, title in enumerate([MIXTURE, *(name for name, _, _ in models)])
     ]
 
 
