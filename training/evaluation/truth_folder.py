@@ -22,11 +22,21 @@ Reader = Callable[[Path], tuple[Float32, Any]]
 Separate = Callable[[Float32, Any], Float32]
 
 MIXTURE = "the mixture itself"
-HEADINGS = {"psnr": "PSNR", "si_sdr": "SI-SDR", "si_sir": "SI-SIR", "si_sar": "SI-SAR"}
+HEADINGS = {
+    "psnr": "PSNR",
+    "si_sdr": "SI-SDR",
+    "si_sir": "SI-SIR",
+    "si_sar": "SI-SAR",
+    "window_si_sdr": "by windows",
+    "exchanged": "exchanged",
+    "exchanges_per_minute": "exchanges a minute",
+}
 NOTES = (
     "Scores in dB over whole files: the mean over a file's sources, in the order of the outputs that has the largest "
     f"sum of SI-SDR. '{MIXTURE}', taken for each source, is what no separation scores. ± is half the 95 % bootstrap "
-    "interval over the files. PSNR is that of pictures with peak 1, of sources as they stand in the mixture."
+    "interval over the files. PSNR is that of pictures with peak 1, of sources as they stand in the mixture. "
+    "Of sound, 'by windows' is the mean SI-SDR of windows of half a second, each in its own best order; 'exchanged' is "
+    "the share of windows whose best order is not the file's, 'exchanges' how often the best order changes."
 )
 
 
@@ -51,7 +61,7 @@ class Judged:
 
     Attributes:
         title: What it is called.
-        scores: float64 `[num_cases]` for each score, dB.
+        scores: float64 `[num_cases]` for each score, named and described as in `HEADINGS` and `NOTES`.
     """
 
     title: str
@@ -125,7 +135,7 @@ def judge_model(model: Any, preset: Preset, folder: Path) -> dict[str, Float64]:
         folder: As `find_cases` takes it.
 
     Returns:
-        float64 `[num_cases]` for each score, dB.
+        float64 `[num_cases]` for each score, as `Judged` holds them.
 
     Raises:
         DataError: As `judge`.
@@ -167,7 +177,8 @@ def _judged(cases: Sequence[Case], read: Reader, models: Sequence[tuple[str, Any
             outputs = [np.stack([mixture] * len(sources)), *(separate(mixture, form) for separate in separators)]
         except DataError as error:
             raise DataError(f"{case.mixture}: {error}") from error
-        rows.append([_scores(output, sources, pictures=models[0][2].audio is None) for output in outputs])
+        sample_rate = None if models[0][2].audio is None else form[-1]
+        rows.append([_scores(output, sources, sample_rate) for output in outputs])
         print(f"{case.name}: judged", file=sys.stderr, flush=True)
     return [
         Judged(title, {name: np.asarray([row[i][name] for row in rows]) for name in rows[0][i]})
@@ -222,16 +233,17 @@ def _separator(model: Any, audio: AudioConfig | None) -> Separate:
     return lambda mixture, form: separator.separate(mixture, form[-1])
 
 
-def _scores(outputs: Float32, sources: Float32, *, pictures: bool) -> dict[str, float]:
+def _scores(outputs: Float32, sources: Float32, sample_rate: float | None) -> dict[str, float]:
     """Means over the sources of one mixture, in the order of the outputs that has the largest sum of SI-SDR."""
     ratios = metrics.pairwise_si_bss_eval(outputs[np.newaxis], sources[np.newaxis])
     assignment = metrics.match_sources(ratios.sdr)
     best = [float(np.take_along_axis(ratio, assignment[:, np.newaxis], axis=1).mean()) for ratio in ratios]
     scores = dict(zip(("si_sdr", "si_sir", "si_sar"), best, strict=True))
-    if pictures:
+    if sample_rate is None:
         matched = metrics.take_matched(outputs[np.newaxis], assignment)
-        scores = {"psnr": float(metrics.psnr(matched, sources[np.newaxis]).mean()), **scores}
-    return scores
+        return {"psnr": float(metrics.psnr(matched, sources[np.newaxis]).mean()), **scores}
+    found = metrics.continuity(outputs, sources, assignment[0], sample_rate)
+    return {**scores, **found._asdict()}
 
 
 def table(judged: Sequence[Judged]) -> list[list[str]]:

@@ -13,6 +13,7 @@ A source that a mixture lacks is all zeros; leave it out of a mean with the help
 """
 
 from vae_bss_tf.metrics.activity import activity_levels, count_active, count_confusion, fit_activity_threshold
+from vae_bss_tf.metrics.continuity import Continuity, continuity
 from vae_bss_tf.metrics.matching import dropped_energy, match_sources, output_shares, pairwise_mse, take_matched
 from vae_bss_tf.metrics.ratios import CEILING_DB, FLOOR_DB, BssEval, pairwise_si_bss_eval, psnr, si_bss_eval, ssim
 
@@ -20,7 +21,9 @@ __all__ = [
     "CEILING_DB",
     "FLOOR_DB",
     "BssEval",
+    "Continuity",
     "activity_levels",
+    "continuity",
     "count_active",
     "count_confusion",
     "dropped_energy",
