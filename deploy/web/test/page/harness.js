@@ -12,6 +12,7 @@ import { encodeSamples, wavHeader, WavFormat } from "../../lib/index.js";
 
 const DIST = fileURLToPath(new URL("../../dist", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json" };
+const PATIENCE = 90_000; // ms that a condition is waited for; on a machine that is busy everything takes longer
 const FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"];
 
 /** Serves `dist/` as any server of files does. */
@@ -33,8 +34,46 @@ export function launch(...flags) {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: [...FLAGS, ...flags] });
 }
 
+/**
+ * Opens the page in a context of its own, which nothing that another test did reaches.
+ *
+ * @param {import("playwright-core").Browser} browser
+ * @param {string} url
+ * @param {{ foreign: string[], broken: string[] }} seen Receives requests to other origins, and errors that no message told.
+ */
+export async function openPage(browser, url, { foreign, broken }) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url) && !/^(blob|data):/.test(request.url())) foreign.push(request.url());
+  });
+  page.on("pageerror", (error) => broken.push(error.message));
+  await listenIn(page);
+  await page.goto(url);
+  await page.waitForSelector("#model option", { state: "attached" });
+  return page;
+}
+
+/** Waits until an element's text matches, and gives the text. */
+export async function text(page, selector, pattern) {
+  const found = await page.waitForFunction(
+    ([selector, pattern, flags]) => {
+      const { textContent } = document.querySelector(selector);
+      return new RegExp(pattern, flags).test(textContent) && { textContent };
+    },
+    [selector, pattern.source, pattern.flags],
+  );
+  return (await found.jsonValue()).textContent;
+}
+
+/** Waits until the loudest sample that is heard is in a range. */
+export function heard(page, least, most) {
+  return page.waitForFunction(([least, most]) => globalThis.heard() >= least && globalThis.heard() <= most, [least, most]);
+}
+
 /** Lets a page's `heard()` give what is heard: the loudest sample that reached the loudspeaker of late. */
-export function listenIn(page) {
+function listenIn(page) {
   return page.addInitScript(() => {
     const connect = AudioNode.prototype.connect;
     AudioNode.prototype.connect = function (to, ...rest) {
