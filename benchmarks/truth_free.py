@@ -144,12 +144,13 @@ def of_checkpoints(
         ConfigError: As `Judge.load`.
     """
     from training.fit import completed
+    from training.precision import with_resolved_precision
     from training.run import Run
     from training.strategy import make_strategy
     from training.trainer import Trainer
     from vae_bss_tf.datasets import pipeline
 
-    preset = completed(preset, "vae")
+    preset = with_resolved_precision(completed(preset, "vae"))
     judge = Judge.load(preset, data_dir, num_mixtures, truth)
     banks = pipeline.load_banks(preset, data_dir, ("train", "validation"))
     with tempfile.TemporaryDirectory() as folder:

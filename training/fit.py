@@ -84,6 +84,7 @@ def train(
 
     from training import cluster
     from training import strategy as devices
+    from training.precision import with_resolved_precision
     from training.run import Run, exclusive
     from training.trainer import Trainer
     from training.warm_start import source_of
@@ -92,7 +93,7 @@ def train(
     banks = pipeline.load_banks(preset, data_dir)
     distribution = early or devices.make_strategy(strategy)
     _check_batches(preset, system, distribution.num_replicas_in_sync)
-    preset = _in_precision(preset)
+    preset = with_resolved_precision(preset)
     source = source_of(init, system) if init is not None and resume is None else None
     mine = cluster.place_in(distribution)
     with cluster.own_folder(mine, output, resume=resume is not None) as folder:
@@ -181,15 +182,6 @@ def _check_batches(preset: Preset, system: str, replicas: int) -> None:
                 f"the phase {phase.name} has a batch of {phase.batch_size} for {replicas} devices; use a --batch-size "
                 f"divisible by {pairs * replicas}."
             )
-
-
-def _in_precision(preset: Preset) -> Preset:
-    """The preset with the precision that "auto" is on this machine."""
-    from training.precision import resolved_precision
-
-    phases = preset.recipe.phases
-    resolved = [phase.replace(mixed_precision=resolved_precision(phase.mixed_precision)) for phase in phases]
-    return preset.replace(recipe=preset.recipe.replace(phases=tuple(resolved)))
 
 
 def _within_minutes(

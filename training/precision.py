@@ -4,6 +4,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from vae_bss_tf.config import Preset
+
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 _LEAST_GPU = (8, 0)  # compute capability of the first GPUs with bfloat16
 
@@ -29,3 +31,17 @@ def resolved_precision(name: str) -> str:
     except OSError:
         flags = set()
     return "mixed_bfloat16" if _CPU_FLAGS & flags else "float32"
+
+
+def with_resolved_precision(preset: Preset) -> Preset:
+    """Says which dtype policy each phase is trained with.
+
+    Args:
+        preset: The settings.
+
+    Returns:
+        The settings with what "auto" is on this machine, which a training writes down.
+    """
+    phases = preset.recipe.phases
+    resolved = [phase.replace(mixed_precision=resolved_precision(phase.mixed_precision)) for phase in phases]
+    return preset.replace(recipe=preset.recipe.replace(phases=tuple(resolved)))
