@@ -136,11 +136,12 @@ _MUSIC_RECIPE = _TONES_RECIPE.replace(
 
 
 def _chosen_by_remixing(recipe: Recipe) -> Recipe:
-    """The recipe for mixtures without a truth: phases of the ELBO keep the model that separates its own remixes best.
+    """The recipe for mixtures without a truth: remixing ELBO phases keep the model that separates its own remixes best.
 
-    The ELBO still rises where one latent begins to explain the whole mixture; that score falls.
+    There the ELBO still rises where one latent begins to explain the whole mixture, and that score falls. Before any
+    remixing the score is no judge: a model that shares everything out evenly has 0 dB, one that begins to separate less.
     """
-    phases = [phase.replace(keep="best" if phase.objective.endswith("elbo") else "last") for phase in recipe.phases]
+    phases = [phase.replace(keep="best" if phase.objective == "remixed_elbo" else "last") for phase in recipe.phases]
     return recipe.replace(choose_by="remixing", phases=tuple(phases))
 
 
