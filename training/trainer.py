@@ -157,7 +157,7 @@ class Trainer:
         if patience and EarlyStopping.has_ended(patience, done.scores):
             end = done.epochs  # it was stopped early before the resume
         bar.begin(planned)
-        monitor = self._monitor(learner) if isinstance(learner, Learner) else None
+        monitor = self._monitor(planned, learner) if isinstance(learner, Learner) else None
         kept = EpochBackup(self.backup, planned, done, monitor)
         started = time.perf_counter()
         fit = functools.partial(loop.fit, learner)
@@ -209,8 +209,8 @@ class Trainer:
             return elbo
         return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked)
 
-    def _monitor(self, learner: Learner) -> str:
-        by_remixing = self.preset.recipe.choose_by == "remixing"
+    def _monitor(self, planned: PlannedPhase, learner: Learner) -> str:
+        by_remixing = self.preset.recipe.choose_by == "remixing" and planned.phase.remixes
         return f"val_{RemixScore.NAME if by_remixing else learner.objective.monitor}"
 
     def _remix_score(self, separate: truth_free.Separate) -> float:

@@ -137,7 +137,8 @@ class Recipe(Settings):
         validation_mixtures: Fixed held-out mixtures that each phase is measured on after each epoch.
         early_stopping: Epochs without a better validation score before a phase ends; 0 never ends one early.
         choose_by: The validation score by which a phase keeps the best model and stops early: "objective", that of its
-            objective, or "remixing", the score that needs no true sources (`metrics.consistency`).
+            objective, or "remixing", which is, in phases that remix, the score that needs no true sources
+            (`metrics.consistency`).
         seed: Seed of initialisation, mixtures and noise; below 2**31 - 2**24.
         phases: The phases, in order; their names differ.
 

@@ -139,7 +139,8 @@ def _chosen_by_remixing(recipe: Recipe) -> Recipe:
     """The recipe for mixtures without a truth: remixing ELBO phases keep the model that separates its own remixes best.
 
     There the ELBO still rises where one latent begins to explain the whole mixture, and that score falls. Before any
-    remixing the score is no judge: a model that shares everything out evenly has 0 dB, one that begins to separate less.
+    remixing the score is no judge: a model that shares everything out evenly has 0 dB, and one that begins to separate
+    has less.
     """
     phases = [phase.replace(keep="best" if phase.objective == "remixed_elbo" else "last") for phase in recipe.phases]
     return recipe.replace(choose_by="remixing", phases=tuple(phases))

@@ -30,8 +30,10 @@ def test_callbacks_after_it_see_the_score() -> None:
 
 @pytest.fixture
 def preset(tiny_preset: Preset) -> Preset:
-    recipe = tiny_preset.recipe.replace(epochs=5, choose_by="remixing").replace_phases(keep="best")
-    return tiny_preset.replace(recipe=recipe)
+    """An epoch of the ELBO and five of remixing."""
+    first = tiny_preset.recipe.phases[0]
+    remix = first.replace(name="remix", objective="remixed_elbo", share=5, keep="best")
+    return tiny_preset.replace(recipe=tiny_preset.recipe.replace(epochs=6, choose_by="remixing", phases=(first, remix)))
 
 
 @pytest.fixture
@@ -53,19 +55,26 @@ def test_the_model_of_the_best_score_is_kept_though_its_elbo_is_lower(
         end_epoch(self, done, learner)
 
     monkeypatch.setattr(Backup, "end_epoch", ended)
-    scores += [1.0, 3.0, 2.0, 2.5, -1.0]
+    scores += [9.0, 1.0, 3.0, 2.0, 2.5, -1.0]
     run = fit.train(preset, output=tmp_path / "run")
     rows = read_history(run.path / "history.csv")
-    assert [row["val_remix_si_sdri"] for row in rows] == [1.0, 3.0, 2.0, 2.5, -1.0]
-    assert np.argmax([row["val_elbo"] for row in rows]) != 1
-    for kept, best in zip(run.model().get_weights(), weights[1], strict=True):
+    assert [row["val_remix_si_sdri"] for row in rows] == [9.0, 1.0, 3.0, 2.0, 2.5, -1.0]
+    assert np.argmax([row["val_elbo"] for row in rows]) != 2
+    for kept, best in zip(run.model().get_weights(), weights[2], strict=True):
         np.testing.assert_array_equal(kept, best)
 
 
 def test_a_phase_ends_without_a_better_score(preset: Preset, scores: list[float], tmp_path: Path) -> None:
-    scores += [1.0, 0.5, 0.7]
+    scores += [9.0, 1.0, 0.5, 0.7]
     preset = preset.replace(recipe=preset.recipe.replace(early_stopping=2))
-    assert fit.train(preset, output=tmp_path / "run").metrics["epochs"] == 3
+    assert fit.train(preset, output=tmp_path / "run").metrics["epochs"] == 4
+
+
+def test_before_any_remixing_the_elbo_chooses(preset: Preset, scores: list[float], tmp_path: Path) -> None:
+    """An untrained model, which shares everything out evenly, has a higher score than one that begins to separate."""
+    scores += [1.0, 0.0, -1.0, -2.0, -3.0, -4.0]
+    recipe = preset.recipe.replace_phases(objective="elbo").replace(early_stopping=2)
+    assert fit.train(preset.replace(recipe=recipe), output=tmp_path / "run").metrics["epochs"] == 6
 
 
 class Died(BaseException):
@@ -79,16 +88,16 @@ def test_a_resumed_training_knows_the_scores_before(
 
     def dying(self, done, learner):
         end_epoch(self, done, learner)
-        if done.epochs == 3:
+        if done.epochs == 4:
             raise Died
 
-    scores += [1.0, 3.0, 2.0, 2.5, -1.0]
+    scores += [9.0, 1.0, 3.0, 2.0, 2.5, -1.0]
     with monkeypatch.context() as patch:
         patch.setattr(Backup, "end_epoch", dying)
         with pytest.raises(Died):
             fit.train(preset, output=tmp_path / "run")
     run = fit.train(preset, output=tmp_path / "run", resume="latest")
-    scores += [1.0, 3.0, 2.0, 2.5, -1.0]
+    scores += [9.0, 1.0, 3.0, 2.0, 2.5, -1.0]
     whole = fit.train(preset, output=tmp_path / "whole")
     for one, other in zip(run.model().get_weights(), whole.model().get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -98,7 +107,8 @@ def test_recipes_for_mixtures_without_a_truth_choose_by_it() -> None:
     for name in ("images", "mixtures"):
         recipe = get_preset(name).recipe
         assert recipe.choose_by == "remixing"
-        assert {phase.keep for phase in recipe.phases if phase.objective.endswith("elbo")} == {"best"}
+        assert {phase.keep for phase in recipe.phases if phase.objective == "remixed_elbo"} == {"best"}
+        assert {phase.keep for phase in recipe.phases if phase.objective != "remixed_elbo"} == {"last"}
     assert get_preset("mnist").recipe.choose_by == "objective"
     with pytest.raises(ConfigError, match="2 or more"):
         Recipe(choose_by="remixing", validation_mixtures=1)
