@@ -1,18 +1,16 @@
 /**
  * Changes the sample rate of a stream of blocks.
  *
- * A windowed sinc, with the Kaiser window and the cut-off that libsoxr's setting "high quality" has, so that both agree:
- * the passband ends at 0.913 of half the lower rate, the stopband begins there, at -126 dB. Where the rates are far apart
- * this filter runs between the lower rate and twice that, and a short one between that and the higher rate, as in libsoxr.
+ * Kaiser-windowed sincs in the same stages as libsoxr's setting "high quality" has, so that both agree: the passband ends
+ * at 0.914 of half the lower rate, the stopband begins there. High rates are halved first and reached last, by short filters;
+ * one sharp filter runs near the lower rate. Where no simple ratio is left a short filter between two rates follows it.
  * Ratios that need few phases are computed exactly; for others neighbouring phases are interpolated linearly.
  */
 
-const SHARP = { cutOff: 0.956872, widthByBeta: 7.4577 }; // of half the lower rate: -6 dB; half the length over beta
-// The window's parameter for ratios up to 2, 4, 8 and above; libsoxr's filters grow a little longer with the ratio.
-const BETAS = { down: [13.04, 13.711, 14.104, 14.104], up: [13.04, 13.04, 13.711, 14.104] };
-// Flat up to a quarter of its lower rate, nothing is left from three quarters on.
-const SHORT = { cutOff: 1, beta: 13, halfWidth: 9 };
-const MIN_RATIO = 3; // of the rates from which on two filters are less work than one
+const PASSBAND = 0.913744; // of half the lower rate
+const ATTENUATION = 126.43; // dB, of one filter alone
+const BETA = { least: 13.04, slope: 0.1114, width: 0.64327 }; // of Kaiser's window, by the attenuation, and its width
+const ROLL_OFF = 1.748; // half transition widths from the stopband to where a filter between two rates is at -0.01 dB
 const MAX_TABLE = 1 << 20; // coefficients
 const INTERPOLATED_PHASES = 1024; // a sample of the lower rate
 
@@ -27,17 +25,9 @@ export class Resampler {
     this.received = 0;
     this.produced = 0;
     this.numColumns = numColumns;
-    this.stages = [];
-    if (fromRate === toRate) return;
-    const octave = Math.min(3, Math.max(0, Math.ceil(Math.abs(Math.log2(this.ratio))) - 1));
-    const beta = BETAS[fromRate > toRate ? "down" : "up"][octave];
-    const sharp = { ...SHARP, beta, halfWidth: SHARP.widthByBeta * beta };
-    const between = 2 * Math.min(fromRate, toRate);
-    if (this.ratio >= MIN_RATIO) {
-      this.stages.push(new Stage(fromRate, between, numColumns, SHORT), new Stage(between, toRate, numColumns, sharp));
-    } else if (1 / this.ratio >= MIN_RATIO) {
-      this.stages.push(new Stage(fromRate, between, numColumns, sharp), new Stage(between, toRate, numColumns, SHORT));
-    } else this.stages.push(new Stage(fromRate, toRate, numColumns, sharp));
+    const steps = fromRate === toRate ? [] : fromRate > toRate ? stepsDown(fromRate, toRate) : stepsUp(fromRate, toRate);
+    const attenuation = attenuationOf(steps);
+    this.stages = steps.map(({ from, to, ...filter }) => new Stage(from, to, numColumns, windowed(filter, attenuation)));
   }
 
   /**
@@ -64,14 +54,91 @@ export class Resampler {
   }
 }
 
+/**
+ * @typedef {object} Step One filter between two rates.
+ * @property {number} from Hz.
+ * @property {number} to Hz.
+ * @property {number} base The rate that the filter is made for, Hz.
+ * @property {number} pass End of the passband, of half that rate.
+ * @property {number} stop Begin of the stopband, of half that rate.
+ * @property {boolean} [isBetween] Whether it is the filter between two rates whose ratio is not simple.
+ * @property {(width: number) => number} [rounded] Rounds half the filter's length, in samples of `base`.
+ */
+
+/** @returns {Step[]} */
+function stepsDown(fromRate, toRate) {
+  const steps = [];
+  let from = fromRate;
+  for (; from / toRate >= 4; from /= 2) steps.push({ from, to: from / 2, base: from / 2, pass: 0.5, stop: 1.5 });
+  const ratio = from / toRate;
+  const sharp = { base: toRate, pass: PASSBAND, stop: 1 };
+  if (isSimple(from, toRate)) steps.push({ from, to: toRate, ...sharp });
+  else if (ratio > 1.5 && ratio < 2) {
+    // Up to twice the wanted rate, of which the sharp filter takes half.
+    steps.push(between(from, 2 * toRate, { base: toRate, pass: PASSBAND, stop: 3 }), { from: 2 * toRate, to: toRate, ...sharp });
+  } else {
+    const middle = ratio < 2 ? 2 * from : from;
+    const share = toRate / middle;
+    const stop = 2 - share * (0.3 * PASSBAND + 0.7);
+    steps.push({ from, to: middle, ...sharp }, between(middle, toRate, { base: middle, pass: share * PASSBAND, stop }));
+  }
+  return steps;
+}
+
+/** @returns {Step[]} */
+function stepsUp(fromRate, toRate) {
+  const ratio = toRate / fromRate;
+  const last = ratio > 4 && ratio !== 5 ? 2 ** Math.max(2, Math.floor(Math.log2(ratio)) - 2) : 1;
+  const middle = toRate / last;
+  const steps = [];
+  const sharp = { base: fromRate, pass: PASSBAND, stop: 1 };
+  if (isSimple(fromRate, middle)) steps.push({ from: fromRate, to: middle, ...sharp });
+  else {
+    const stop = 2 - (0.3 * PASSBAND + 0.7) / 2;
+    steps.push({ from: fromRate, to: 2 * fromRate, ...sharp });
+    steps.push(between(2 * fromRate, middle, { base: 2 * fromRate, pass: PASSBAND / 2, stop }));
+  }
+  const share = fromRate / middle;
+  if (last > 1) {
+    const rounded = (width) => Math.ceil(width) + 0.5 / last;
+    steps.push({ from: middle, to: toRate, base: middle, pass: share * PASSBAND, stop: Math.max(1, 2 - share), rounded });
+  }
+  return steps;
+}
+
+/** A filter between two rates, which falls by 0.01 dB up to the end of the passband. */
+function between(from, to, { base, pass, stop }) {
+  const rounded = (width) => (Math.floor(2 * width) + 1) / 2;
+  return { from, to, base, pass: stop - (2 * (stop - pass)) / ROLL_OFF, stop, isBetween: true, rounded };
+}
+
+/** Whether one sharp filter does. */
+function isSimple(from, to) {
+  const [a, b] = reducedRatio(from, to);
+  return Number.isInteger(a) && (Math.max(a, b) < 5 || a * b < 6);
+}
+
+/** The attenuation of each of several filters, dB, so that all together have that of one. */
+function attenuationOf(steps) {
+  const hasBetween = steps.length > 1 && steps.some(({ isBetween }) => isBetween);
+  const total = ATTENUATION + (hasBetween ? 20 * Math.log10(2) : 0);
+  return { between: total, other: total + 20 * Math.log10(Math.max(1, steps.length - hasBetween)) };
+}
+
+/** The window of a step's filter. */
+function windowed({ base, pass, stop, isBetween, rounded = (width) => width }, attenuation) {
+  const beta = BETA.least + BETA.slope * ((isBetween ? attenuation.between : attenuation.other) - ATTENUATION);
+  return { base, cutOff: (pass + stop) / 2, beta, halfWidth: rounded((BETA.width * beta) / (stop - pass)) };
+}
+
 /** One filter between two rates. */
 class Stage {
-  constructor(fromRate, toRate, numColumns, { cutOff, beta, halfWidth }) {
+  constructor(fromRate, toRate, numColumns, { base, cutOff, beta, halfWidth }) {
     const [from, to] = reducedRatio(fromRate, toRate);
     this.from = from;
     this.to = to;
     this.produced = 0;
-    const ratio = Math.max(1, from / to); // samples of the input for one of the lower rate
+    const ratio = fromRate / base; // samples of the input for one of the filter's
     this.reach = 2 * Math.ceil((halfWidth * ratio) / 2); // even, for the loop in steps of four
     const taps = 2 * this.reach;
     this.exact = to * taps <= MAX_TABLE;
@@ -105,7 +172,8 @@ class Stage {
       const whole = Math.floor(position / to);
       const phase = position - whole * to;
       const start = whole - reach + 1 - first;
-      for (let c = 0; c < results.length; c++) results[c][i] = this.#at(kept[c], start, phase);
+      if (this.exact) this.#filter(start, phase, results, i);
+      else this.#interpolate(start, (phase / to) * this.numPhases, results, i);
     }
     this.produced += count;
     const next = Math.floor((this.produced * from) / to) - reach + 1;
@@ -115,26 +183,49 @@ class Stage {
     return results;
   }
 
-  #at(samples, start, phase) {
-    if (this.exact) return this.#dot(samples, start, phase);
-    const place = (phase / this.to) * this.numPhases;
-    const below = Math.floor(place);
-    const share = place - below;
-    return (1 - share) * this.#dot(samples, start, below) + share * this.#dot(samples, start, below + 1);
+  /** Writes output `i` of each column, of one phase. */
+  #filter(start, phase, results, i) {
+    const { table, kept } = this;
+    const taps = 2 * this.reach;
+    const row = phase * taps;
+    const end = start + taps;
+    let column = 0;
+    // Two columns and two taps at once: a coefficient is read once, and a processor adds to one sum while others are in work.
+    for (; column + 1 < kept.length; column += 2) {
+      const x = kept[column];
+      const y = kept[column + 1];
+      let [a, b, c, d] = [0, 0, 0, 0];
+      for (let j = start, t = row; j < end; j += 2, t += 2) {
+        const u = table[t];
+        const v = table[t + 1];
+        a += u * x[j];
+        b += v * x[j + 1];
+        c += u * y[j];
+        d += v * y[j + 1];
+      }
+      results[column][i] = a + b;
+      results[column + 1][i] = c + d;
+    }
+    if (column === kept.length) return;
+    const x = kept[column];
+    let [a, b, c, d] = [0, 0, 0, 0];
+    for (let j = start, t = row; j < end; j += 4, t += 4) {
+      a += table[t] * x[j];
+      b += table[t + 1] * x[j + 1];
+      c += table[t + 2] * x[j + 2];
+      d += table[t + 3] * x[j + 3];
+    }
+    results[column][i] = a + b + (c + d);
   }
 
-  #dot(samples, start, phase) {
-    const taps = 2 * this.reach;
-    const table = this.table;
-    // Four sums at once: a processor adds to one while the others are still in work.
-    let [a, b, c, d] = [0, 0, 0, 0];
-    for (let i = start, t = phase * taps, end = start + taps; i < end; i += 4, t += 4) {
-      a += table[t] * samples[i];
-      b += table[t + 1] * samples[i + 1];
-      c += table[t + 2] * samples[i + 2];
-      d += table[t + 3] * samples[i + 3];
-    }
-    return a + b + (c + d);
+  /** Writes output `i` of each column, at a place between two phases. */
+  #interpolate(start, place, results, i) {
+    const below = Math.floor(place);
+    const share = place - below;
+    this.#filter(start, below, results, i);
+    const before = results.map((result) => result[i]);
+    this.#filter(start, below + 1, results, i);
+    results.forEach((result, c) => (result[i] = (1 - share) * before[c] + share * result[i]));
   }
 }
 
