@@ -155,6 +155,24 @@ export function encodeSamples(channels, format) {
   return coded.buffer;
 }
 
+/**
+ * Makes a WAV file.
+ *
+ * @param {Float32Array[]} channels
+ * @param {number} sampleRate In Hz.
+ * @param {string} [format] A `WavFormat`.
+ * @returns {Blob}
+ */
+export function asWav(channels, sampleRate, format = WavFormat.INT16) {
+  const { length } = channels[0];
+  const parts = [wavHeader(sampleRate, channels.length, length, format)];
+  const size = Math.ceil(sampleRate); // coded and left to the browser second by second
+  for (let at = 0; at < length; at += size) {
+    parts.push(new Blob([encodeSamples(channels.map((samples) => samples.subarray(at, at + size)), format)]));
+  }
+  return new Blob(parts, { type: "audio/wav" });
+}
+
 async function view(blob, start, length) {
   return new DataView(await blob.slice(start, start + length).arrayBuffer());
 }

@@ -1,8 +1,9 @@
-// Starts the page: its tabs, and one worker for both of them.
+// Starts the page: its tabs, one worker for recordings and digits, and what is dropped on it.
 
 import { Client } from "./client.js";
 import { startDigits } from "./digits.js";
 import { startLive } from "./live.js";
+import { kindOf, modelFiles } from "./model-choice.js";
 import { startSound } from "./sound.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -18,22 +19,48 @@ function select(chosen) {
 
 for (const [i, tab] of tabs.entries()) {
   tab.addEventListener("click", () => select(tab));
-  tab.addEventListener("keydown", ({ key }) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-    if (!step) return;
-    const next = tabs[(i + step + tabs.length) % tabs.length];
-    select(next);
-    next.focus();
+  tab.addEventListener("keydown", (event) => {
+    const next = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    const chosen = tabs[(next + tabs.length) % tabs.length];
+    select(chosen);
+    chosen.focus();
   });
 }
 
-const site = await fetch("site.json").then((response) => response.json()).catch(() => null);
-if (site) {
+/** Starts the tabs, each of which takes models of its kind. */
+function start(site) {
   const client = new Client();
-  const showDigits = startDigits(client, site.models.find(({ kind }) => kind === "image"));
-  for (const type of ["click", "focus"]) document.getElementById("tab-digits").addEventListener(type, showDigits);
-  startLive(site);
-  startSound(client, site);
-} else {
-  document.getElementById("message").textContent = "The page's files are incomplete: npm run build puts them together.";
+  const kinds = { "tab-sound": "sound", "tab-digits": "image", "tab-live": "live" };
+  const panels = {
+    sound: startSound(client, site, open),
+    image: startDigits(client, site, open),
+    live: startLive(site, open),
+  };
+
+  /** Opens a recording, or a model in the tab of its kind. @param {File[]} files */
+  async function open(files) {
+    if (files.length === 0) return;
+    const model = modelFiles(files);
+    const tabOf = (kind) => tabs.find(({ id }) => kinds[id] === kind);
+    const shown = kinds[tabs.find((tab) => tab.getAttribute("aria-selected") === "true").id];
+    const kind = model ? ((model.manifest && (await kindOf(model.manifest))) ?? shown) : "sound";
+    if (kind !== shown) select(tabOf(kind));
+    if (!model) panels.sound.open(files[0]);
+    else if (model.manifest && model.model && files.length === 2) panels[kind].choose(model);
+    else panels[kind].refuse("Give the two files of one model together: its .onnx file and manifest.json.");
+  }
+
+  for (const type of ["dragover", "dragleave", "drop"]) {
+    addEventListener(type, (event) => {
+      event.preventDefault();
+      document.body.classList.toggle("over", type === "dragover");
+    });
+  }
+  addEventListener("drop", ({ dataTransfer }) => open([...dataTransfer.files]));
 }
+
+const site = await fetch("site.json").then((response) => response.json()).catch(() => null);
+if (site) start(site);
+else document.getElementById("message").textContent = "The page's files are incomplete: npm run build puts them together.";

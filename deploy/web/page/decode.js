@@ -1,18 +1,19 @@
 // Recordings that are no WAV files, as far as the browser decodes them.
 
+import { asWav, UserError } from "../lib/index.js";
 import { isWav } from "../lib/wav.js";
-import { UserError } from "../lib/index.js";
 
-const MAX_DECODED_BYTES = 50e6; // of a compressed file, which is decoded as a whole
+const MAX_SECONDS = 1200; // of a compressed file, which is decoded as a whole
+const MAX_BYTES = 10e6; // of one that does not say how long it lasts
+const PATIENCE = 10_000; // ms
 const RATE = 44_100; // Hz
 
 /**
- * Prepares a file for the worker.
+ * Prepares a file for the worker, which reads WAV files in parts.
  *
  * @param {File} file
- * @returns {Promise<{ name: string, blob?: Blob, channels?: Float32Array[], sampleRate?: number }>} A WAV file as it is, which
- *   the worker reads in parts; or the samples.
- * @throws {UserError} It is a video, or no audio that the browser knows.
+ * @returns {Promise<{ name: string, blob: Blob }>} A WAV file: the one that was given, or what the browser decoded, in 16 bits.
+ * @throws {UserError} It is a video, too long to be decoded, or no audio that the browser knows.
  */
 export async function decoded(file) {
   const { name } = file;
@@ -21,15 +22,35 @@ export async function decoded(file) {
   if (file.type.startsWith("video/")) {
     throw new UserError(`${name} is a video; save its sound as a WAV file and open that.`);
   }
-  if (file.size > MAX_DECODED_BYTES) {
-    throw new UserError(`${name} is larger than 50 MB; save it as a WAV file, which the page reads part by part.`);
+  const seconds = await durationOf(file);
+  if (seconds === null) throw new UserError(`${name} is no recording that this browser can decode; give a WAV file.`);
+  if (seconds === Infinity ? file.size > MAX_BYTES : seconds > MAX_SECONDS) {
+    const length = seconds === Infinity ? "does not say how long it lasts" : `lasts ${Math.round(seconds / 60)} minutes, more than 20`;
+    throw new UserError(`${name} ${length}; save it as a WAV file, which the page reads part by part.`);
   }
   try {
     const context = new OfflineAudioContext(1, 1, RATE);
     const buffer = await context.decodeAudioData(await file.arrayBuffer());
     const channels = Array.from({ length: buffer.numberOfChannels }, (_, c) => buffer.getChannelData(c));
-    return { name, channels, sampleRate: RATE };
+    return { name, blob: asWav(channels, RATE) };
   } catch {
     throw new UserError(`${name} is no recording that this browser can decode; give a WAV file.`);
   }
+}
+
+/** The length of a recording in seconds, Infinity where it is not told; null where the browser cannot play it. */
+async function durationOf(file) {
+  const url = URL.createObjectURL(file);
+  const audio = new Audio();
+  audio.preload = "metadata";
+  const known = new Promise((resolve) => {
+    audio.onloadedmetadata = () => resolve(audio.duration);
+    audio.onerror = () => resolve(null);
+    setTimeout(() => resolve(Infinity), PATIENCE);
+  });
+  audio.src = url;
+  const seconds = await known;
+  audio.removeAttribute("src");
+  URL.revokeObjectURL(url);
+  return seconds;
 }

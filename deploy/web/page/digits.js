@@ -1,7 +1,9 @@
 // The tab of digits: two drawings are added, and the model takes them apart.
 
+import { UserError } from "../lib/index.js";
 import { centred } from "./centre.js";
 import { drawGrey, element } from "./draw.js";
+import { ModelChoice } from "./model-choice.js";
 import { DIGITS, PAD_SIZE } from "./ready-made.js";
 
 const FIRST = [4, 3]; // shown at first
@@ -9,34 +11,47 @@ const BRUSH = 24; // pixels of the pad
 
 const at = (id) => document.getElementById(id);
 
+function tell(text, isError = false) {
+  at("digits-message").textContent = text;
+  at("digits-message").classList.toggle("error", isError);
+}
+
 /**
- * Prepares the tab.
+ * Starts the tab.
  *
  * @param {import("./client.js").Client} client
- * @param {{ name: string, folder: string, file: string }} model What `site.json` lists.
- * @returns {() => void} To be called when the tab is shown; the first call loads the model.
+ * @param {{ models: object[] }} site What `site.json` lists.
+ * @param {(files: File[]) => void} given Called with the files that a person chooses.
+ * @returns {{ choose: (files: object) => void, refuse: (reason: string) => void }} Takes a model; says why not.
  */
-export function startDigits(client, model) {
+export function startDigits(client, site, given) {
   const pads = [...document.querySelectorAll("[data-pad]")].map((place, i) => new Pad(place, FIRST[i], separate));
-  let loaded = null;
+  const models = new ModelChoice(at("digits-model"), site.models.filter(({ kind }) => kind === "image"), { changed: separate, given });
   let wanted = 0; // the newest change; older answers are dropped
 
   async function separate() {
     const mine = ++wanted;
     try {
-      loaded ??= await client.call("load", { key: model.name, ...model });
-      const [height, width] = loaded.inputShape;
+      const model = models.chosen;
+      if (!model) throw new UserError("Choose your model's two files first, or one of the page's models.");
+      const { inputShape, sampleRate } = await client.call("load", model);
+      const [height, width, depth = 1] = inputShape;
+      if (sampleRate !== null || inputShape.length < 2 || depth !== 1) {
+        throw new UserError(`${model.title} takes no grey pictures; give a model of those, such as saved_models/mnist.`);
+      }
       const drawings = pads.map((pad) => pad.values(width, height));
       const mixture = drawings[0].map((value, i) => (value + drawings[1][i]) / 2);
       if (mine !== wanted) return;
-      const sources = await client.call("separatePicture", { key: model.name, mixture });
+      const sources = await client.call("separatePicture", { key: model.key, mixture });
       if (mine !== wanted) return;
-      at("digits-message").textContent = "";
       drawGrey(at("digits-mixture"), mixture, width, height);
       show(inOrder(sources, drawings), width, height);
+      tell(`Separated into ${sources.length} digits.`);
     } catch (error) {
-      at("digits-message").textContent = `The digits could not be separated (${error.message}).`;
-      at("digits-message").classList.add("error");
+      if (mine !== wanted) return;
+      models.forget();
+      const expected = error instanceof UserError || error.kind === "user";
+      tell(expected ? error.message : `The digits could not be separated (${error.message}).`, true);
     }
   }
 
@@ -56,9 +71,18 @@ export function startDigits(client, model) {
     at("digits-sources").replaceChildren(...figures);
   }
 
-  return () => {
-    if (!loaded) separate();
-  };
+  let isShown = false;
+  addEventListener("tab", ({ detail }) => {
+    if (detail !== "tab-digits" || isShown) return;
+    isShown = true;
+    separate();
+  });
+
+  function choose(files) {
+    models.choose(files);
+    separate();
+  }
+  return { choose, refuse: (reason) => tell(reason, true) };
 }
 
 /** The sources as the drawings stand, since a model gives them in any order. */

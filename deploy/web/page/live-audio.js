@@ -8,15 +8,17 @@ export const MARGIN_SECONDS = 0.025; // of silence ahead of the first block, for
 const LIMIT_SECONDS = 0.25; // that wait at most
 const FADE_SECONDS = 0.02;
 const METER_SAMPLES = 1024;
+const PAUSED = "The browser or the system paused the sound, as for a call; start again.";
 
 export class LiveAudio {
   #context;
   #track = null; // the microphone's
+  #input; // what comes in
   #gains;
   #meters;
 
   /**
-   * Starts. It must be called as a person clicks, or the browser stays mute.
+   * Starts. It must be called as a person clicks, before anything is waited for, or the browser stays mute.
    *
    * @param {object} live What `describeLive` gives.
    * @param {object} model The model as `site.json` lists it.
@@ -31,6 +33,7 @@ export class LiveAudio {
     audio.live = live;
     audio.#context = new AudioContext({ sampleRate: live.sampleRate, latencyHint: "interactive" });
     try {
+      const resumed = audio.#context.resume(); // Safari allows it only now, as a person clicks
       const source = file ? await audio.#openFile(file) : await audio.#openMicrophone(fail);
       const { port1, port2 } = new MessageChannel();
       await ready(worker, { model, port: port1 }, fail);
@@ -38,8 +41,11 @@ export class LiveAudio {
       node.port.onmessage = ({ data }) => report(data);
       node.onprocessorerror = () => fail(new Error("the sound's own thread ended"));
       source.connect(node);
+      audio.#input = new AnalyserNode(audio.#context, { fftSize: METER_SAMPLES });
+      source.connect(audio.#input);
       if (file) source.start();
-      await audio.#context.resume();
+      await resumed;
+      audio.#context.onstatechange = () => audio.#context.state === "closed" || fail(new UserError(PAUSED));
     } catch (error) {
       audio.close();
       throw error;
@@ -61,12 +67,12 @@ export class LiveAudio {
 
   /** The level of each source as it is heard, in dB of full scale. */
   get levels() {
-    const samples = new Float32Array(METER_SAMPLES);
-    return this.#meters.map((meter) => {
-      meter.getFloatTimeDomainData(samples);
-      const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
-      return 10 * Math.log10(Math.max(power, 1e-12));
-    });
+    return this.#meters.map(levelOf);
+  }
+
+  /** The level of what comes in, in dB of full scale. */
+  get inputLevel() {
+    return levelOf(this.#input);
   }
 
   close() {
@@ -118,6 +124,14 @@ export class LiveAudio {
     node.port.postMessage({ port }, [port]);
     return node;
   }
+}
+
+/** @param {AnalyserNode} meter */
+function levelOf(meter) {
+  const samples = new Float32Array(METER_SAMPLES);
+  meter.getFloatTimeDomainData(samples);
+  const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
+  return 10 * Math.log10(Math.max(power, 1e-12));
 }
 
 /** Lets the worker load a model and listen at a port. */

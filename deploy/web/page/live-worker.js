@@ -4,18 +4,18 @@ import { LiveSeparator, readLiveManifest, UserError } from "../lib/index.js";
 import { fetched } from "./files.js";
 import { ort } from "./runtime.js";
 
-const separators = new Map(); // by folder
+const separators = new Map(); // by the models' keys
 let last = Promise.resolve(); // of what the separators have to do
 
-async function separatorOf({ folder, file }) {
-  if (!separators.has(folder)) {
-    const manifest = readLiveManifest(await fetched(`${folder}/manifest.json`, "text"));
-    const model = await fetched(`${folder}/${file}`, "arrayBuffer");
-    const separator = await LiveSeparator.load(ort, manifest, model, file);
+async function separatorOf({ key, folder, file, own }) {
+  if (!separators.has(key)) {
+    const manifest = own ? await own.manifest.text() : await fetched(`${folder}/manifest.json`, "text");
+    const model = own ? await own.model.arrayBuffer() : await fetched(`${folder}/${file}`, "arrayBuffer");
+    const separator = await LiveSeparator.load(ort, readLiveManifest(manifest), model, own ? own.model.name : file);
     await separator.process(new Float32Array(separator.blockLength)); // the first block takes longer than the others
-    separators.set(folder, separator);
+    separators.set(key, separator);
   }
-  return separators.get(folder);
+  return separators.get(key);
 }
 
 function tell(error) {

@@ -7,6 +7,7 @@ const REPORT_SECONDS = 0.25;
 class Live extends AudioWorkletProcessor {
   #buffer;
   #worker = null; // the port to it
+  #hasAnswered = false; // whether it has separated a block
   #reported = 0;
 
   constructor({ processorOptions }) {
@@ -14,7 +15,10 @@ class Live extends AudioWorkletProcessor {
     this.#buffer = new LiveBuffer(processorOptions);
     this.port.onmessage = ({ data: { port } }) => {
       this.#worker = port;
-      port.onmessage = ({ data }) => this.#buffer.receive(data);
+      port.onmessage = ({ data }) => {
+        this.#buffer.receive(data);
+        this.#hasAnswered = true;
+      };
     };
   }
 
@@ -24,7 +28,7 @@ class Live extends AudioWorkletProcessor {
     const samples = input[0] ?? new Float32Array(outputs[0][0].length);
     this.#buffer.push(samples, (block) => this.#worker.postMessage(block, [block.buffer]));
     this.#buffer.pull(outputs.map(([channel]) => channel));
-    if (currentTime - this.#reported >= REPORT_SECONDS) {
+    if (this.#hasAnswered && currentTime - this.#reported >= REPORT_SECONDS) {
       this.#reported = currentTime;
       const { delay, underRuns } = this.#buffer;
       this.port.postMessage({ delay: delay / sampleRate, underRuns });

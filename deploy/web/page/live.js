@@ -6,6 +6,10 @@ import { fetched } from "./files.js";
 import { Gain } from "./gain.js";
 import { LiveAudio, MARGIN_SECONDS } from "./live-audio.js";
 import { Meter, SILENT_DB } from "./meter.js";
+import { ModelChoice } from "./model-choice.js";
+
+const MUTED_DB = -100; // even a quiet room is louder
+const MUTED_MS = 3000; // of such silence, and the page says so
 
 const at = (id) => document.getElementById(id);
 const ms = (seconds) => `${Math.round(1000 * seconds)} ms`;
@@ -24,25 +28,28 @@ function tellError(error) {
  * Starts the tab.
  *
  * @param {{ models: object[], sample: string | null }} site What `site.json` lists.
+ * @param {(files: File[]) => void} given Called with the files that a person chooses.
+ * @returns {{ choose: (files: object) => void, refuse: (reason: string) => void }} Takes a model; says why not.
  */
-export function startLive(site) {
-  const models = site.models.filter(({ kind }) => kind === "live");
+export function startLive(site, given) {
+  const change = () => show().catch(tellError);
+  const models = new ModelChoice(at("live-model"), site.models.filter(({ kind }) => kind === "live"), { changed: change, given });
   let shown = null; // the model of the rows: as listed, and what its manifest says
   let rows = [];
   let worker = null;
   let audio = null;
   let number = 0; // of the current start; older ones end themselves
 
-  at("live-choice").hidden = models.length < 2;
   at("live-sample").hidden = !site.sample;
-  for (const { name, title } of models) at("live-model").append(element("option", { value: name, textContent: `${title} (${name})` }));
 
   /** Shows a row for each source of the chosen model. */
   async function show() {
-    if (models.length === 0) throw new UserError("This site has no live model; docs/web.md says how to add one.");
-    const model = models.find(({ name }) => name === at("live-model").value);
-    if (shown?.model === model) return;
-    const live = describeLive(readLiveManifest(await fetched(`${model.folder}/manifest.json`, "text")));
+    const model = models.chosen;
+    if (!model) throw new UserError("Choose your model's two files first, or one of the page's models.");
+    if (shown?.model.key === model.key) return;
+    const manifest = model.own ? await model.own.manifest.text() : await fetched(`${model.folder}/manifest.json`, "text");
+    const live = describeLive(readLiveManifest(manifest));
+    tell("");
     shown = { model, live };
     rows = Array.from({ length: live.numSources }, (_, k) => makeRow(k));
     at("live-sources").replaceChildren(...rows.map(({ place }) => place));
@@ -63,7 +70,7 @@ export function startLive(site) {
   function running(isRunning) {
     for (const id of ["live-microphone", "live-sample"]) at(id).hidden = isRunning || (id === "live-sample" && !site.sample);
     at("live-stop").hidden = !isRunning;
-    at("live-model").disabled = isRunning;
+    models.disabled = isRunning;
   }
 
   function report({ delay, underRuns }) {
@@ -79,10 +86,15 @@ export function startLive(site) {
       underRuns === 0 ? "No under-runs." : `${underRuns} under-runs: moments of silence, because a block came late.`;
   }
 
-  function draw(run) {
+  /** Shows the levels as time goes on, and that a microphone has nothing to show. */
+  function draw(run, isFile, heardAt) {
     if (run !== number || !audio) return;
     audio.levels.forEach((level, k) => rows[k].meter.show(level));
-    requestAnimationFrame(() => draw(run));
+    const now = performance.now();
+    const last = audio.inputLevel > MUTED_DB ? now : heardAt;
+    const words = now - last < MUTED_MS ? "Listening." : "The microphone is silent: it may be muted or switched off.";
+    if (!isFile && at("live-message").textContent !== words) tell(words);
+    requestAnimationFrame(() => draw(run, isFile, last));
   }
 
   async function start(file) {
@@ -91,7 +103,7 @@ export function startLive(site) {
     tell(file ? "Loading the model…" : "Waiting for the microphone…");
     at("live-stop").focus();
     try {
-      await show();
+      if (shown?.model.key !== models.chosen?.key) await show();
       worker ??= new Worker(new URL("./live-worker.js", import.meta.url), { type: "module" });
       const fail = (error) => {
         if (run !== number || !audio) return;
@@ -102,8 +114,8 @@ export function startLive(site) {
       if (run !== number) return started.close(); // stopped meanwhile
       audio = started;
       rows.forEach(({ gain }, k) => audio.setGain(k, gain.factor));
-      tell(file ? "The sample is separated while it plays." : "Listening.");
-      draw(run);
+      if (file) tell("The sample is separated while it plays.");
+      draw(run, Boolean(file), performance.now());
     } catch (error) {
       if (run !== number) return undefined;
       stop();
@@ -131,9 +143,21 @@ export function startLive(site) {
     stop();
     at("live-microphone").focus();
   };
-  at("live-model").onchange = () => show().catch(tellError);
   addEventListener("tab", ({ detail }) => {
-    if (detail === "tab-live") show().catch(tellError);
+    if (detail === "tab-live") change();
     else if (!at("live-stop").hidden) stop();
   });
+
+  async function choose(files) {
+    if (!at("live-stop").hidden) stop();
+    models.choose(files);
+    try {
+      await show();
+      tell(`${files.model.name} is ready; start the microphone or play the sample.`);
+    } catch (error) {
+      models.forget();
+      tellError(error);
+    }
+  }
+  return { choose, refuse: (reason) => tell(reason, true) };
 }

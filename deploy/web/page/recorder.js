@@ -1,38 +1,62 @@
 // Records the microphone.
 
+import { asWav } from "../lib/index.js";
+import { concatenated } from "../lib/overlap-add.js";
 import { openMicrophone } from "./microphone.js";
 
-/**
- * Starts recording.
- *
- * @param {(seconds: number) => void} report Called with the length so far.
- * @returns {Promise<() => Promise<{ name: string, channels: Float32Array[], sampleRate: number }>>} Ends it and gives the
- *   recording.
- * @throws {import("../lib/index.js").UserError} There is no microphone, or it may not be used.
- */
-export async function record(report) {
-  const stream = await openMicrophone("open a file");
-  const context = new AudioContext();
-  await context.audioWorklet.addModule(new URL("./recorder-worklet.js", import.meta.url));
-  const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
-  const blocks = [];
-  let length = 0;
-  node.port.onmessage = ({ data }) => {
-    blocks.push(data);
-    length += data.length;
-    report(length / context.sampleRate);
-  };
-  context.createMediaStreamSource(stream).connect(node);
-  return async () => {
-    stream.getTracks().forEach((track) => track.stop());
-    const { sampleRate } = context;
-    await context.close();
-    const samples = new Float32Array(length);
-    let at = 0;
-    for (const block of blocks) {
-      samples.set(block, at);
-      at += block.length;
+export class Recorder {
+  #stream;
+  #context = new AudioContext();
+  #blocks = [];
+  #length = 0; // samples
+
+  /**
+   * Starts recording.
+   *
+   * @param {(seconds: number) => void} report Called with the length so far.
+   * @param {() => void} ended Called when the microphone is gone.
+   * @returns {Promise<Recorder>}
+   * @throws {import("../lib/index.js").UserError} There is no microphone, or it may not be used.
+   */
+  static async start(report, ended) {
+    const recorder = new Recorder();
+    try {
+      await recorder.#start(report, ended);
+    } catch (error) {
+      recorder.#close();
+      throw error;
     }
-    return { name: "The recording", channels: [samples], sampleRate };
-  };
+    return recorder;
+  }
+
+  async #start(report, ended) {
+    const context = this.#context;
+    this.#stream = await openMicrophone("open a file");
+    await context.audioWorklet.addModule(new URL("./recorder-worklet.js", import.meta.url));
+    const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
+    node.port.onmessage = ({ data }) => {
+      this.#blocks.push(data);
+      this.#length += data.length;
+      report(this.#length / context.sampleRate);
+    };
+    for (const track of this.#stream.getTracks()) track.onended = ended;
+    context.createMediaStreamSource(this.#stream).connect(node);
+    await context.resume();
+  }
+
+  /**
+   * Ends the recording.
+   *
+   * @returns {Promise<{ name: string, blob: Blob }>} A WAV file.
+   */
+  async finish() {
+    const { sampleRate } = this.#context;
+    await this.#close();
+    return { name: "The recording", blob: asWav([concatenated(this.#blocks)], sampleRate) };
+  }
+
+  #close() {
+    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    return this.#context.close();
+  }
 }

@@ -42,6 +42,10 @@ export class Result {
     return result;
   }
 
+  pause() {
+    if (this.#player.playing) this.#toggle();
+  }
+
   close() {
     cancelAnimationFrame(this.#frame);
     this.#player.close();

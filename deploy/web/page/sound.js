@@ -3,11 +3,11 @@
 import { UserError } from "../lib/index.js";
 import { TaskError } from "./client.js";
 import { decoded } from "./decode.js";
-import { clock, element } from "./draw.js";
-import { record } from "./recorder.js";
+import { clock } from "./draw.js";
+import { ModelChoice } from "./model-choice.js";
+import { Recorder } from "./recorder.js";
 import { Result } from "./result.js";
 
-const OWN = "own";
 const MAX_RECORDED_SECONDS = 300;
 
 const at = (id) => document.getElementById(id);
@@ -29,143 +29,151 @@ function tellError(error) {
  *
  * @param {import("./client.js").Client} client
  * @param {{ models: object[], sample: string | null }} site What `site.json` lists.
+ * @param {(files: File[]) => void} given Called with the files that a person chooses.
+ * @returns {{ open: (file: File) => void, choose: (files: object) => void, refuse: (reason: string) => void }} Opens a
+ *   recording; takes a model; says why not.
  */
-export function startSound(client, site) {
-  const models = site.models.filter(({ kind }) => kind === "sound");
-  let ownModel = null; // the two files that a person chose
-  let ownNumber = 0;
+export function startSound(client, site, given) {
+  const place = at("sound-model");
+  const models = new ModelChoice(place, site.models.filter(({ kind }) => kind === "sound"), { changed: again, given });
   let current = null; // the recording that is separated or shown
   let result = null;
-  let stopRecording = null;
+  let recorder = null;
+  let isWaiting = false; // for the microphone
   let cancelled = false; // before the separation has begun
 
   tell("");
-  for (const { name, title } of models) at("model").append(element("option", { value: name, textContent: `${title} (${name})` }));
-  at("model").append(element("option", { value: OWN, textContent: "A model of my own…" }));
   at("use-sample").hidden = !site.sample;
 
   function busy(isBusy) {
     at("working").hidden = !isBusy;
-    for (const id of ["open", "use-sample", "record", "model", "choose-own"]) at(id).disabled = isBusy;
+    for (const id of ["open", "use-sample", "record"]) at(id).disabled = isBusy;
+    models.disabled = isBusy;
     at("drop").setAttribute("aria-busy", String(isBusy));
   }
 
-  function report(share) {
-    at("progress").value = share;
-    at("progress-label").textContent = `Separating: ${Math.round(100 * share)} %`;
+  /** Whether something goes on that another recording or model would disturb; says so. */
+  function isBusy() {
+    if (at("working").hidden && !recorder && !isWaiting) return false;
+    tell("Wait until this recording is separated, or cancel it first.", true);
+    return true;
+  }
+
+  function progress(text, share = null) {
+    at("progress-label").textContent = text;
+    if (share === null) at("progress").removeAttribute("value");
+    else at("progress").value = share;
   }
 
   async function loadModel() {
-    const chosen = at("model").value;
-    if (chosen === OWN && !ownModel) throw new UserError("Choose your model's two files first, or one of the page's models.");
-    const key = chosen === OWN ? `${OWN}${ownNumber}` : chosen;
-    const listed = models.find(({ name }) => name === chosen);
-    const model = await client.call("load", { key, ...(listed ?? { own: ownModel }) });
-    if (model.sampleRate === null) throw new UserError("This is a model of pictures; give one of sound.");
-    return { key, title: listed ? `${listed.title} (${chosen})` : ownModel.model.name };
+    const model = models.chosen;
+    if (!model) throw new UserError("Choose your model's two files first, or one of the page's models.");
+    await client.call("load", model);
+    return model;
   }
 
-  async function separate(recording) {
-    current = recording;
+  /** Separates a recording as soon as it is there, a promise. */
+  async function separate(coming) {
     tell("");
     cancelled = false;
+    const focused = document.activeElement;
+    const before = current;
+    let next = "open"; // has the focus afterwards
     busy(true);
-    at("progress").removeAttribute("value");
-    at("progress-label").textContent = "Loading the model";
+    at("cancel").focus({ preventScroll: true });
     try {
-      const model = await loadModel();
+      progress("Reading the recording");
+      current = await coming;
+      progress("Loading the model");
+      const { key, title } = await loadModel();
       if (cancelled) throw new TaskError({ kind: "cancelled", message: "" });
-      const separated = await client.call("separate", { key: model.key, recording }, report);
-      result?.close();
-      result = await Result.show(separated, recording, model.title);
-      tell(`Done: ${separated.sources.length} sources in ${separated.seconds.toFixed(1)} s.`);
-    } catch (error) {
-      tellError(error);
-    }
-    busy(false);
-    if (!at("result").hidden && result) at("play").focus({ preventScroll: true });
-  }
-
-  async function open(file) {
-    try {
-      await separate(await decoded(file));
-    } catch (error) {
-      tellError(error);
-    }
-  }
-
-  function choose(files) {
-    const list = [...files];
-    const manifest = list.find(({ name }) => name.endsWith(".json"));
-    const model = list.find(({ name }) => /\.(onnx|tflite)$/.test(name));
-    if (!manifest && !model) return list[0] && open(list[0]);
-    if (!manifest || !model || list.length > 2) {
-      return tell("Give the two files of one model together: its .onnx file and manifest.json.", true);
-    }
-    ownModel = { manifest, model };
-    ownNumber++;
-    at("model").value = OWN;
-    at("own").hidden = false;
-    return loadModel()
-      .then(() => (current ? separate(current) : tell(`${model.name} is ready; open a recording.`)))
-      .catch((error) => {
-        ownModel = null;
-        tellError(error);
+      const report = (share) => progress(`Separating: ${Math.round(100 * share)} %`, share);
+      const separated = await client.call("separate", { key, recording: current }, report).catch((error) => {
+        if (error.kind !== "cancelled") current = before;
+        throw error;
       });
+      result?.close();
+      result = await Result.show(separated, current, title);
+      tell(`Done: ${separated.sources.length} sources in ${separated.seconds.toFixed(1)} s.`);
+      next = "play";
+    } catch (error) {
+      tellError(error);
+    }
+    const isFree = [document.body, at("cancel")].includes(document.activeElement);
+    busy(false);
+    if (isFree) (place.contains(focused) ? focused : at(next)).focus({ preventScroll: true });
+  }
+
+  function again() {
+    if (current) separate(current);
+  }
+
+  async function choose(files) {
+    if (isBusy()) return;
+    models.choose(files);
+    tell("");
+    try {
+      await loadModel();
+      if (current) await separate(current);
+      else tell(`${files.model.name} is ready; open a recording.`);
+    } catch (error) {
+      models.forget();
+      tellError(error);
+    }
+  }
+
+  /** Shows whether the microphone is recorded. */
+  function recording(isRecording) {
+    at("record").textContent = isRecording ? "Stop and separate" : "Record";
+    at("recorded").textContent = "";
+    for (const id of ["open", "use-sample"]) at(id).disabled = isRecording;
+    models.disabled = isRecording;
   }
 
   async function toggleRecording() {
-    if (stopRecording) {
-      const stop = stopRecording;
-      stopRecording = null;
-      at("record").textContent = "Record";
-      const recording = await stop();
-      return separate({ ...recording, name: "The recording" });
+    if (recorder) {
+      const finished = recorder.finish();
+      recorder = null;
+      recording(false);
+      return separate(finished);
     }
+    if (isWaiting) return undefined;
+    isWaiting = true;
+    tell("Waiting for the microphone…");
     try {
-      tell("Waiting for the microphone…");
-      stopRecording = await record((seconds) => {
-        tell(`Recording: ${clock(seconds)}. It is separated when you stop.`);
-        if (seconds >= MAX_RECORDED_SECONDS && stopRecording) toggleRecording();
-      });
-      at("record").textContent = "Stop and separate";
-      for (const id of ["open", "use-sample", "model"]) at(id).disabled = true; // until it is separated
+      const ended = () => recorder && toggleRecording();
+      const report = (seconds) => {
+        if (!recorder) return;
+        at("recorded").textContent = clock(seconds);
+        if (seconds >= MAX_RECORDED_SECONDS) ended();
+      };
+      recorder = await Recorder.start(report, ended);
+      recording(true);
+      tell("Recording. It is separated when you stop.");
     } catch (error) {
       tellError(error);
     }
+    isWaiting = false;
     return undefined;
+  }
+
+  async function sample() {
+    const response = await fetch(site.sample);
+    if (!response.ok) throw new UserError("The sample is not there; copy the whole folder of the page to the server.");
+    return { blob: await response.blob(), name: site.sample.split("/").at(-1) };
   }
 
   at("open").onclick = () => at("file").click();
   at("file").onchange = () => {
-    choose(at("file").files);
+    given([...at("file").files]);
     at("file").value = "";
   };
-  at("choose-own").onclick = () => at("own-files").click();
-  at("own-files").onchange = () => {
-    choose(at("own-files").files);
-    at("own-files").value = "";
-  };
-  at("use-sample").onclick = async () => {
-    const blob = await (await fetch(site.sample)).blob();
-    await separate({ blob, name: site.sample.split("/").at(-1) });
-  };
+  at("use-sample").onclick = () => separate(sample());
   at("record").onclick = toggleRecording;
   at("cancel").onclick = () => {
     cancelled = true;
     client.cancel();
   };
-  at("model").onchange = () => {
-    at("own").hidden = at("model").value !== OWN;
-    if (current && (at("model").value !== OWN || ownModel)) separate(current);
-  };
-  for (const type of ["dragover", "dragleave", "drop"]) {
-    addEventListener(type, (event) => {
-      event.preventDefault();
-      at("drop").classList.toggle("over", type === "dragover");
-    });
-  }
-  addEventListener("drop", ({ dataTransfer }) => {
-    if (at("working").hidden) choose(dataTransfer.files);
-  });
+  addEventListener("tab", ({ detail }) => detail === "tab-sound" || result?.pause());
+  return { open: (file) => isBusy() || separate(decoded(file)), choose, refuse: (reason) => tell(reason, true) };
 }

@@ -1,6 +1,6 @@
 // Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
 
-import { checkRecording, encodeSamples, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { encodeSamples, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
 import { fetched } from "./files.js";
 import { Picture, shades } from "./picture.js";
 import { ort } from "./runtime.js";
@@ -25,14 +25,10 @@ const TASKS = {
     return describe(model);
   },
 
-  /** Separates a recording, a Blob of a WAV file or samples in memory, into one WAV file for each source. */
-  async separate({ key, recording }, report) {
+  /** Separates a WAV file into one for each source. */
+  async separate({ key, recording: { name, blob } }, report) {
     const model = models.get(key);
-    const { name } = recording;
-    const { numSamples, numChannels, sampleRate, format, read } = recording.blob
-      ? await openWav(recording.blob, name)
-      : inMemory(recording);
-    checkRecording(name, sampleRate, numChannels, numSamples);
+    const { numSamples, numChannels, sampleRate, format, read } = await openWav(blob, name);
     if (numSamples > MAX_SECONDS * sampleRate) {
       const hours = (numSamples / sampleRate / 3600).toFixed(1);
       throw new UserError(`${name} lasts ${hours} hours; the page separates up to one, python -m vae_bss_tf.separate any length.`);
@@ -73,7 +69,7 @@ const TASKS = {
     const top = mixture.loudest();
     return {
       sampleRate, numChannels, numSamples, format, sure, clipped,
-    seconds: (performance.now() - started) / 1000,
+      seconds: (performance.now() - started) / 1000,
       mixture: shades(mixture, top),
       sources: sources.map(({ parts, picture, energy: of }) => ({
         file: new Blob([header, ...parts], { type: "audio/wav" }),
@@ -94,16 +90,6 @@ const TASKS = {
 
 function describe({ numSources, inputShape, audio }) {
   return { numSources, inputShape, sampleRate: audio?.sample_rate ?? null };
-}
-
-function inMemory({ channels, sampleRate }) {
-  return {
-    sampleRate,
-    numChannels: channels.length,
-    numSamples: channels[0].length,
-    format: WavFormat.INT16,
-    read: async (start, count) => channels.map((samples) => samples.slice(start, start + count)),
-  };
 }
 
 /** What a block of sources, `[source][channel]`, adds up to. */

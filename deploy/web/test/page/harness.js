@@ -51,7 +51,7 @@ export async function openPage(browser, url, { foreign, broken }) {
   page.on("pageerror", (error) => broken.push(error.message));
   await listenIn(page);
   await page.goto(url);
-  await page.waitForSelector("#model option", { state: "attached" });
+  await page.waitForSelector("#sound-model option", { state: "attached" });
   return page;
 }
 
@@ -59,7 +59,7 @@ export async function openPage(browser, url, { foreign, broken }) {
 export async function text(page, selector, pattern) {
   const found = await page.waitForFunction(
     ([selector, pattern, flags]) => {
-      const { textContent } = document.querySelector(selector);
+      const textContent = document.querySelector(selector)?.textContent ?? "";
       return new RegExp(pattern, flags).test(textContent) && { textContent };
     },
     [selector, pattern.source, pattern.flags],
@@ -99,6 +99,14 @@ export function wavFile(name, sampleRate, seconds, numChannels, format = WavForm
     Float32Array.from({ length: count }, (_, i) => (0.3 - 0.2 * c) * tone(440, i) + (0.1 + 0.2 * c) * tone(659, i)),
   );
   return asFile(name, sampleRate, channels, format);
+}
+
+/** Makes an MP3 file of silence: MPEG-1 Layer III at 32 kbit/s, whose frames of zeros last 26.1 ms each. */
+export function mp3File(name, seconds) {
+  const frame = Buffer.alloc(104);
+  frame.set([0xff, 0xfb, 0x10, 0xc4]);
+  const count = Math.round((seconds * 44_100) / 1152);
+  return { name, mimeType: "audio/mpeg", buffer: Buffer.concat(new Array(count).fill(frame)) };
 }
 
 export function asFile(name, sampleRate, channels, format = WavFormat.INT16) {

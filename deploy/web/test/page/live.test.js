@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
+import { fileURLToPath } from "node:url";
 
 import { heard, launch, openPage, serve, text } from "./harness.js";
 
@@ -40,8 +41,66 @@ const levels = (least, most, meters) =>
     [least, most, meters],
   );
 
-test("the page says how late it is before it starts", async () => {
-  assert.match(await page.textContent("#live-latency"), /about 89 ms later \(64 ms for the model, 25 ms in buffers\)/);
+test("the page says how late it is before it starts, by each model", async () => {
+  await text(page, "#live-latency", /about 89 ms later \(64 ms for the model, 25 ms in buffers\)/);
+  await page.getByRole("tabpanel", { name: "Live" }).getByLabel("Model", { exact: true }).selectOption("live");
+  await text(page, "#live-latency", /about 41 ms later \(16 ms for the model, 25 ms in buffers\)/);
+});
+
+test("a live model of one's own separates; one that does not fit gets a sentence", async () => {
+  const files = (...places) => places.map((place) => fileURLToPath(new URL(`../../dist/models/${place}`, import.meta.url)));
+  await page.setInputFiles("#live-model-files", files("live/float32.onnx", "live/manifest.json"));
+  await text(page, "#live-message", /float32\.onnx is ready/);
+  await text(page, "#live-latency", /16 ms for the model/);
+  await page.click("#live-sample");
+  await levels(-45, 0, [0, 1]);
+  await page.click("#live-stop");
+  await page.setInputFiles("#live-model-files", files("live64/float32.onnx", "live/manifest.json"));
+  await page.click("#live-sample");
+  await text(page, "#live-message.error", /float32\.onnx and manifest\.json do not belong together/);
+  await page.setInputFiles("#live-model-files", files("live64/float32.onnx"));
+  await text(page, "#live-message.error", /the two files of one model together/);
+  assert.ok(await page.isVisible("#live-sample"));
+});
+
+test("sound is asked for as a person clicks, when Safari allows it, and what pauses it is told", async () => {
+  const isAtOnce = await page.evaluate(async () => {
+    const { resume } = AudioContext.prototype;
+    let isAsked = false;
+    AudioContext.prototype.resume = function () {
+      isAsked = true;
+      globalThis.context = this;
+      return resume.call(this);
+    };
+    document.getElementById("live-sample").click();
+    for (let i = 0; i < 9; i++) await null; // what follows the click without a pause
+    return isAsked;
+  });
+  assert.ok(isAtOnce);
+  await levels(-45, 0, [0, 1]);
+  await page.evaluate(() => globalThis.context.suspend());
+  await text(page, "#live-message.error", /paused the sound, as for a call; start again/);
+  await page.click("#live-sample");
+  await levels(-45, 0, [0, 1]);
+});
+
+test("a microphone that gives silence, and one that is unplugged, are told", async () => {
+  await page.evaluate(() => {
+    const context = new AudioContext();
+    globalThis.stand = new MediaStreamAudioDestinationNode(context);
+    navigator.mediaDevices.getUserMedia = async () => globalThis.stand.stream;
+  });
+  await page.click("#live-microphone");
+  await text(page, "#live-message", /The microphone is silent: it may be muted or switched off/);
+  await page.evaluate(() => {
+    globalThis.tone = new OscillatorNode(globalThis.stand.context);
+    globalThis.tone.connect(globalThis.stand);
+    globalThis.tone.start();
+  });
+  await text(page, "#live-message", /^Listening\.$/);
+  await page.evaluate(() => globalThis.stand.stream.getTracks()[0].dispatchEvent(new Event("ended")));
+  await text(page, "#live-message.error", /The microphone was disconnected/);
+  assert.ok(await page.isVisible("#live-microphone"));
 });
 
 test("a microphone that is refused or missing costs a sentence", async () => {

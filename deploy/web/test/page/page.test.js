@@ -5,9 +5,10 @@ import { mkdtemp, open, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
+import { fileURLToPath } from "node:url";
 
 import { openWav } from "../../lib/index.js";
-import { asFile, heard, launch, openPage, serve, text, wavFile } from "./harness.js";
+import { asFile, heard, launch, mp3File, openPage, serve, text, wavFile } from "./harness.js";
 
 const REFERENCES = process.env.VAE_BSS_REFERENCES;
 
@@ -41,7 +42,7 @@ async function said(action) {
 }
 
 const give = (...files) => said(() => page.setInputFiles("#file", files));
-const giveModel = (...files) => said(() => page.setInputFiles("#own-files", files));
+const giveModel = (...files) => said(() => page.setInputFiles("#sound-model-files", files));
 
 async function downloaded(click) {
   const [download] = await Promise.all([page.waitForEvent("download"), click()]);
@@ -85,7 +86,7 @@ test("the sample in the page equals Python", { skip: !REFERENCES }, async (t) =>
     assert.ok(difference <= 1e-4, `differs by ${difference}`);
   }
   // The shipped int8 file rounds activations, and a rounding may fall to the other side in another runtime.
-  assert.match(await said(() => page.selectOption("#model", "duets")), /Done: 2 sources/);
+  assert.match(await said(() => page.selectOption("#sound-model-name", "duets")), /Done: 2 sources/);
   for (const k of [1, 2]) {
     const { channels } = await source(k);
     const expected = await reference(`int8${k}`);
@@ -145,6 +146,8 @@ test("recordings that cannot be separated get a sentence each, and the page live
   await says(file("short.wav", whole.subarray(0, 5000)), /short\.wav is truncated: it holds 31\.0 %/);
   await says(file("clip.mp4", "video", "video/mp4"), /clip\.mp4 is a video; save its sound/);
   await says(file("song.mp3", "no sound", "audio/mpeg"), /song\.mp3 is no recording that this browser can decode/);
+  await says(mp3File("long.mp3", 1800), /long\.mp3 lasts 30 minutes, more than 20; save it as a WAV file/);
+  await says(mp3File("still.mp3", 3), /still\.mp3 is silent/); // it was decoded
   await says(asFile("still.wav", 8000, [new Float32Array(8000)]), /still\.wav is silent/);
   await says(wavFile("blip.wav", 8000, 0.05, 1), /at least 0\.1 s/);
   await says(asFile("many.wav", 8000, new Array(6).fill(new Float32Array(8000))), /6 channels/);
@@ -172,6 +175,40 @@ test("models that do not fit get a sentence each", async () => {
   await says([as("full_int8.tflite", model), as("manifest.json", manifest)], /not an \.onnx file/);
 });
 
+test("a model of digits of one's own separates the drawings, wherever it is given", async () => {
+  const files = (...places) => places.map((place) => fileURLToPath(new URL(`../../dist/models/${place}`, import.meta.url)));
+  await page.setInputFiles("#sound-model-files", files("mnist/int8.onnx", "mnist/manifest.json"));
+  await text(page, "#digits-message", /Separated into 2 digits/);
+  assert.ok(await page.getByRole("tabpanel", { name: "Digits" }).isVisible());
+  assert.equal(await page.locator("#digits-model-name option:checked").textContent(), "A model of my own…");
+  await page.setInputFiles("#digits-model-files", files("notes/int8.onnx", "mnist/manifest.json"));
+  await text(page, "#digits-message.error", /int8\.onnx and manifest\.json do not belong together/);
+  await page.setInputFiles("#digits-model-files", files("mnist/int8.onnx"));
+  await text(page, "#digits-message.error", /the two files of one model together/);
+  await page.getByRole("tabpanel", { name: "Digits" }).getByLabel("Model", { exact: true }).selectOption("mnist");
+  await text(page, "#digits-message", /Separated into 2 digits/);
+});
+
+test("what is dropped on any tab goes where it belongs", async () => {
+  const drop = ({ name, mimeType, buffer }) =>
+    page.evaluate(
+      ([name, type, bytes]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+        dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+      },
+      [name, mimeType, [...buffer]],
+    );
+  await page.getByRole("tab", { name: "Live" }).click();
+  assert.match(await said(() => drop(wavFile("dropped.wav", 8000, 1, 1))), /Done: 2 sources/);
+  assert.ok(await page.getByRole("tabpanel", { name: "Sound" }).isVisible());
+  await page.setInputFiles("#file", [wavFile("long.wav", 8000, 900, 1)]);
+  await page.waitForFunction(() => document.getElementById("progress").value > 0);
+  await drop(wavFile("another.wav", 8000, 1, 1));
+  await text(page, "#message.error", /Wait until this recording is separated, or cancel it first/);
+  assert.match(await said(() => page.click("#cancel")), /Cancelled/);
+});
+
 test("a long separation shows progress and can be cancelled", async () => {
   await page.setInputFiles("#file", [wavFile("long.wav", 8000, 900, 1)]);
   await page.waitForFunction(() => document.getElementById("progress").value > 0);
@@ -183,7 +220,8 @@ test("a long separation shows progress and can be cancelled", async () => {
 test("the microphone is recorded and separated; without one the page says so", async () => {
   await page.context().grantPermissions(["microphone"]);
   await page.click("#record");
-  await text(page, "#message", /Recording: (?!0:0[01])/);
+  await text(page, "#message", /^Recording\. It is separated when you stop\.$/);
+  await text(page, "#recorded", /^\d+:(?!0[01])/);
   await page.getByRole("button", { name: "Stop and separate" }).click();
   await text(page, "#message", /Done/);
   for (const [name, pattern] of [["NotAllowedError", /did not let this page use the microphone/], ["NotFoundError", /No microphone was found/]]) {
@@ -193,6 +231,58 @@ test("the microphone is recorded and separated; without one the page says so", a
     await page.click("#record");
     await text(page, "#message", pattern);
     assert.ok(await page.isVisible("#message.error"));
+  }
+});
+
+test("a keyboard reaches everything in its order, and the focus is never lost", async () => {
+  const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? (document.activeElement.labels?.[0] ?? document.activeElement).textContent);
+  const next = async (key) => {
+    await page.keyboard.press(key);
+    return focused();
+  };
+  assert.deepEqual(
+    [await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab")],
+    ["Sound", "Open a recording", "Use the sample", "Record", "Model"],
+  );
+  await page.getByRole("button", { name: "Use the sample" }).focus();
+  assert.match(await said(() => page.keyboard.press("Enter")), /Done/);
+  await page.waitForFunction(() => document.activeElement.id === "play");
+  assert.deepEqual(
+    [await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab"), await next("Tab")],
+    ["Position", "Download this mix", "Gain of source 1", "Solo source 1", "Mute source 1", "Download source 1", "Gain of source 2"],
+  );
+  const model = page.getByLabel("Model", { exact: true }).first();
+  await model.focus();
+  assert.match(await said(() => page.keyboard.press("ArrowDown")), /Done/);
+  await page.waitForFunction(() => document.activeElement.id === "sound-model-name");
+  assert.match(await give({ name: "text.wav", mimeType: "audio/wav", buffer: Buffer.from("text") }), /not a WAV file/);
+  await page.getByRole("tab", { name: "Sound" }).focus();
+  assert.equal(await next("End"), "Live");
+  assert.equal(await next("ArrowRight"), "Sound");
+  assert.equal(await next("ArrowLeft"), "Live");
+  assert.equal(await next("Home"), "Sound");
+});
+
+test("a reader of the screen finds each tab's controls by role and name, and its messages are said", async () => {
+  await give(wavFile("tones.wav", 8000, 1, 1));
+  const panel = (name) => page.getByRole("tabpanel", { name });
+  const roles = async (name) => (await panel(name).ariaSnapshot()).split("\n").map((line) => line.trim());
+  const sound = await roles("Sound");
+  for (const line of [
+    '- status: "Done: 2 sources in', "- button \"Play\"", '- slider "Position"', '- img "Spectrogram of the recording"',
+    '- slider "Gain of source 1"', '- button "Solo source 2"', '- link "Download source 2"', '- combobox "Model"',
+  ]) assert.ok(sound.some((found) => found.startsWith(line)), `${line} in\n${sound.join("\n")}`);
+  await page.getByRole("tab", { name: "Digits" }).click();
+  await text(page, "#digits-message", /Separated/);
+  const digits = await roles("Digits");
+  for (const line of ['- group "First digit"', '- img "First drawing pad"', "- status: Separated into 2 digits", '- img "Separated digit 2"']) {
+    assert.ok(digits.some((found) => found.startsWith(line)), `${line} in\n${digits.join("\n")}`);
+  }
+  await page.getByRole("tab", { name: "Live" }).click();
+  await page.waitForSelector("#live-sources [role=meter]");
+  const live = await roles("Live");
+  for (const line of ['- button "Start the microphone"', '- meter "Level of source 1"', '- slider "Gain of source 2"']) {
+    assert.ok(live.some((found) => found.startsWith(line)), `${line} in\n${live.join("\n")}`);
   }
 });
 
@@ -232,7 +322,7 @@ test("two digits are added and separated", async () => {
 test("everything fits a telephone's width, and everything that acts has a name", async () => {
   await page.setViewportSize({ width: 390, height: 844 });
   await give(wavFile("a-name-that-is-far-too-long-for-one-line-of-a-telephone-of-three-hundred-and-ninety.wav", 8000, 1, 1));
-  for (const tab of ["Digits", "Sound"]) {
+  for (const tab of ["Digits", "Live", "Sound"]) {
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
     const nameless = await page.evaluate(() =>
       [...document.querySelectorAll("button, a, select, input:not([hidden]), canvas, progress")]
@@ -241,6 +331,14 @@ test("everything fits a telephone's width, and everything that acts has a name",
     );
     assert.deepEqual(nameless, []);
     await page.getByRole("tab", { name: tab }).click();
+  }
+});
+
+test("the page links to its licences, which are there", async () => {
+  for (const [name, words] of [["Apache-2.0", "Apache License"], ["Licences of third parties", "onnxruntime-web"]]) {
+    const href = await page.getByRole("link", { name }).getAttribute("href");
+    const answer = await page.request.get(new URL(href, server.url).href);
+    assert.ok(answer.ok() && (await answer.text()).includes(words), href);
   }
 });
 
