@@ -27,9 +27,12 @@ async function exists(path) {
 
 await rm(dist, { recursive: true, force: true });
 await mkdir(dist);
-for (const name of ["index.html", "style.css", "page", "lib", "LICENCES.md"]) {
+for (const name of ["index.html", "style.css", "page", "lib"]) {
   await cp(join(here, name), join(dist, name), { recursive: true });
 }
+// Browsers show a text, and download Markdown.
+await cp(join(here, "LICENCES.md"), join(dist, "LICENCES.txt"));
+await cp(join(repository, "LICENSE"), join(dist, "LICENSE.txt"));
 for (const name of RUNTIME) {
   await cp(join(here, "node_modules", "onnxruntime-web", "dist", name), join(dist, "vendor", name));
 }
