@@ -84,7 +84,8 @@ async function live(model) {
   const cpu_seconds = (await processOf()).cpu - before.cpu;
   const [latency, underRuns] = await Promise.all(["#live-latency", "#live-under-runs"].map((id) => page.textContent(id)));
   await page.click("#live-stop");
-  return { model, seconds: LIVE_SECONDS, under_runs: Number.parseInt(underRuns, 10) || 0, latency, cpu_seconds };
+  const under_runs = Number(/: (\d+)/.exec(underRuns)?.[1] ?? 0);
+  return { model, seconds: LIVE_SECONDS, under_runs, latency, cpu_seconds };
 }
 
 const start = performance.now();

@@ -83,7 +83,7 @@ export function startLive(site, given) {
       `You hear each sound about ${ms(model + buffers + devices)} later: ${ms(model)} for the model, ${ms(buffers)} in buffers, ` +
       `${ms(devices)} in the browser and the devices it knows of.`;
     at("live-under-runs").textContent =
-      underRuns === 0 ? "No under-runs." : `${underRuns} under-runs: moments of silence, because a block came late.`;
+      underRuns === 0 ? "No under-runs." : `Under-runs, moments of silence because a block came late: ${underRuns}.`;
   }
 
   /** Shows the levels as time goes on, and that a microphone has nothing to show. */
