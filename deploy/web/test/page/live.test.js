@@ -103,6 +103,16 @@ test("a microphone that gives silence, and one that is unplugged, are told", asy
   assert.ok(await page.isVisible("#live-microphone"));
 });
 
+test("Firefox, which may stand still then, is not asked for its output's latency beside a microphone", async () => {
+  await page.evaluate(() => {
+    Object.defineProperty(navigator, "userAgent", { value: "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0" });
+    Object.defineProperty(AudioContext.prototype, "outputLatency", { get: () => document.body.setAttribute("data-asked", "") });
+  });
+  await page.click("#live-microphone");
+  await text(page, "#live-latency", /You hear each sound about/);
+  assert.equal(await page.getAttribute("body", "data-asked"), null);
+});
+
 test("a microphone that is refused or missing costs a sentence", async () => {
   for (const [name, pattern] of [["NotAllowedError", /did not let this page use the microphone.* or play the sample/], ["NotFoundError", /No microphone was found/]]) {
     await page.evaluate((name) => {
