@@ -56,7 +56,7 @@ export class LiveAudio {
   /** Seconds by which what is heard is late, beside the buffers: the model's, and those that the browser tells of. */
   get latency() {
     const microphone = this.#track?.getSettings().latency ?? 0;
-    // Firefox may stand still for ever when it is asked for its output's latency beside a microphone (153 on Linux).
+    // Firefox may hang when it is asked for its output's latency beside a microphone (153 on Linux).
     const output = this.#track && navigator.userAgent.includes("Firefox/") ? 0 : (this.#context.outputLatency ?? 0);
     return { model: this.live.latency, devices: (this.#context.baseLatency ?? 0) + output + microphone };
   }

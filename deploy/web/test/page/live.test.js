@@ -103,7 +103,7 @@ test("a microphone that gives silence, and one that is unplugged, are told", asy
   assert.ok(await page.isVisible("#live-microphone"));
 });
 
-test("Firefox, which may stand still then, is not asked for its output's latency beside a microphone", async () => {
+test("Firefox, which may hang then, is not asked for its output's latency beside a microphone", async () => {
   await page.evaluate(() => {
     Object.defineProperty(navigator, "userAgent", { value: "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0" });
     Object.defineProperty(AudioContext.prototype, "outputLatency", { get: () => document.body.setAttribute("data-asked", "") });
