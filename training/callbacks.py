@@ -15,6 +15,8 @@ import tqdm
 from training import figures
 from training.backup import Backup
 from training.recipe import PlannedPhase
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.domains import domain_of
 
 _SHOWN = {"loss": 1, "val_elbo": 1, "val_score": 1, "val_remix_si_sdri": 2}  # with so many decimals
 
@@ -98,13 +100,14 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             self.on_epoch_end(epoch, {self.monitor: score})
 
 
-class SeparationPictures(keras.callbacks.Callback):
-    """Writes a picture of separated mixtures to TensorBoard after each tenth of the training.
+class SeparationSummaries(keras.callbacks.Callback):
+    """Writes separated mixtures to TensorBoard after each tenth of the training: a picture and, of sound, the sound.
+
+    The sound of a mixture and of its sources is that of a column of the picture.
 
     Args:
         folder: TensorBoard's folder.
-        mixtures: float32 `[num_mixtures, *shape]`.
-        draw: Draws mixtures and their sources, `[num_mixtures, num_sources, *shape]`.
+        shown: The mixtures.
         separate: Gives the sources of mixtures.
         epochs: Epochs of the whole training.
     """
@@ -112,25 +115,30 @@ class SeparationPictures(keras.callbacks.Callback):
     def __init__(
         self,
         folder: Path,
-        mixtures: npt.NDArray[np.float32],
-        draw: Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], Any],
+        shown: EvaluationSet,
         separate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
         epochs: int,
     ) -> None:
         super().__init__()
         self.folder = folder
-        self.mixtures = mixtures
-        self.draw = draw
+        self.shown = shown
         self.separate = separate
         self.every = max(1, epochs // 10)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every:
             return
-        figure = self.draw(self.mixtures, self.separate(self.mixtures))
+        audio, sources = self.shown.audio, self.separate(self.shown.mixtures)
+        figure = figures.separation(self.shown.mixtures, sources, audio=audio)
+        waveforms = domain_of(audio).waveforms(sources, self.shown)
         writer = tf.summary.create_file_writer(str(self.folder))
         with writer.as_default(step=epoch + 1):
             tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
+            if audio is not None and waveforms is not None:
+                heard = {f"source {k + 1}": waveforms[:, k] for k in range(waveforms.shape[1])}
+                for name, sounds in ({"mixture": waveforms.sum(axis=1)} | heard).items():
+                    channels = sounds[: figures.SPECTROGRAMS, :, np.newaxis]
+                    tf.summary.audio(name, channels, round(audio.sample_rate), max_outputs=len(channels))
         writer.close()
 
 

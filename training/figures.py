@@ -22,7 +22,7 @@ Picture = tuple[Float32, float]
 
 _DPI = 110
 _RANGE_DB = 60
-_SPECTROGRAMS = 6  # mixtures of sound in one figure
+SPECTROGRAMS = 6  # mixtures of sound in one figure
 _PANELS = {
     "elbo": "ELBO, nats",
     "log_likelihood": "log-likelihood, nats",
@@ -50,7 +50,7 @@ def separation(
     Returns:
         The figure.
     """
-    shown = slice(None, None if audio is None else _SPECTROGRAMS)
+    shown = slice(None, None if audio is None else SPECTROGRAMS)
     mixtures, sources = mixtures[shown], sources[shown]
     sums = sources.sum(axis=1) if audio is None else _added(sources, audio)
     rows = {"mixture": mixtures, **{f"source {k + 1}": sources[:, k] for k in range(sources.shape[1])}, "sum": sums}
@@ -108,7 +108,7 @@ def grid(
     left, bottom, width, height = 1.2, 0.5, 1.7, 1.1
     figure = _figure(pictures, column_titles, left, bottom, width, height)
     axes = figure.subplots(len(pictures), len(pictures[0]), squeeze=False)
-    seconds, hertz = _size(audio)
+    seconds, hertz = spectrogram_size(audio)
     for row, row_axes in zip(pictures, axes, strict=True):
         for picture, axis in zip(row, row_axes, strict=True):
             axis.set(xticks=[], yticks=[], xlim=(0, seconds), ylim=(0, hertz))
@@ -177,17 +177,34 @@ def _is_empty(picture: Picture | None) -> bool:
 
 
 def _draw_spectrogram(axis: Axes, image: Float32, white: float, audio: AudioConfig) -> None:
-    magnitude = spectrogram.expand(image / white, audio)
-    level = 20 * np.log10(np.maximum(magnitude, 10 ** (-_RANGE_DB / 20)))
-    seconds, hertz = _size(audio)
+    seconds, hertz = spectrogram_size(audio)
     axis.imshow(
-        level.T, cmap="magma", vmin=-_RANGE_DB, vmax=0, origin="lower", extent=(0, seconds, 0, hertz), aspect="auto",
-        interpolation="antialiased",
+        decibels(image, white, audio).T, cmap="magma", vmin=-_RANGE_DB, vmax=0, origin="lower",
+        extent=(0, seconds, 0, hertz), aspect="auto", interpolation="antialiased",
     )  # fmt: skip
 
 
-def _size(audio: AudioConfig) -> tuple[float, float]:
-    """Seconds and Hz that a spectrogram spans."""
+def decibels(image: Float32, white: float, audio: AudioConfig) -> Float32:
+    """The level of compressed magnitudes.
+
+    Args:
+        image: float32 `[frames, bins]`, compressed magnitudes.
+        white: What is 0 dB.
+        audio: The spectrogram's settings.
+
+    Returns:
+        float32 `[frames, bins]`, at least -60 dB.
+    """
+    magnitude = spectrogram.expand(image / white, audio)
+    return (20 * np.log10(np.maximum(magnitude, 10 ** (-_RANGE_DB / 20)))).astype(np.float32)
+
+
+def spectrogram_size(audio: AudioConfig) -> tuple[float, float]:
+    """Seconds and Hz that a spectrogram spans.
+
+    Args:
+        audio: The spectrogram's settings.
+    """
     seconds = audio.num_frames * audio.hop_length / audio.sample_rate
     return seconds, audio.num_bins * audio.sample_rate / audio.n_fft
 

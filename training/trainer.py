@@ -13,7 +13,7 @@ import tensorflow as tf
 from training import cluster, figures, loop, systems, truth_free
 from training import strategy as devices
 from training.backup import Backup, EpochBackup, Progress
-from training.callbacks import BestModel, EarlyStopping, RemixScore, SeparationPictures
+from training.callbacks import BestModel, EarlyStopping, RemixScore, SeparationSummaries
 from training.callbacks import Progress as ProgressBar
 from training.history import History, read_history, write_history
 from training.learner import Learner
@@ -54,12 +54,14 @@ class Trainer:
         self.domain = domain_of(run.preset.audio)
         self.plan = plan(run.preset.recipe)
         self.backup = Backup(run.path / "backup", run.preset.config_hash())
-        self.validation = pipeline.evaluation_data(
+        held_out = pipeline.evaluation_data(
             self.preset,
             banks["validation"],
             num_mixtures=self.preset.recipe.validation_mixtures,
             seed=self.preset.recipe.seed,
-        ).mixtures
+        )
+        self.validation = held_out.mixtures
+        self.shown = held_out.first(_PICTURED)
 
     def train(self, source: MultiSourceVAE | None = None, resume: str | None = None) -> dict[str, Any]:
         """Trains all phases that are left, and writes `model.keras`, `history.csv` and `history.png`.
@@ -233,10 +235,9 @@ class Trainer:
             if planned.phase.keep == "best":
                 of_separators.append(BestModel(self.backup, planned, monitor, done.scores))
             of_separators.append(
-                SeparationPictures(
+                SeparationSummaries(
                     tensorboard / "separation",
-                    self.validation[:_PICTURED],
-                    lambda mixtures, sources: figures.separation(mixtures, sources, audio=self.preset.audio),
+                    self.shown,
                     learner.separator.separate,
                     self.preset.recipe.epochs,
                 )

@@ -1,13 +1,16 @@
 """From a folder of recordings to separated files: training, its scores on waveforms, and the run's separator."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
-from training import evaluate, results
+from training import evaluate, figures, results
 from training.fit import report as report_of
 from training.fit import train
 from training.run import Run
@@ -60,6 +63,7 @@ def test_a_folder_of_recordings_becomes_a_separator(
     run = train(PRESET, output=tmp_path / "run", data_dir=notes)
     assert Run.load(run.path).preset == PRESET
     assert (run.path / "separation.png").is_file()
+    assert_heard_in_tensorboard(run)
 
     bank = pipeline.load_banks(PRESET, notes, ["test"])["test"]
     truth = pipeline.evaluation_data(PRESET, bank, num_mixtures=20)
@@ -83,6 +87,28 @@ def test_a_folder_of_recordings_becomes_a_separator(
     assert scores["vaem"] == pytest.approx(run.metrics["test"]["vaem"]["si_sdr"], abs=1e-3)
     assert min(scores["ibm"], scores["irm"]) > max(scores["vaem"], scores["nmf"], scores["mixture/k"])
     assert content["comparisons"][0]["paired"][0]["score"] == "si_sdr"
+
+
+def assert_heard_in_tensorboard(run: Run) -> None:
+    """Beside each picture of separated mixtures are the sounds of its columns, and the sources sum to the mixtures."""
+    events = EventAccumulator(str(run.path / "tensorboard" / "separation"), size_guidance={"tensors": 0})
+    events.Reload()
+    names = ["mixture", "source 1", "source 2"]
+    assert set(events.Tags()["tensors"]) == {"separation", *names}
+    for epoch in range(PRESET.recipe.epochs):
+        sounds = []
+        for name in names:
+            event = events.Tensors(name)[epoch]
+            assert event.step == epoch + 1
+            encoded = [row[0] for row in make_ndarray(event.tensor_proto)]
+            assert len(encoded) == figures.SPECTROGRAMS
+            waveforms, rates = zip(*(soundfile.read(io.BytesIO(wav)) for wav in encoded), strict=True)
+            assert set(rates) == {AUDIO.sample_rate}
+            sounds.append(np.stack(waveforms))
+        mixture, *sources = sounds
+        assert mixture.shape[1] == AUDIO.num_samples
+        assert np.abs(mixture).max() > 0.1
+        np.testing.assert_allclose(sum(sources), mixture, atol=3 / 2**15)  # 16 bits each
 
 
 def test_mixtures_without_a_truth_have_no_score_against_one(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from training.evaluation.report import HEADINGS, Comparison
-from training.figures import Picture, grid
+from training.figures import Picture, decibels, grid, spectrogram_size
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import domain_of
@@ -21,7 +21,7 @@ _MAP_POINTS = 1_500
 _MAP_CELLS = 16
 _TRAVERSED = 8
 _TRAVERSAL = np.linspace(-2.5, 2.5, 11, dtype=np.float32)
-_MARKERS = {"untrained": "s", "trained": "o"}
+_MARKERS = {"untrained": "sD", "trained": "o^"}
 
 
 def systems_grid(comparison: Comparison) -> Figure:
@@ -103,9 +103,14 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
         figure.colorbar(scattered, ax=left, location="left", label="class")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
     audio = truth.audio
+    title = "their decoded sources, at the same places"
+    if audio is not None:
+        seconds, hertz = spectrogram_size(audio)
+        title += f", each {seconds:.2g} s and {hertz:,.0f} Hz"
+        decoded = np.stack([decibels(image, max(float(image.max()), 1e-6), audio) for image in decoded])
     canvas = _examples_on_map(points, domain_of(audio).upright(decoded))
-    right.imshow(canvas, cmap="gray" if audio is None else "magma", vmin=0, aspect="auto")
-    right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
+    right.imshow(canvas, cmap="gray" if audio is None else "magma", interpolation="antialiased", aspect="auto")
+    right.set(xticks=[], yticks=[], title=title)
     return figure
 
 
@@ -113,7 +118,8 @@ def _examples_on_map(points: Float32, decoded: Float32) -> Float32:
     low, high = points.min(axis=0), points.max(axis=0)
     place = (points - low) / (high - low) * _MAP_CELLS
     height, width, *channels = decoded.shape[1:]
-    canvas = np.zeros((_MAP_CELLS * height, _MAP_CELLS * width, *channels), np.float32)
+    empty = 1 if channels else np.nan  # white
+    canvas = np.full((_MAP_CELLS * height, _MAP_CELLS * width, *channels), empty, np.float32)
     for column, row in np.ndindex(_MAP_CELLS, _MAP_CELLS):
         distance = np.linalg.norm(place - (column + 0.5, row + 0.5), axis=1)
         nearest = int(np.argmin(distance))
@@ -152,8 +158,8 @@ def latent_traversal(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
 def score_against_time(comparison: Comparison) -> Figure:
     """Draws each system's score against the time it took to fit and the time it takes to separate one mixture.
 
-    The score is the one that systems are compared by. Oracles are left out; the dashed line is the mixture shared
-    equally.
+    The score is the one that systems are compared by; the legend lists the best first. Oracles are left out; the dashed
+    line is the mixture shared equally.
 
     Args:
         comparison: The comparison.
@@ -162,25 +168,26 @@ def score_against_time(comparison: Comparison) -> Figure:
         The figure.
     """
     score = comparison.domain.paired_score
-    figure = Figure(figsize=(10, 4.2), dpi=90, layout="constrained")
+    figure = Figure(figsize=(11, 4.2), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for index, result in enumerate(comparison.results):
-        mean, system = float(result.scores[score].mean()), result.system
+    means = [(float(result.scores[score].mean()), result) for result in comparison.results]
+    drawn = 0
+    for mean, result in sorted(means, key=lambda pair: -pair[0]):
+        system = result.system
         if system.name == "mixture/k":
             for axis in (left, right):
-                axis.axhline(mean, color="grey", lw=1, ls="--")
-                axis.annotate(system.title, (1, mean), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                              color="grey", fontsize=8)  # fmt: skip
+                axis.axhline(mean, color="grey", lw=1, ls="--", label=system.title)
         if system.kind not in _MARKERS:
             continue
+        style = {"marker": _MARKERS[system.kind][drawn // 10], "color": f"C{drawn % 10}", "alpha": 0.8}
+        drawn += 1
         for axis, seconds in ((left, result.budget["seconds"]), (right, 1000 * result.seconds_per_mixture)):
-            if seconds > 0:  # NMF of sound is not fitted before
-                axis.plot(seconds, mean, marker=_MARKERS[system.kind], color=f"C{index % 10}", linestyle="none")
-                where = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-                axis.annotate(system.title, (seconds, mean), **where, fontsize=8)
+            place = ([seconds], [mean]) if seconds > 0 else ([], [])  # NMF of sound is not fitted before
+            axis.plot(*place, linestyle="none", label=system.title, **style)
     left.set(xscale="log", xlabel="time to fit, s", ylabel=f"{HEADINGS[score]}, dB")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-        axis.margins(x=0.4, y=0.1)
+        axis.margins(0.1)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.audio import recordings, stems
@@ -115,33 +116,22 @@ def _report(path: Path, result: SeparatedFile) -> None:
 
 
 def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:
-    import matplotlib
+    from vae_bss_tf.audio.figures import spectrograms
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rate = separator.audio.sample_rate
-    shown = [("mixture", path), *((f"source {k}", source) for k, source in result.sources.items())]
-    figure, axes = pyplot.subplots(len(shown), sharex=True, squeeze=False, figsize=(10, 2 * len(shown)))
-    for axis, (title, file) in zip(axes[:, 0], shown, strict=True):
-        waveform, length = [np.zeros(0, np.float32)], 0
-        for block in recordings.mono(recordings.describe(file, allow_truncated=True), rate):
-            waveform.append(block)
-            length += len(block)
-            if length > _PICTURED_SECONDS * rate:
-                break
-        with np.errstate(divide="ignore"):  # silence is -inf dB
-            axis.specgram(
-                np.concatenate(waveform)[: int(_PICTURED_SECONDS * rate)],
-                NFFT=separator.audio.n_fft,
-                noverlap=separator.audio.n_fft - separator.audio.hop_length,
-                Fs=rate,
-                vmin=-120,
-                vmax=-40,
-            )
-        axis.set(title=title, ylabel="Hz", facecolor=pyplot.get_cmap()(0.0))
-    axes[-1, 0].set_xlabel("s")
-    figure.tight_layout()
+    audio = separator.audio
+    files = {"mixture": path, **{f"source {k}": source for k, source in result.sources.items()}}
+    waveforms = {title: _beginning(file, audio.sample_rate) for title, file in files.items()}
+    figure = spectrograms(waveforms, audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length)
     with replacing(place) as partial:
-        figure.savefig(partial, dpi=120)
-    pyplot.close(figure)
+        figure.savefig(partial)
+
+
+def _beginning(path: Path, rate: float) -> npt.NDArray[np.float32]:
+    """The first seconds of a recording at another rate: float32 `[samples]`."""
+    waveform, missing = [np.zeros(0, np.float32)], int(_PICTURED_SECONDS * rate)
+    for block in recordings.mono(recordings.describe(path, allow_truncated=True), rate):
+        waveform.append(block[:missing])
+        missing -= len(waveform[-1])
+        if missing == 0:
+            break
+    return np.concatenate(waveform)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,18 @@ class EvaluationSet:
     labels: npt.NDArray[np.int64]
     gain: float
     audio: AudioConfig | None = None
+
+    def first(self, number: int) -> Self:
+        """The first of the mixtures, copied, so that the others need not stay in memory.
+
+        Args:
+            number: How many; at least 1.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays: dict[str, Any] = {
+            name: value[:number].copy() for name, value in values.items() if isinstance(value, np.ndarray)
+        }
+        return dataclasses.replace(self, **arrays)
 
 
 def evaluation_mixtures(
