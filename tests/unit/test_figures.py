@@ -1,11 +1,18 @@
-"""Pictures of a training: what is drawn where."""
+"""Pictures of a training, of an evaluation and of recordings: what is drawn where."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from training import figures
+from training.evaluation import figures as evaluation
+from training.systems import SYSTEMS
+from vae_bss_tf.audio.figures import spectrograms
 from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.datasets.image_mixtures import EvaluationSet
+from vae_bss_tf.domains import domain_of
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=16, num_bins=32, power=0.5)
 
@@ -60,6 +67,77 @@ def test_spectrograms_are_in_decibels_over_hertz_and_seconds() -> None:
     assert figure.axes[-1].get_xlabel() == "s"
 
 
+def assert_legend_covers_nothing(figure: Figure) -> None:
+    (legend,) = figure.legends
+    figures.to_array(figure)
+    extent = legend.get_window_extent()
+    assert not any(extent.overlaps(axis.get_tightbbox()) for axis in figure.axes)
+    assert figure.bbox.contains(*extent.min)
+    assert figure.bbox.contains(*extent.max)
+
+
+def test_recordings_are_drawn_below_each_other_in_decibels_of_the_mixture() -> None:
+    rate, time = 8_000, np.arange(8_000) / 8_000
+    tone = (0.5 * np.sin(2 * np.pi * 1_000 * time)).astype(np.float32)
+    figure = spectrograms({"mixture": tone, "source 1": tone / 100, "source 2": tone[:4_000]}, rate)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["mixture\nHz", "source 1\nHz", "source 2\nHz"]
+    assert figure.axes[-1].get_xlabel() == "s"
+    levels = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    for level, loudest in zip(levels, (0, -40, 0), strict=True):
+        assert level.max() == pytest.approx(loudest, abs=0.1)
+        assert level[:, 10].argmax() * rate / 512 == pytest.approx(1_000, abs=rate / 512)
+    assert levels[2][:, -1].max() < -100  # the shorter one has ended
+    for axis in figure.axes:
+        left, right, low, high = axis.images[0].get_extent()
+        assert (left, right, low, high) == pytest.approx((0, 1, 0, 4_000), abs=0.02)
+        assert axis.get_xlim() == (0, 1)
+        assert axis.images[0].norm(-15) == 1 > axis.images[0].norm(-40) > 0.5  # bright
+
+
+def test_scores_against_time_have_a_legend_beside_them_with_the_best_first() -> None:
+    systems = [s for s in SYSTEMS if "images" in s.domains]
+    results = [
+        SimpleNamespace(
+            system=system,
+            scores={"psnr": np.full(3, 15.0 + i)},
+            budget={"seconds": 100.0 + i},
+            seconds_per_mixture=0.001 * (1 + i),
+        )
+        for i, system in enumerate(systems)
+    ]
+    figure = evaluation.score_against_time(SimpleNamespace(results=results, domain=domain_of(None)))
+    assert_legend_covers_nothing(figure)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    shown = [s.title for s in reversed(systems) if s.kind in ("trained", "untrained") or s.name == "mixture/k"]
+    assert names == shown
+    styles = {(line.get_marker(), line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(styles) == len(names)
+    for axis in figure.axes:
+        (low, high), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+        assert all(low < line.get_xdata()[0] < high for line in axis.lines if line.get_marker() != "None")
+        assert all(bottom < line.get_ydata()[0] < top for line in axis.lines)
+
+
+@pytest.mark.parametrize("audio", [None, AUDIO])
+def test_a_latent_map_has_its_legend_beside_it_and_shows_decoded_sources(audio: AudioConfig | None) -> None:
+    rng = np.random.default_rng(0)
+    shape = (SIDE, SIDE) if audio is None else AUDIO.feature_shape
+    sources = rng.uniform(size=(20, 2, *shape)).astype(np.float32)
+    truth = EvaluationSet(
+        sources.sum(axis=1), sources, np.full(20, 2), np.arange(40).reshape(20, 2) % 10, 0.5, audio=audio
+    )
+    latents = rng.standard_normal((20, 2, 4)).astype(np.float32)
+    outputs = {"sources": sources, "estimates": sources, "latent_mean": latents}
+    figure = evaluation.latent_map(SimpleNamespace(predict=lambda *_, **__: outputs), truth)
+    assert_legend_covers_nothing(figure)
+    points, decoded = figure.axes[:2]
+    assert len(points.collections[0].get_offsets()) == 40
+    canvas = np.asarray(decoded.images[0].get_array().filled(np.nan))
+    assert np.isnan(canvas).any()  # white where no source is near
+    assert np.nanmin(canvas) >= (0 if audio is None else -60.001)
+    assert np.nanmax(canvas) == pytest.approx(sources.max() if audio is None else 0, abs=1e-3)
+
+
 def history_rows() -> list[dict[str, object]]:
     separate = [{"elbo": -900.0, "val_elbo": -800.0}] + [{"elbo": -100.0 + i, "val_elbo": -101.0 + i} for i in range(3)]
     masked = [{"score": 20.0 + i, "val_score": 19.0 + i} for i in range(4)]
@@ -80,9 +158,7 @@ def test_a_history_shows_all_phases_and_the_range_after_the_first_epoch() -> Non
     assert np.isnan(training.get_ydata()[4:]).all()
     np.testing.assert_allclose(validation.get_ydata()[:4], [-800, -101, -100, -99])
     np.testing.assert_allclose(score.lines[0].get_ydata()[4:], [20, 21, 22, 23])
-    (legend,) = figure.legends
-    figures.to_array(figure)
-    assert not any(legend.get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
+    assert_legend_covers_nothing(figure)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
