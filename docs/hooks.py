@@ -4,12 +4,14 @@
   to them: so one link works in the repository and on the site.
 - A block of code that is one command with `--help` is followed by what it prints.
 - Equations, in LaTeX, become MathML, which browsers draw without a script.
+- A notebook becomes a page with its text and its code, without outputs.
 - A page that would ask another host for a script, a style or a picture fails the build.
 """
 
 import contextlib
 import importlib
 import io
+import json
 import os
 import re
 import sys
@@ -26,6 +28,7 @@ from mkdocs.structure.pages import Page
 DOCS = Path(__file__).resolve().parent
 REPOSITORY = DOCS.parent
 ELSEWHERE = "repository/"  # begins the site's paths of what is not in docs/
+_NOTEBOOK = ".ipynb"
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 _HELP = re.compile(r"^```\w*\npython -m (\S+) --help\n```$")
@@ -44,8 +47,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for target in _targets(waiting.pop()):
             if target not in seen and not target.is_relative_to(DOCS):
                 seen.add(target)
-                files.append(File.generated(config, _site_path(target), abs_src_path=str(target)))
-                if target.suffix == ".md":
+                content = {"abs_src_path": str(target)}
+                if target.suffix == _NOTEBOOK:
+                    content = {"content": _text(target)}
+                files.append(File.generated(config, _site_path(target), **content))
+                if target.suffix in (".md", _NOTEBOOK):
                     waiting.append(target)
     return files
 
@@ -80,9 +86,18 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def _targets(document: Path) -> Iterator[Path]:
-    text = "".join(_FENCE.split(document.read_text(encoding="utf-8"))[::2])
+    text = "".join(_FENCE.split(_text(document))[::2])
     for _, link, _ in _LINK.findall(text):
         yield _document(document.parent / link)
+
+
+def _text(document: Path) -> str:
+    """A document in Markdown; of a notebook, the code of each cell is a block."""
+    text = document.read_text(encoding="utf-8")
+    if document.suffix != _NOTEBOOK:
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
 
 
 def _document(target: Path) -> Path:
@@ -96,7 +111,10 @@ def _document(target: Path) -> Path:
 
 
 def _site_path(path: Path) -> str:
-    return str(path.relative_to(DOCS)) if path.is_relative_to(DOCS) else f"{ELSEWHERE}{path.relative_to(REPOSITORY)}"
+    if path.is_relative_to(DOCS):
+        return str(path.relative_to(DOCS))
+    page = path.with_suffix(".md") if path.suffix == _NOTEBOOK else path
+    return f"{ELSEWHERE}{page.relative_to(REPOSITORY)}"
 
 
 def _repository_path(site_path: str) -> Path:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from unittest import mock
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", "*.ipynb"]
 NAMES = subprocess.run(LISTED, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
 DOCUMENTS = sorted(path for name in NAMES if (path := REPOSITORY / name).is_file())
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it also names commands of former releases
@@ -30,9 +31,18 @@ def name(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
+def whole(path: Path) -> str:
+    """A document in Markdown; of a notebook, the code of each cell is a block."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n".join(source if kind == "markdown" else f"```\n{source}\n```" for kind, source in cells)
+
+
 def prose(path: Path) -> str:
     """A document without its blocks of code."""
-    return FENCE.sub("", path.read_text(encoding="utf-8"))
+    return FENCE.sub("", whole(path))
 
 
 def anchors(path: Path) -> set[str]:
@@ -57,6 +67,7 @@ def commands(text: str) -> Iterator[list[str]]:
     """The commands of this package in the lines of a shell: a module and its arguments."""
     for line in text.replace("\\\n", " ").splitlines():
         with contextlib.suppress(ValueError):  # a line of another language
+            line = re.sub(r"^%run -m (\S+) --", r"python -m \1", line)  # a notebook's
             words = shlex.split(line.removeprefix("$ "), comments=True)
             ends = [i for i, word in enumerate(words) if word in ("|", ">", ">>", "2>&1", "&&", "&", ";")]
             words = words[: ends[0]] if ends else words
@@ -96,8 +107,7 @@ def start(words: list[str]) -> None:
 @pytest.mark.parametrize("document", CURRENT, ids=name)
 @pytest.mark.usefixtures("parse_only")
 def test_commands_take_the_arguments_that_are_shown(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = document.read_text(encoding="utf-8")
-    for words in (words for _, block in FENCE.findall(text) for words in commands(block)):
+    for words in (words for _, block in FENCE.findall(whole(document)) for words in commands(block)):
         with pytest.raises((ParsedError, SystemExit)) as ended:
             start(words)
         code = getattr(ended.value, "code", 0)
@@ -124,8 +134,26 @@ def test_the_reference_has_every_command(script: str) -> None:
     assert f"Also installed as `{script}`.\n\n```\npython -m {module} --help\n```" in text
 
 
+def test_the_reference_has_every_benchmark_and_every_setting() -> None:
+    commands = (REPOSITORY / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (REPOSITORY / "benchmarks").glob("[!_]*.py")}
+    assert set(re.findall(r"^python -m benchmarks\.(\w+) --help$", commands, re.MULTILINE)) == modules
+    settings = (REPOSITORY / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^::: (\S+)$", settings, re.MULTILINE))
+    sources = [path for package in ("vae_bss_tf", "training") for path in (REPOSITORY / package).rglob("*.py")]
+    classes = {
+        ".".join((*path.relative_to(REPOSITORY).with_suffix("").parts, name))
+        for path in sources
+        for name in re.findall(r"^class (\w+)\(Settings\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(classes) > 5
+    assert classes <= documented
+
+
 RESULT = re.compile(r"\[([^\]]*)\]\(([^)#]*benchmarks/results/[^)#]*)\)")
-NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+FIGURE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)(?: (%|MB|million))?")
+SCALES = {"": 1, "%": 100, "MB": 1e-6, "million": 1e-6}  # beside the number as it stands
+MEASURED = re.compile(r"\d (?:dB|%|MB|million|times)|(?<![-\w.])(?<!Python )\d+\.\d")
 
 
 def quoted(line: str, text: str) -> str:
@@ -146,7 +174,14 @@ def test_figures_are_those_of_the_result_that_is_linked(document: Path) -> None:
             numbers = [
                 float(word) for word in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", place.read_text().replace(",", ""))
             ]
-            for figure in NUMBER.findall(quoted(line, text)):
+            for figure, unit in FIGURE.findall(quoted(line, text)):
                 plain = figure.replace(",", "")
                 decimals = len(plain.partition(".")[2])
-                assert any(f"{number:.{decimals}f}" == plain for number in numbers), f"{figure} of: {line}"
+                found = (f"{scale * n:.{decimals}f}" for n in numbers for scale in {1, SCALES[unit]})
+                assert plain in found, f"{figure} of: {line}"
+
+
+def test_each_figure_of_the_readme_names_its_result() -> None:
+    for line in prose(REPOSITORY / "README.md").splitlines():
+        without = MEASURED.search(re.sub(r"`[^`]*`", "", RESULT.sub("", line)))
+        assert without is None, f"no result is linked for {without}"

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from training.evaluation.report import HEADINGS, Comparison
 from training.figures import Picture, decibels, grid, spectrogram_size
@@ -45,7 +46,7 @@ def systems_grid(comparison: Comparison) -> Figure:
         columns["truth"] = truth.sources[:number]
     for result in comparison.results:
         if result.system.kind != "trivial":
-            title = textwrap.fill(result.system.title, 16, break_on_hyphens=False)
+            title = textwrap.fill(result.system.title, 14, break_on_hyphens=False)
             outputs = result.outputs[:number]
             columns[title] = _ordered_outputs(outputs, truth, number) if comparison.has_truth else outputs
     rows: list[list[Picture | None]] = []
@@ -187,6 +188,8 @@ def score_against_time(comparison: Comparison) -> Figure:
     left.set(xscale="log", xlabel="time to fit, s", ylabel=f"{HEADINGS[score]}, dB")
     right.set(xscale="log", xlabel="time to separate one mixture, ms")
     for axis in (left, right):
+        axis.xaxis.set_major_formatter("{x:,g}")
+        axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))  # where one decade is shown
         axis.grid(alpha=0.3)
         axis.margins(0.1)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)

@@ -52,6 +52,10 @@ class LiveTraining(Settings):
         batch_size: Mixtures of 3 s a step; at least 1.
         learning_rate: Adam's at the beginning; it falls to zero along a cosine; > 0.
         seed: Seed of initialisation, mixtures and noise.
+
+    Example:
+        >>> LiveTraining(epochs=10).batch_size
+        16
     """
 
     epochs: int = 60

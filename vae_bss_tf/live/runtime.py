@@ -35,6 +35,12 @@ class LiveModel:
         zeros: The state before the first block, by name.
         run: One step: the block, float32 `[1, hop]`, and the state, to the sources, float32 `[1, num_sources, hop]`,
             and the next state.
+
+    Example:
+        >>> model = load("saved_models/live")
+        >>> sources, state = model.run(np.zeros((1, 88), np.float32), model.zeros)
+        >>> sources.shape, state.keys() == model.zeros.keys()
+        ((1, 2, 88), True)
     """
 
     path: Path
