@@ -1,5 +1,6 @@
 """Pictures of a training, of an evaluation and of recordings: what is drawn where."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,9 +72,9 @@ def assert_legend_covers_nothing(figure: Figure) -> None:
     (legend,) = figure.legends
     figures.to_array(figure)
     extent = legend.get_window_extent()
-    assert not any(extent.overlaps(axis.get_tightbbox()) for axis in figure.axes)
-    assert figure.bbox.contains(*extent.min)
-    assert figure.bbox.contains(*extent.max)
+    drawn = [axis.get_tightbbox() for axis in figure.axes]
+    assert not any(extent.overlaps(box) for box in drawn)
+    assert all(figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max) for box in (extent, *drawn))
 
 
 def test_recordings_are_drawn_below_each_other_in_decibels_of_the_mixture() -> None:
@@ -116,6 +117,20 @@ def test_scores_against_time_have_a_legend_beside_them_with_the_best_first() -> 
         (low, high), (bottom, top) = axis.get_xlim(), axis.get_ylim()
         assert all(low < line.get_xdata()[0] < high for line in axis.lines if line.get_marker() != "None")
         assert all(bottom < line.get_ydata()[0] < top for line in axis.lines)
+
+
+def test_titles_of_systems_are_wrapped_between_words() -> None:
+    mixtures, outputs = np.ones((2, SIDE, SIDE), np.float32), np.ones((2, 2, SIDE, SIDE), np.float32)
+    systems = [system for system in SYSTEMS if "images" in system.domains and system.kind != "trivial"]
+    results = [SimpleNamespace(system=system, outputs=outputs) for system in systems]
+    truth = EvaluationSet(mixtures, outputs, np.full(2, 2), np.zeros((2, 2)), 0.5)
+    figure = evaluation.systems_grid(SimpleNamespace(truth=truth, has_truth=True, results=results))
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text() not in ("mixture", "truth")]
+    assert [label.get_text().replace("\n", " ") for label in labels] == [s.title for s in systems]
+    figures.to_array(figure)
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(left.x1 > right.x0 for left, right in itertools.pairwise(boxes))
+    assert boxes[-1].x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("audio", [None, AUDIO])

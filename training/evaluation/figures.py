@@ -46,7 +46,7 @@ def systems_grid(comparison: Comparison) -> Figure:
         columns["truth"] = truth.sources[:number]
     for result in comparison.results:
         if result.system.kind != "trivial":
-            title = textwrap.fill(result.system.title, 14, break_on_hyphens=False)
+            title = textwrap.fill(result.system.title, 12, break_on_hyphens=False, break_long_words=False)
             outputs = result.outputs[:number]
             columns[title] = _ordered_outputs(outputs, truth, number) if comparison.has_truth else outputs
     rows: list[list[Picture | None]] = []
@@ -104,14 +104,13 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
         figure.colorbar(scattered, ax=left, location="left", label="class")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")
     audio = truth.audio
-    title = "their decoded sources, at the same places"
     if audio is not None:
         seconds, hertz = spectrogram_size(audio)
-        title += f", each {seconds:.2g} s and {hertz:,.0f} Hz"
+        right.set_xlabel(f"each from 0 to {seconds:.2g} s, and from 0 to {hertz:,.0f} Hz")
         decoded = np.stack([decibels(image, max(float(image.max()), 1e-6), audio) for image in decoded])
     canvas = _examples_on_map(points, domain_of(audio).upright(decoded))
     right.imshow(canvas, cmap="gray" if audio is None else "magma", interpolation="antialiased", aspect="auto")
-    right.set(xticks=[], yticks=[], title=title)
+    right.set(xticks=[], yticks=[], title="their decoded sources, at the same places")
     return figure
 
 
