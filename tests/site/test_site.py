@@ -33,15 +33,33 @@ def test_notebooks_are_pages_with_their_text_and_code(site: Path) -> None:
         assert ".ipynb" not in page  # links between notebooks lead to pages
 
 
-def test_pages_ask_no_other_host_and_fit_a_telephone_and_a_desk(site: Path) -> None:
+def look(folder: Path) -> dict[str, list[str]]:
+    """The pages of a folder, and what was wrong with them in Chromium; skips where it is missing."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None or shutil.which("node") is None or not (PACKAGES / "node_modules").is_dir():
         pytest.skip("Chromium, Node.js or the packages of deploy/web are missing")
-    words = ("node", Path(__file__).with_name("look.mjs"), site, PACKAGES)
-    done = subprocess.run(
-        words, env={**os.environ, "CHROMIUM": chromium}, capture_output=True, text=True, timeout=500, check=False
-    )
+    words = ("node", Path(__file__).with_name("look.mjs"), folder, PACKAGES)
+    environment = {**os.environ, "CHROMIUM": chromium}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_pages_ask_no_other_host_and_fit_a_telephone_and_a_desk(site: Path) -> None:
+    found = look(site)
     assert found["wrong"] == []
     assert len(found["pages"]) > 20
+
+
+def test_what_is_wrong_with_a_page_is_told(tmp_path: Path) -> None:
+    wide = '<body style="margin: 0"><div style="width: 500px">wide</div>'
+    (tmp_path / "page.html").write_text(f'{wide}<img src="missing.png"><script src="http://127.0.0.2:9/x.js"></script>')
+    wrong = [line.replace("page.html at ", "") for line in look(tmp_path)["wrong"]]
+    assert "390 pixels: is 500 pixels wide" in wrong
+    for width in (390, 1280):
+        assert f"{width} pixels: asks another host: http://127.0.0.2:9/x.js" in wrong
+        assert any(line.startswith(f"{width} pixels: shows no picture for http") for line in wrong)
+        assert any(
+            line.startswith(f"{width} pixels: http") and line.endswith("missing.png is not there") for line in wrong
+        )
+    assert not any(line.startswith("1280 pixels: is") for line in wrong)

@@ -185,3 +185,16 @@ def test_each_figure_of_the_readme_names_its_result() -> None:
     for line in prose(REPOSITORY / "README.md").splitlines():
         without = MEASURED.search(re.sub(r"`[^`]*`", "", RESULT.sub("", line)))
         assert without is None, f"no result is linked for {without}"
+
+
+def test_each_result_has_its_command_its_date_and_its_machine() -> None:
+    measured = 0
+    for table in re.findall(r"(?:^\|.*\n)+", prose(REPOSITORY / "docs" / "results.md"), re.MULTILINE):
+        heading, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines())
+        if "command" not in " ".join(heading):
+            continue
+        for row in rows:
+            assert re.search(r"`python -m (training|benchmarks|export)\b", row[-2]), row
+            assert re.search(r"\d+ (November|December) 20\d\d.*(cores|machine)", row[-1]), row
+            measured += 1
+    assert measured > 8
