@@ -49,7 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 seen.add(target)
                 content = {"abs_src_path": str(target)}
                 if target.suffix == _NOTEBOOK:
-                    content = {"content": _text(target)}
+                    where = (
+                        f"This page shows `{target.relative_to(REPOSITORY)}`, which runs in a clone of the repository."
+                    )
+                    content = {"content": f"{_text(target)}\n\n{where}\n"}
                 files.append(File.generated(config, _site_path(target), **content))
                 if target.suffix in (".md", _NOTEBOOK):
                     waiting.append(target)

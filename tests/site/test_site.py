@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def test_notebooks_are_pages_with_their_text_and_code(site: Path) -> None:
         page = (site / "repository" / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "<h1" in page
         assert page.count('class="highlight"') > 6
-        assert ".ipynb" not in page  # links between notebooks lead to pages
+        assert f"notebooks/{name}.ipynb" in page
+        assert not re.search(r'href="[^"]*\.ipynb', page)  # links between notebooks lead to pages
 
 
 def look(folder: Path) -> dict[str, list[str]]:
