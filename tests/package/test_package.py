@@ -133,7 +133,7 @@ OVERLAY = "vae-bss-separate {sample}/overlay.png --model {models}/mnist --output
 LIVE = "vae-bss-live --model {models}/live --input {sample}/duet.wav --output live"
 FIT = "vae-bss-fit --dataset digits --epochs 1 --set recipe.mixtures_per_epoch=256 --output run"
 EVALUATE = "vae-bss-evaluate --run run --num-mixtures 20"
-EXPORT = "vae-bss-export --run run --to exported --formats saved_model,tflite_float32,onnx_float32"
+EXPORT = "vae-bss-export --run run --to exported --formats saved_model tflite_float32 onnx_float32"
 
 # By extra: commands in their order, each with the extra that it lacks, or nothing where it runs.
 FRESH = {
@@ -142,7 +142,6 @@ FRESH = {
         OVERLAY: "images",
         LIVE: "audio",
         FIT: "train",
-        "vae-bss-serve --model digits=exported": "train",
     },
     "tflite,audio": {
         DUET: "",
@@ -169,14 +168,13 @@ FRESH = {
     "notebooks": {DUET: "audio", FIT: "train"},
     "docs": {DUET: "audio", FIT: "train"},
     "bench": {DUET: "audio", FIT: "train"},
-    "serving": {FIT: "train", DUET: "audio"},
+    "serving": {FIT: "figures", DUET: "audio"},
     "train": {
         FIT: "",
         EVALUATE: "",
         "vae-bss-separate {sample}/overlay.png --model run --output digits": "",
         OVERLAY: "tflite",
         EXPORT: "export",
-        "vae-bss-serving run --to serving": "serving",
     },
     "export": {FIT: "", EVALUATE: "", EXPORT: "", "vae-bss-benchmark exported": "", OVERLAY: "", DUET: ""},
     "export,serving": {FIT: "", EXPORT: "", "vae-bss-serving exported --to serving": ""},
