@@ -36,6 +36,13 @@ def test_windows_in_which_a_source_is_silent_have_no_order(sources: np.ndarray) 
     assert (found.exchanged, found.exchanges_per_minute) == (0, 0)
 
 
+def test_outputs_that_are_alike_are_never_exchanged(sources: np.ndarray) -> None:
+    mixture = np.repeat(sources.sum(axis=0, keepdims=True), 2, axis=0)
+    found = metrics.continuity(mixture, sources, np.array([1, 0]), RATE)
+    assert found[1:] == (0, 0)
+    assert found.window_si_sdr == pytest.approx(0, abs=0.1)
+
+
 def test_two_channels_are_one_signal_and_a_short_recording_one_window(sources: np.ndarray) -> None:
     stereo = np.stack([sources, 0.5 * sources[::-1]], axis=1)[..., :1_000]
     found = metrics.continuity(stereo, stereo, np.array([0, 1]), RATE)

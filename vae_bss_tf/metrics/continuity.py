@@ -14,6 +14,7 @@ Array = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 WINDOW_SECONDS = 0.5
+_EQUAL = 1e-6  # dB: orders that differ by less are equally good, as for outputs that are all alike
 _SOUNDING = 0.01  # of a source's mean energy: a window where a source is quieter has no order
 
 
@@ -61,6 +62,8 @@ def continuity(outputs: Array, sources: Array, assignment: Int64, sample_rate: f
     ratios = pairwise_si_bss_eval(of_outputs[sounding], of_sources[sounding]).sdr
     orders = match_sources(ratios)
     best = np.take_along_axis(ratios, orders[:, np.newaxis], axis=1)[:, 0]
+    kept = ratios[:, assignment, np.arange(len(sources))]
+    orders[kept.sum(axis=1) >= best.sum(axis=1) - _EQUAL] = assignment
     changes = np.count_nonzero(np.any(orders[1:] != orders[:-1], axis=1))
     minutes = samples / sample_rate / 60
     return Continuity(float(best.mean()), float(np.any(orders != assignment, axis=1).mean()), changes / minutes)
