@@ -1,12 +1,16 @@
 """Bulk separation measured: `python -m benchmarks.bulk --model saved_models/notes --files 2000`.
 
-Recordings of synthesised notes are separated three times: by bare separators, one process for each worker; by
-`vae_bss_tf.bulk`; and by the same job killed (SIGKILL) several times and run again. Throughput is that between the
-first and the last file, so that neither side's start counts, and with the start beside it. The bytes of all runs are
-compared, and the damaged recordings among them must be in `failures.jsonl` and nowhere else.
+Recordings of synthesised notes are separated by one bare separator (every tenth of them), by as many as there are
+workers, by `vae_bss_tf.bulk`, and by the same job killed (SIGKILL) several times and run again. Throughput is that
+between the first and the last file, so that neither side's start counts, and with the start beside it. The bytes of all
+runs are compared, and the damaged recordings among them must be in `failures.jsonl` and nowhere else.
+
+With `--folder` the steps may be taken one by one, at times when the machine does nothing else:
+`--steps bare`, then `--steps bulk`, then `--steps killed`, which compares.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import multiprocessing
@@ -28,11 +32,19 @@ from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
 RATE = 16_000
+STEPS = ("bare", "bulk", "killed")
 _NOTES = 40
 _LOOK_SECONDS = 0.5
 
 
-def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> float:
+def seconds_of(path: Path) -> float:
+    """Length of a recording."""
+    import soundfile
+
+    return soundfile.info(path).duration
+
+
+def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> None:
     """Writes recordings of 1 s to `longest` seconds, two notes at a time, in ten folders.
 
     Args:
@@ -40,9 +52,6 @@ def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> 
         count: How many intact ones.
         damaged: How many further ones are cut off in the middle.
         longest: Seconds of the longest.
-
-    Returns:
-        Seconds of sound in the intact ones.
     """
     import soundfile
 
@@ -53,7 +62,6 @@ def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> 
     notes, _ = tones.synthesise(
         rng, _NOTES, AudioConfig(sample_rate=float(RATE), n_fft=512, hop_length=128, num_frames=128)
     )
-    total = 0
     for index in range(count + damaged):
         place = folder / f"{index % 10}" / f"{index:05}.wav"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +70,6 @@ def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> 
         soundfile.write(place, 0.4 * notes[chosen].sum(axis=0).reshape(-1)[:length], RATE)
         if index < damaged:
             place.write_bytes(place.read_bytes()[:length])  # half of its samples
-        else:
-            total += length
-    return total / RATE
 
 
 def separate_bare(model: str, paths: Sequence[Path], root: Path, output: Path, start: Any) -> tuple[float, float]:
@@ -90,16 +95,17 @@ def separate_bare(model: str, paths: Sequence[Path], root: Path, output: Path, s
     return began, time.time()
 
 
-def bare(model: str, takes: Path, output: Path, workers: int, damaged: int) -> dict[str, float]:
-    """Separates all intact recordings in several processes; returns seconds with and without their start."""
-    paths = [path for path in sorted(takes.rglob("*.wav")) if int(path.stem) >= damaged]
+def bare(model: str, takes: Path, output: Path, workers: int, paths: Sequence[Path]) -> dict[str, float]:
+    """Separates recordings in several processes; returns seconds of sound, and of work with and without their start."""
     began = time.time()
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         start = manager.Barrier(workers)
         jobs = [pool.submit(separate_bare, model, paths[i::workers], takes, output, start) for i in range(workers)]
         spans = [job.result() for job in jobs]
-    return {"seconds": time.time() - began, "steady_seconds": max(b for _, b in spans) - min(a for a, _ in spans)}
+    seconds = time.time() - began
+    steady = max(b for _, b in spans) - min(a for a, _ in spans)
+    return {"sound": sum(map(seconds_of, paths)), "seconds": seconds, "steady_seconds": steady}
 
 
 def start_job(model: str, takes: Path, output: Path, workers: int) -> subprocess.Popen[bytes]:
@@ -162,50 +168,92 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def take(step: str, options: argparse.Namespace, folder: Path, intact: Sequence[Path]) -> dict[str, Any]:
+    """Takes one of the steps.
+
+    Args:
+        step: One of `STEPS`.
+        options: The command's.
+        folder: Where the recordings are, and the outputs come to be.
+        intact: The recordings that are not damaged.
+
+    Returns:
+        What it found.
+    """
+    takes, model, workers = folder / "takes", options.model, options.workers
+    if step == "bare":
+        one = bare(model, takes, folder / "one", 1, intact[::10])
+        return {"one": one, "all": bare(model, takes, folder / "bare", workers, intact)}
+    if step == "bulk":
+        return bulk(model, takes, folder / "bulk", workers)
+    return {"files_done": killed(model, takes, folder / "killed", workers, options.kills, options.files)}
+
+
+def compared(folder: Path, damaged: int) -> dict[str, bool]:
+    """Compares the bytes of all outputs with those of the bare separators, and what was told with what is damaged."""
+    expected = contents(folder / "bare")
+    right = True
+    for name in ("bulk", "killed"):
+        failed = [json.loads(line)["path"] for line in (folder / name / "failures.jsonl").read_text().splitlines()]
+        right &= sorted(int(Path(path).stem) for path in failed) == list(range(damaged))
+    same = all(contents(folder / name) == expected for name in ("bulk", "killed"))
+    return {"bytes_equal": same, "damaged_files_told": right}
+
+
+def told(found: dict[str, Any]) -> None:
+    """Prints what the steps found."""
+    bare_ones, job = found["bare"], found["bulk"]
+    sound = bare_ones["all"]["sound"]
+    print("| | seconds of sound a second | with the start |\n| --- | --- | --- |")
+    named = {"one bare separator": bare_ones["one"], f"{found['workers']} bare separators": bare_ones["all"]}
+    for name, row in {**named, "vae_bss_tf.bulk": {"sound": sound, **job}}.items():
+        print(f"| {name} | {row['sound'] / row['steady_seconds']:.1f} | {row['sound'] / row['seconds']:.1f} |")
+    print(
+        f"throughput of the job: {found['ratio']:.2f} of as many bare separators at once, "
+        f"{found['ratio_with_start']:.2f} with the start; {found['ratio_to_one']:.2f} of one times the workers"
+    )
+    print(f"memory of the largest worker by quarter of the job, MB: {job['megabytes_by_quarter']}")
+    print(f"files done when it was killed: {found['killed']['files_done']}")
+    print(f"bytes equal: {found['bytes_equal']}; damaged files told: {found['damaged_files_told']}")
+
+
 def run(options: argparse.Namespace) -> None:
-    """Measures, prints the table and writes the JSON file."""
+    """Takes the steps, and after the last prints the table and writes the JSON file."""
     if min(options.files, options.workers) < 1 or options.damaged < 0 or not 1 <= options.longest < math.inf:
         raise ConfigError("there must be at least one file and one worker, and --longest must be 1 s or more.")
-    load_average = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as scratch:
-        takes, folders = Path(scratch) / "takes", [Path(scratch) / name for name in ("bare", "bulk", "killed")]
-        sound = write_recordings(takes, options.files, options.damaged, options.longest)
-        print(f"{options.files} recordings, {sound / 3600:.2f} h of sound", flush=True)
-        rows = {"bare separators": bare(options.model, takes, folders[0], options.workers, options.damaged)}
-        print("bare separators: done", flush=True)
-        rows["vae_bss_tf.bulk"] = bulk(options.model, takes, folders[1], options.workers)
-        print("vae_bss_tf.bulk: done", flush=True)
-        at_kills = killed(options.model, takes, folders[2], options.workers, options.kills, options.files)
-        failed = [json.loads(line)["path"] for line in (folders[2] / "failures.jsonl").read_text().splitlines()]
-        expected = contents(folders[0])
-        same = [contents(folder) == expected for folder in folders[1:]]
-        right = sorted(int(Path(path).stem) for path in failed) == list(range(options.damaged))
-    ratio, whole = (
-        rows["bare separators"][key] / rows["vae_bss_tf.bulk"][key] for key in ("steady_seconds", "seconds")
-    )
-    lines = ["| | sound per second | with the start |", "| --- | --- | --- |"]
-    lines += [f"| {n} | {sound / r['steady_seconds']:.1f} | {sound / r['seconds']:.1f} |" for n, r in rows.items()]
-    print("\n".join(lines))
-    print(f"throughput of the job against bare separators: {ratio:.2f}, with the start {whole:.2f}")
-    print(f"memory of the largest worker by quarter of the job, MB: {rows['vae_bss_tf.bulk']['megabytes_by_quarter']}")
-    print(f"bytes equal, uninterrupted and killed {options.kills} times: {same}; damaged files told: {right}")
-    found = {
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        takes, notes = folder / "takes", folder / "steps.json"
+        if not takes.is_dir():
+            write_recordings(takes, options.files, options.damaged, options.longest)
+        intact = [path for path in sorted(takes.rglob("*.wav")) if int(path.stem) >= options.damaged]
+        found: dict[str, Any] = json.loads(notes.read_text()) if notes.is_file() else {}
+        for step in options.steps:
+            load_average = os.getloadavg()[0]
+            found[step] = {**take(step, options, folder, intact), "load_average": load_average}
+            write_json(notes, found)
+            print(f"{step}: done", flush=True)
+        missing = [step for step in STEPS if step not in found]
+        if missing:
+            print(f"next: the same command with --steps {' '.join(missing)}")
+            return
+        found |= compared(folder, options.damaged)
+    everything, one, job = found["bare"]["all"], found["bare"]["one"], found["bulk"]
+    found |= {
         "command": f"python -m benchmarks.bulk --model {options.model} --files {options.files} "
         f"--damaged {options.damaged} --longest {options.longest:g} --workers {options.workers} "
         f"--kills {options.kills}",
         "cores": len(os.sched_getaffinity(0)),
-        "load_average": load_average,
-        "seconds_of_sound": sound,
-        "rows": rows,
-        "ratio": ratio,
-        "ratio_with_start": whole,
-        "files_done_at_kills": at_kills,
-        "bytes_equal": all(same),
-        "damaged_files_told": right,
+        "workers": options.workers,
+        "ratio": everything["steady_seconds"] / job["steady_seconds"],
+        "ratio_with_start": everything["seconds"] / job["seconds"],
+        "ratio_to_one": (everything["sound"] / job["steady_seconds"])
+        / (options.workers * one["sound"] / one["steady_seconds"]),
     }
+    told(found)
     write_json(options.json, found)
     print(f"written: {options.json}")
-    if not (all(same) and right):
+    if not (found["bytes_equal"] and found["damaged_files_told"]):
         raise DataError("the outputs differ, or a damaged file was not told; see above.")
 
 
@@ -222,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--longest", type=float, default=20.0, help="seconds of the longest (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="times that the job is killed (default: %(default)s)")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to do (default: all)")
+    parser.add_argument("--folder", type=Path, help="where recordings and outputs are kept (default: nowhere)")
     parser.add_argument(
         "--json", type=Path, default=Path("benchmarks/results/bulk.json"), help="file to write (default: %(default)s)"
     )

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,8 @@ _LOSSES = (
 )
 
 
+# Seconds that a worker waits for all others before the training begins.
+WAIT_SECONDS = 600
 # Seconds without a sign of life after which a worker counts as lost. TensorFlow's 10 are too few for one that shares
 # its processor while it traces a graph.
 _PATIENCE = 60
@@ -64,6 +68,11 @@ def place() -> Place:
     Raises:
         ConfigError: TF_CONFIG is missing or no description of a cluster of a chief and workers.
     """
+    return _described()[0]
+
+
+def _described() -> tuple[Place, dict[str, list[str]]]:
+    """Reads TF_CONFIG: this process' place, and the addresses of the chief and the workers."""
     text = os.environ.get(_VARIABLE)
     if text is None:
         raise ConfigError(
@@ -73,18 +82,21 @@ def place() -> Place:
     try:
         described = json.loads(text)
         cluster, task = described["cluster"], described["task"]
-        chiefs, workers = list(cluster.get("chief", [])), list(cluster.get("worker", []))
         kind, index = task["type"], int(task["index"])
-        known = {"chief": chiefs, "worker": workers}[kind]
-        others = set(cluster) - {"chief", "worker"}
-        if others or len(chiefs) > 1 or not 0 <= index < len(known):
+        found = {name: list(addresses) for name, addresses in cluster.items() if isinstance(addresses, list)}
+        chiefs, every = found.get("chief", []), [address for addresses in found.values() for address in addresses]
+        if set(cluster) - {"chief", "worker"} or len(found) < len(cluster) or len(chiefs) > 1:
+            raise ValueError
+        if not 0 <= index < len(found[kind]) or len(set(every)) < len(every):
+            raise ValueError
+        if any(not 0 < int(address.rpartition(":")[2]) < 1 << 16 for address in every):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{_VARIABLE} is {text[:200]}; it must name a cluster of at most one chief and workers, and the task of "
-            "this process among them."
+            f"{_VARIABLE} is {text[:200]}; it must name a cluster of at most one chief and workers, each by an address "
+            "of its own such as host1:2222, and the task of this process among them."
         ) from error
-    return Place(index + (len(chiefs) if kind == "worker" else 0), len(chiefs) + len(workers))
+    return Place(index + (len(chiefs) if kind == "worker" else 0), len(every)), found
 
 
 def connected() -> tf.distribute.MultiWorkerMirroredStrategy:
@@ -95,23 +107,64 @@ def connected() -> tf.distribute.MultiWorkerMirroredStrategy:
 
     Raises:
         ConfigError: TF_CONFIG is missing or wrong, or TensorFlow has begun to compute already.
-        JobError: Another worker cannot be reached.
+        JobError: The workers do not meet within `WAIT_SECONDS`.
     """
-    place()
-    jobs = json.loads(os.environ[_VARIABLE])["cluster"]
+    mine, jobs = _described()
     message = context.coordination_config_pb2.CoordinatedJob  # releases keep it in different modules
     coordinated = [message(name=name, num_tasks=len(jobs[name])) for name in ("chief", "worker") if jobs.get(name)]
     context.context().configure_coordination_service(
         "standalone",
         f"/job:{coordinated[0].name}/replica:0/task:0",
+        cluster_register_timeout_in_ms=1000 * WAIT_SECONDS,
         heartbeat_timeout_in_ms=1000 * _PATIENCE,
         coordinated_jobs=coordinated,
     )
-    with losses_told():
+    # Without the barrier the chief would wait for an hour, whatever the timeout.
+    context.context().coordination_service.cluster_register_with_barrier = True
+    every = [address for job in coordinated for address in jobs[job.name]]
+    print(f"waiting for {mine.workers} workers: {', '.join(every)}", flush=True)
+    with _ended_by_signals():
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:
             raise ConfigError("multi-worker is asked for after TensorFlow has begun to compute; ask before.") from error
+        except _LOSSES as error:
+            raise JobError(_why_alone(error, mine, every)) from error
+
+
+def _why_alone(error: tf.errors.OpError, mine: Place, every: list[str]) -> str:
+    """Says why the workers did not meet."""
+    if isinstance(error, tf.errors.DeadlineExceededError):
+        return (
+            f"not all {mine.workers} workers came within {WAIT_SECONDS} s; start one with each index, and see that "
+            f"they reach each other at the addresses of {_VARIABLE}."
+        )
+    if "start gRPC server" in str(error):
+        return f"the port of {every[mine.index]} is in use; give every worker an index and an address of its own."
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"the workers did not meet ({reason}); end them all, and give each an index of its own."
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Has Ctrl-C end the process while TensorFlow waits, and SIGTERM then and later, which TensorFlow would ignore."""
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def leave(code: int) -> None:
+    """Ends this process at once if it has joined others, for whom TensorFlow would wait while it shuts down.
+
+    Args:
+        code: The exit code.
+    """
+    if context.context().coordination_service is not None:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def place_in(strategy: tf.distribute.Strategy) -> Place:
@@ -170,7 +223,7 @@ def silent(mine: Place) -> Iterator[None]:
 
 
 def agree(strategy: tf.distribute.Strategy, value: str) -> None:
-    """Waits for all workers and makes sure that they have the same settings.
+    """Waits for all workers and makes sure that they have the same settings, data or weights.
 
     Args:
         strategy: The strategy.
@@ -186,8 +239,8 @@ def agree(strategy: tf.distribute.Strategy, value: str) -> None:
     mean = meet(strategy, float(number))
     if mean != number:
         raise ConfigError(
-            "the workers have different settings, or resume from different backups: give all the same command and, to "
-            "resume, an --output that is the same folder for all."
+            "the workers have different settings or data, or resume from different backups: give all the same command "
+            "and, to resume, an --output that is the same folder for all."
         )
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
-from vae_bss_tf.errors import EXIT_USER_ERROR, CheckpointError, ConfigError, DataError, JobError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -108,7 +107,8 @@ def train(
         with exclusive(run.path), cluster.silent(mine):
             from training.results import write_results
 
-            cluster.agree(distribution, preset.config_hash())
+            same = (preset.config_hash(), system, run.init, *(bank.checksum() for bank in banks.values()))
+            cluster.agree(distribution, repr(same))
             trained = Trainer(run, banks, distribution, quiet=quiet).train(source, resume)
             if mine.is_chief:
                 write_results(run, banks["test"], trained, devices.describe(distribution))
@@ -243,7 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parsed(parser(), arguments)
     keep_freed_memory()
-    return run_command(lambda: _command(options))
+    code = run_command(lambda: _command(options))
+    if code and options.strategy == "multi-worker":
+        from training import cluster
+
+        cluster.leave(code)
+    return code
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -261,7 +266,7 @@ def _command(options: argparse.Namespace) -> None:
         )
     _check_data_dir(options.data_dir)
     import_tensorflow()
-    run = _trained(
+    run = train(
         preset,
         output=options.output or default_output(name, preset, options.system),
         data_dir=options.data_dir,
@@ -280,15 +285,6 @@ def _command(options: argparse.Namespace) -> None:
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
-
-
-def _trained(preset: Preset, **options: Any) -> "Run":
-    """As `train`; where another worker is lost the process ends at once."""
-    try:
-        return train(preset, **options)
-    except JobError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(EXIT_USER_ERROR)  # TensorFlow would wait for the lost worker while it shuts down
 
 
 def _is_chief() -> bool:

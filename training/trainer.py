@@ -4,10 +4,12 @@ import functools
 import math
 import shutil
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from training import cluster, figures, loop, systems, truth_free
@@ -86,6 +88,7 @@ class Trainer:
                 self.backup.load_begin(model)
             elif source is not None:
                 begin_from(model, source)
+        cluster.agree(self.distribution, repr([zlib.crc32(np.ascontiguousarray(w).data) for w in model.get_weights()]))
         self._check_disk(model, new=resume is None)
         if done is None:
             done = Progress()

@@ -1,6 +1,7 @@
 """A split's sources in memory: what every data set gives and every mixture is drawn from."""
 
 import dataclasses
+import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,10 @@ class SourceBank:
     def shape(self) -> tuple[int, ...]:
         """Shape of one source."""
         return self.items.shape[1:]
+
+    def checksum(self) -> int:
+        """CRC-32 of the sources, by which several hosts see that they have the same."""
+        return zlib.crc32(np.ascontiguousarray(self.items).data)
 
 
 def split_permutation(num_items: int, seed: int = 0) -> npt.NDArray[np.int64]:
