@@ -1,12 +1,12 @@
 """Bulk separation measured: `python -m benchmarks.bulk --model saved_models/notes --files 2000`.
 
-Recordings of synthesised notes are separated by one bare separator (every tenth of them), by as many as there are
-workers, by `vae_bss_tf.bulk`, and by the same job killed (SIGKILL) several times and run again. Throughput is that
-between the first and the last file, so that neither side's start counts, and with the start beside it. The bytes of all
-runs are compared, and the damaged recordings among them must be in `failures.jsonl` and nowhere else.
+Recordings of synthesised notes are separated by one bare separator on one core (every tenth of them), by as many as
+there are workers, by `vae_bss_tf.bulk`, and by the same job killed (SIGKILL) several times and run again. Throughput is
+that between the first and the last file, so that neither side's start counts, and with the start beside it. The bytes
+of all runs are compared, and the damaged recordings among them must be in `failures.jsonl` and nowhere else.
 
 With `--folder` the steps may be taken one by one, at times when the machine does nothing else:
-`--steps bare`, then `--steps bulk`, then `--steps killed`, which compares.
+`--steps one`, then `bare`, `bulk`, and `killed`, which compares.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
 RATE = 16_000
-STEPS = ("bare", "bulk", "killed")
+STEPS = ("one", "bare", "bulk", "killed")
 _NOTES = 40
 _LOOK_SECONDS = 0.5
 
@@ -72,7 +72,9 @@ def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> 
             place.write_bytes(place.read_bytes()[:length])  # half of its samples
 
 
-def separate_bare(model: str, paths: Sequence[Path], root: Path, output: Path, start: Any) -> tuple[float, float]:
+def separate_bare(
+    model: str, paths: Sequence[Path], root: Path, output: Path, start: Any, core: int | None
+) -> tuple[float, float]:
     """Separates recordings one after the other, as any loop would.
 
     Args:
@@ -81,12 +83,15 @@ def separate_bare(model: str, paths: Sequence[Path], root: Path, output: Path, s
         root: The folder of all.
         output: The folder to write to.
         start: A barrier at which all processes meet when they have loaded the model.
+        core: The core that it keeps to; None for any.
 
     Returns:
         When it began and ended, seconds.
     """
     from vae_bss_tf.audio.separator import Separator
 
+    if core is not None:
+        os.sched_setaffinity(0, [core])
     separator = Separator.load(model)
     start.wait()
     began = time.time()
@@ -101,7 +106,9 @@ def bare(model: str, takes: Path, output: Path, workers: int, paths: Sequence[Pa
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         start = manager.Barrier(workers)
-        jobs = [pool.submit(separate_bare, model, paths[i::workers], takes, output, start) for i in range(workers)]
+        core = min(os.sched_getaffinity(0)) if workers == 1 else None
+        parts = [paths[i::workers] for i in range(workers)]
+        jobs = [pool.submit(separate_bare, model, part, takes, output, start, core) for part in parts]
         spans = [job.result() for job in jobs]
     seconds = time.time() - began
     steady = max(b for _, b in spans) - min(a for a, _ in spans)
@@ -181,9 +188,10 @@ def take(step: str, options: argparse.Namespace, folder: Path, intact: Sequence[
         What it found.
     """
     takes, model, workers = folder / "takes", options.model, options.workers
+    if step == "one":
+        return bare(model, takes, folder / "one", 1, intact[::10])
     if step == "bare":
-        one = bare(model, takes, folder / "one", 1, intact[::10])
-        return {"one": one, "all": bare(model, takes, folder / "bare", workers, intact)}
+        return bare(model, takes, folder / "bare", workers, intact)
     if step == "bulk":
         return bulk(model, takes, folder / "bulk", workers)
     return {"files_done": killed(model, takes, folder / "killed", workers, options.kills, options.files)}
@@ -202,15 +210,14 @@ def compared(folder: Path, damaged: int) -> dict[str, bool]:
 
 def told(found: dict[str, Any]) -> None:
     """Prints what the steps found."""
-    bare_ones, job = found["bare"], found["bulk"]
-    sound = bare_ones["all"]["sound"]
+    everything, job = found["bare"], found["bulk"]
     print("| | seconds of sound a second | with the start |\n| --- | --- | --- |")
-    named = {"one bare separator": bare_ones["one"], f"{found['workers']} bare separators": bare_ones["all"]}
-    for name, row in {**named, "vae_bss_tf.bulk": {"sound": sound, **job}}.items():
+    named = {"one bare separator, on one core": found["one"], f"{found['workers']} bare separators": everything}
+    for name, row in {**named, "vae_bss_tf.bulk": {"sound": everything["sound"], **job}}.items():
         print(f"| {name} | {row['sound'] / row['steady_seconds']:.1f} | {row['sound'] / row['seconds']:.1f} |")
     print(
         f"throughput of the job: {found['ratio']:.2f} of as many bare separators at once, "
-        f"{found['ratio_with_start']:.2f} with the start; {found['ratio_to_one']:.2f} of one times the workers"
+        f"{found['ratio_with_start']:.2f} with the start; {found['ratio_to_one']:.2f} of one core's times the workers"
     )
     print(f"memory of the largest worker by quarter of the job, MB: {job['megabytes_by_quarter']}")
     print(f"files done when it was killed: {found['killed']['files_done']}")
@@ -238,7 +245,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"next: the same command with --steps {' '.join(missing)}")
             return
         found |= compared(folder, options.damaged)
-    everything, one, job = found["bare"]["all"], found["bare"]["one"], found["bulk"]
+    one, everything, job = found["one"], found["bare"], found["bulk"]
     found |= {
         "command": f"python -m benchmarks.bulk --model {options.model} --files {options.files} "
         f"--damaged {options.damaged} --longest {options.longest:g} --workers {options.workers} "

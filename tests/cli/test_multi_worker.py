@@ -1,13 +1,16 @@
-"""`--strategy multi-worker`: workers that are killed in each phase, and resumed.
+"""`--strategy multi-worker`: workers that are killed in each phase, and resumed; and workers that do not fit together.
 
 TensorFlow's workers listen on every interface, whatever TF_CONFIG says: they run in a network namespace of their own.
 """
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,17 +26,15 @@ KILLS = os.environ.get("VAE_BSS_MULTI_WORKER_KILLS")
 KILLED = [("remix", 1)]
 if KILLS == "all":
     KILLED = [(phase, index) for phase in ("separate", "remix", "masks 1", "masks 2") for index in (0, 1)]
-START = """
-folder=$1; shift
-ip link set lo up
-for index in 0 1; do
-    cluster='{"worker": ["127.0.0.1:21003", "127.0.0.1:21004"]}'
-    export TF_CONFIG='{"cluster": '$cluster', "task": {"type": "worker", "index": '$index'}}'
-    "$@" > "$folder/$index.out" 2> "$folder/$index.err" &
-    pids[index]=$!
-    echo $! > "$folder/$index.pid"
-done
-for index in 0 1; do wait ${pids[index]}; echo $? > "$folder/$index.code"; done
+CLUSTER = {"worker": ["127.0.0.1:21003", "127.0.0.1:21004"]}
+# The command with other patience.
+PATIENT = """
+import sys
+from vae_bss_tf.startup import import_tensorflow
+import_tensorflow()
+from training import cluster, fit
+cluster.WAIT_SECONDS = {}
+sys.exit(fit.main())
 """
 
 
@@ -52,24 +53,63 @@ pytestmark = [
 
 
 class Workers:
-    """Two workers that run `training.fit` together."""
+    """Two workers that run `training.fit` together.
 
-    def __init__(self, folder: Path, output: Path, words: list[str]) -> None:
+    `more` are words of the second one alone, `indexes` the numbers that they take themselves for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        output: Path,
+        words: list[str],
+        *,
+        more: Sequence[str] = (),
+        indexes: Sequence[int] = (0, 1),
+        wait: float | None = None,
+    ) -> None:
         folder.mkdir()
         self.folder = folder
-        fit_words = ["-m", "training.fit", *words, "--strategy", "multi-worker", "--output", str(output)]
-        command = ["unshare", "-n", "bash", "-c", START, "start", str(folder), sys.executable, *fit_words]
+        lines = ["ip link set lo up"]
+        for number, index in enumerate(indexes):
+            config = {"cluster": CLUSTER, "task": {"type": "worker", "index": index}}
+            added = [*more] * number
+            fit_words = [*words, "--strategy", "multi-worker", "--output", str(output), *added]
+            called = ["-m", "training.fit"] if wait is None else ["-c", PATIENT.format(wait)]
+            command = shlex.join([sys.executable, *called, *fit_words])
+            place = shlex.quote(str(folder / str(number)))
+            lines.append(f"TF_CONFIG={shlex.quote(json.dumps(config))} {command} > {place}.out 2> {place}.err &")
+            lines.append(f"pids[{number}]=$!; echo $! > {place}.pid")
+        for number in range(len(indexes)):
+            place = shlex.quote(str(folder / str(number)))
+            lines.append(f"wait ${{pids[{number}]}}; echo $? > {place}.code")
+        command = ["unshare", "-n", "bash", "-c", "\n".join(lines)]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True)
+        self.count = len(indexes)
 
-    def kill(self, index: int) -> None:
-        os.kill(int((self.folder / f"{index}.pid").read_text()), signal.SIGKILL)
+    def send(self, number: int, sent: signal.Signals) -> None:
+        os.kill(int((self.folder / f"{number}.pid").read_text()), sent)
 
     def wait(self) -> list[int]:
         self.process.wait(timeout=600)
-        return [int((self.folder / f"{index}.code").read_text()) for index in (0, 1)]
+        return [int((self.folder / f"{number}.code").read_text()) for number in range(self.count)]
 
-    def told(self, index: int, stream: str) -> str:
-        return (self.folder / f"{index}.{stream}").read_text()
+    def told(self, number: int, stream: str) -> str:
+        file = self.folder / f"{number}.{stream}"
+        return file.read_text() if file.exists() else ""
+
+    def error(self, number: int) -> str:
+        """The one line of error."""
+        errors = self.told(number, "err")
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1, errors
+        return errors
+
+
+def wait_for(condition: Callable[[], bool], workers: Workers) -> None:
+    while not condition():
+        assert workers.process.poll() is None, workers.told(0, "err")
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +125,8 @@ def test_the_chief_alone_writes_and_reports(whole: tuple[Workers, Run]) -> None:
     assert [workers.told(index, "err") for index in (0, 1)] == ["", ""]
     assert "2 x CPU on 2 workers" in workers.told(0, "out")
     assert "next: python -m training.evaluate" in workers.told(0, "out")
-    assert len(workers.told(1, "out").splitlines()) == 2
+    assert workers.told(0, "out").startswith("waiting for 2 workers: 127.0.0.1:21003, 127.0.0.1:21004\n")
+    assert len(workers.told(1, "out").splitlines()) == 3
     assert run.metrics["device"] == "2 x CPU on 2 workers, mirrored"
     assert [row["epoch"] for row in read_history(run.path / "history.csv")] == list(range(8))
 
@@ -97,19 +138,51 @@ def test_a_lost_worker_ends_the_others_and_all_resume(
 ) -> None:
     output = tmp_path / "run"
     workers = Workers(tmp_path / "killed", output, command)
-    while not any(row["phase"].startswith(phase) for row in read_history(output / "history.csv")):
-        assert workers.process.poll() is None, workers.told(0, "err")
-        time.sleep(0.02)
-    workers.kill(index)
+    wait_for(lambda: any(row["phase"].startswith(phase) for row in read_history(output / "history.csv")), workers)
+    workers.send(index, signal.SIGKILL)
     codes = workers.wait()
     assert codes[index] == 128 + signal.SIGKILL
     assert codes[1 - index] == 2
-    errors = workers.told(1 - index, "err")
-    assert errors.startswith("error: another worker was lost")
-    assert errors.count("\n") == 1
+    assert workers.error(1 - index).startswith("error: another worker was lost")
     resumed = Workers(tmp_path / "resumed", output, [*command, "--resume"])
     assert resumed.wait() == [0, 0], resumed.told(0, "err") + resumed.told(1, "err")
     check_equal(Run.load(output), whole[1])
+
+
+def test_workers_with_different_settings_end_with_one_line(command: list[str], tmp_path: Path) -> None:
+    workers = Workers(tmp_path / "logs", tmp_path / "run", command, more=["--seed", "7"])
+    assert workers.wait() == [2, 2]
+    for number in (0, 1):
+        assert "different settings or data" in workers.error(number)
+
+
+def test_of_two_workers_with_one_index_one_is_refused_and_the_other_can_be_ended(
+    command: list[str], tmp_path: Path
+) -> None:
+    workers = Workers(tmp_path / "logs", tmp_path / "run", command, indexes=(0, 0))
+    wait_for(lambda: any(workers.told(number, "err") for number in (0, 1)), workers)
+    refused = 0 if workers.told(0, "err") else 1
+    assert "port of 127.0.0.1:21003 is in use" in workers.error(refused)
+    workers.send(1 - refused, signal.SIGTERM)  # which TensorFlow would ignore
+    codes = workers.wait()
+    assert (codes[refused], codes[1 - refused]) == (2, 128 + signal.SIGTERM)
+    assert workers.told(1 - refused, "out").startswith("waiting for 2 workers: ")
+
+
+def test_a_worker_does_not_wait_for_ever(command: list[str], tmp_path: Path) -> None:
+    workers = Workers(tmp_path / "logs", tmp_path / "run", command, indexes=(0,), wait=1)
+    assert workers.wait() == [2]
+    assert "not all 2 workers came within 1 s" in workers.error(0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not KILLS, reason="takes minutes; VAE_BSS_MULTI_WORKER_KILLS=1 runs it")
+def test_where_the_chief_cannot_write_all_end_with_one_line(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    workers = Workers(tmp_path / "logs", tmp_path / "file" / "run", command)
+    assert workers.wait() == [2, 2]
+    assert "not a directory" in workers.error(0)
+    assert "another worker was lost" in workers.error(1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The C++ program, built against the TensorFlow wheel's own loader of SavedModels, gives what the Keras model gives."""
 
+import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks import sizing
 from export.writers import saved_model
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, ModelConfig
@@ -19,19 +22,33 @@ LOADER = Path(__file__).resolve().parents[2] / "deploy/serving/loader"
 
 
 @pytest.fixture(scope="module")
-def separate(tmp_path_factory):
+def programs(tmp_path_factory):
+    """Builds both programs; returns what runs one of them."""
     missing = [program for program in ("g++", "make") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"needs {' and '.join(missing)}")
     build = tmp_path_factory.mktemp("loader")
-    command = ["make", "-C", LOADER, f"PYTHON={sys.executable}", f"BUILD={build}", "CXXFLAGS=-O1 -Wall -Wextra -Werror"]
+    command = [
+        "make",
+        "-j2",
+        "-C",
+        LOADER,
+        f"PYTHON={sys.executable}",
+        f"BUILD={build}",
+        "CXXFLAGS=-O1 -Wall -Wextra -Werror",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    def run(*arguments):
-        return subprocess.run([build / "separate", *arguments], capture_output=True, text=True, check=False)
+    def run(name, *arguments):
+        return subprocess.run([build / name, *map(str, arguments)], capture_output=True, text=True, check=False)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def separate(programs):
+    return functools.partial(programs, "separate")
 
 
 def outputs(folder):
@@ -117,3 +134,48 @@ def test_bad_input_ends_in_one_line(separate, exported, mixtures, tmp_path):
     assert done.returncode == 2
     assert "cannot be made" in done.stderr
     assert separate(saved).returncode == 2
+
+
+def test_the_batching_that_is_measured_is_that_of_a_deployment(separate, exported, model, mixtures, tmp_path):
+    settings = sizing.parameters(3)
+    assert settings == {
+        "max_batch_size": 256,
+        "batch_timeout_micros": settings["batch_timeout_micros"],
+        "max_enqueued_batches": 100,
+        "num_batch_threads": settings["num_batch_threads"],
+        "allowed_batch_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256],
+    }
+    batched = sizing.batched(exported / "saved_model/1", tmp_path / "batched", settings)
+    np.save(tmp_path / "mixtures.npy", mixtures[:3])  # which are filled up to 4
+    done = separate(batched, "separate", tmp_path / "mixtures.npy", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    expected = model({"mixture": mixtures[:3]})
+    for name, found in outputs(tmp_path / "out").items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-5)
+
+
+def test_the_load_of_each_pair_is_counted(programs, exported):
+    done = programs("load", exported / "saved_model/1", "separate", 1, 0.1, 1, 1, 4, 3)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["batch"], row["clients"]) for row in rows] == [(1, 1), (4, 3)]
+    for row in rows:
+        assert row["requests"] >= row["clients"]
+        assert row["seconds"] >= 0.1
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= 1e3 * row["seconds"]
+        assert 50 < row["megabytes"] <= row["most_megabytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["separate", 1, 0.1], "usage: load"),
+        (["separate", 1, 0.1, 1], "usage: load"),
+        (["remix", 1, 0.1, 1, 1], "no signature remix"),
+    ],
+)
+def test_a_load_that_cannot_be_measured_is_refused(words, message, programs, exported):
+    done = programs("load", exported / "saved_model/1", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -290,7 +290,8 @@ class TestKubernetes:
 
     @pytest.mark.parametrize("version", ["1.27", "1.31", kubernetes_validate.latest_version()])
     def test_every_object_is_valid(self, objects, version):
-        assert set(objects) == {"ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"}
+        kinds = {"ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "HorizontalPodAutoscaler"}
+        assert set(objects) == kinds
         for each in objects.values():
             kubernetes_validate.validate(each, version, strict=True)
 
@@ -319,6 +320,18 @@ class TestKubernetes:
         for probe in ("startupProbe", "readinessProbe"):
             assert container[probe]["httpGet"] == {"path": "/v1/models/mnist", "port": "rest"}
         assert container["livenessProbe"]["tcpSocket"] == {"port": "grpc"}
+
+    def test_replicas_can_be_added(self, objects):
+        scaled, deployment = objects["HorizontalPodAutoscaler"]["spec"], objects["Deployment"]
+        named = {"apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"]}
+        assert scaled["scaleTargetRef"] == named
+        assert 1 <= scaled["minReplicas"] < scaled["maxReplicas"]
+        (metric,) = scaled["metrics"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert metric["resource"]["name"] in container["resources"]["requests"]  # the utilisation is of the request
+        assert "replicas" not in deployment["spec"]  # kubectl apply would undo what the autoscaler did
+        assert objects["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]  # replicas on other nodes
+        assert "--grpc_channel_arguments=grpc.max_connection_age_ms=60000" in container["args"]
 
     def test_it_is_confined(self, objects):
         pod = objects["Deployment"]["spec"]["template"]["spec"]

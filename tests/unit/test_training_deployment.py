@@ -1,6 +1,7 @@
 """What deploy/training holds: manifests by their schemas, clusters and commands as the package reads them."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -86,7 +87,9 @@ def test_compose_reads_its_file() -> None:
 
 
 def test_the_image_copies_what_is_there() -> None:
-    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    text = (DEPLOY / "Dockerfile").read_text()
+    lines = text.splitlines()
+    assert set(re.findall(r"--build-arg (\w+)=", text)) == set(re.findall(r"^ARG (\w+)=", text, re.M))
     copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
     assert copied
     for name in copied:
