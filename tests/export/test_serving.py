@@ -338,7 +338,7 @@ class TestKubernetes:
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"]
         assert container["securityContext"]["readOnlyRootFilesystem"]
-        assert container["resources"]["limits"] == {"cpu": "3", "memory": "2Gi"}
+        assert container["resources"]["limits"] == {"cpu": "3", "memory": "4Gi"}
         assert container["resources"]["requests"]["cpu"] == "3"
 
 
