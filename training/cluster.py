@@ -147,7 +147,7 @@ def _why_alone(error: tf.errors.OpError, mine: Place, every: list[str]) -> str:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Has Ctrl-C end the process while TensorFlow waits, and SIGTERM then and later, which TensorFlow would ignore."""
+    """Has Ctrl-C end the process while TensorFlow waits, and SIGTERM afterwards, which TensorFlow would ignore."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
