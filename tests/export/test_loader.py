@@ -177,5 +177,4 @@ def test_the_load_of_each_pair_is_counted(programs, exported):
 def test_a_load_that_cannot_be_measured_is_refused(words, message, programs, exported):
     done = programs("load", exported / "saved_model/1", *words)
     assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert message in done.stderr.splitlines()[-1]
