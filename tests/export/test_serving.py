@@ -151,7 +151,8 @@ class TestFiles:
         assert parameters.max_batch_size.value == BATCH_SIZES[-1]
         assert parameters.num_batch_threads.value == 3
         assert parameters.max_enqueued_batches.value >= 1
-        assert 0 < parameters.batch_timeout_micros.value <= 10_000
+        assert parameters.HasField("batch_timeout_micros")
+        assert parameters.batch_timeout_micros.value == 0
 
     def test_monitoring(self, made):
         monitoring = parse(made / "monitoring.config", "MonitoringConfig")
