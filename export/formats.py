@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -75,6 +76,27 @@ FORMATS: dict[str, Format] = {
         Format("onnx_waveform", "waveform.onnx", "onnxruntime, waveforms", **_FLOAT32, waveform=True),
     )
 }
+
+
+_LIBRARIES = {
+    "tflite": ("ai_edge_quantizer", "ai_edge_litert"),
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+}
+
+
+def check_libraries(names: Iterable[str]) -> None:
+    """Refuses formats whose libraries are not installed, before anything is computed.
+
+    Args:
+        names: Of formats, which begin with their kind: "saved_model", "tflite" or "onnx".
+
+    Raises:
+        ModuleNotFoundError: A library is missing; `errors.explained` names the extra that brings it.
+    """
+    for kind in dict.fromkeys(name.split("_")[0] for name in names):
+        for library in _LIBRARIES.get(kind, ()):
+            if importlib.util.find_spec(library) is None:
+                raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 
 
 def get_formats(names: Iterable[str] | None, *, audio: bool) -> list[Format]:

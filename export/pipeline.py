@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.card import card
-from export.formats import Format, get_formats
+from export.formats import Format, check_libraries, get_formats
 from export.gate import int8_weights as weights
 from export.gate.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.gate.workers import converters
@@ -64,6 +64,7 @@ def export_run(
         DataError: The data set cannot be read.
         OutputExistsError: `target` exists and may not be replaced, or the run is being trained.
         ExportError: A file differs from the model. Nothing is left behind and an earlier export stays.
+        ModuleNotFoundError: A library that a format needs is not installed.
     """
     _check_target(target, force)
     run = Run.load(run_path)
@@ -71,6 +72,7 @@ def export_run(
         if not run.metrics:
             raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
     wanted = get_formats(names, audio=run.preset.audio is not None)
+    check_libraries(fmt.name for fmt in wanted)
     with replacing_folder(target) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
         report(f"loading {run_path}")
         figures.save(figures.history(read_history(run.path / "history.csv")), staging / COURSE)

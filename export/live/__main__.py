@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from export.formats import check_libraries
 from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import CheckpointError, OutputExistsError, run_command
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> None:
     names = [check_choice("format", name, FORMATS) for name in options.formats or FORMATS]
     _check_target(options.to, options.force)
+    check_libraries(names)
     import_tensorflow()
     from export.gate.workers import converters
     from export.live import gate, writers

@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from export import pipeline
 from export.__main__ import main
-from export.formats import FORMATS, get_formats
+from export.formats import FORMATS, check_libraries, get_formats
 from export.manifest import training_command
 from export.pipeline import export_run
 from export.writers import saved_model, tflite
@@ -257,6 +257,13 @@ class TestBadInput:
     def test_an_unknown_format(self, capsys, run, tmp_path):
         error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "out", "--formats", "tflite_float23")
         assert "Did you mean 'tflite_float32'?" in error
+
+    def test_a_library_that_is_missing(self, capsys, run, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tf2onnx", None)
+        error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "out")
+        assert error == "error: tf2onnx is not installed; pip install 'vae-bss-tf[export]' brings it."
+        assert list(tmp_path.iterdir()) == []
+        check_libraries(["saved_model", "tflite_float32"])
 
     def test_a_folder_of_something_else(self, capsys, run, tmp_path):
         (tmp_path / "precious").write_text("data")
