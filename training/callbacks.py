@@ -130,11 +130,11 @@ class SeparationSummaries(keras.callbacks.Callback):
             return
         audio, sources = self.shown.audio, self.separate(self.shown.mixtures)
         figure = figures.separation(self.shown.mixtures, sources, audio=audio)
-        waveforms = domain_of(audio).waveforms(sources, self.shown)
         writer = tf.summary.create_file_writer(str(self.folder))
         with writer.as_default(step=epoch + 1):
             tf.summary.image("separation", figures.to_array(figure)[np.newaxis])
-            if audio is not None and waveforms is not None:
+            if audio is not None:
+                waveforms = domain_of(audio).judged("vaem", sources, self.shown)[0]
                 heard = {f"source {k + 1}": waveforms[:, k] for k in range(waveforms.shape[1])}
                 for name, sounds in ({"mixture": waveforms.sum(axis=1)} | heard).items():
                     channels = sounds[: figures.SPECTROGRAMS, :, np.newaxis]

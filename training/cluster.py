@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -222,12 +222,12 @@ def silent(mine: Place) -> Iterator[None]:
         yield
 
 
-def agree(strategy: tf.distribute.Strategy, value: str) -> None:
+def agree(strategy: tf.distribute.Strategy, value: Callable[[], str]) -> None:
     """Waits for all workers and makes sure that they have the same settings, data or weights.
 
     Args:
         strategy: The strategy.
-        value: What must be the same, as text.
+        value: Gives what must be the same, as text; called on several hosts only.
 
     Raises:
         ConfigError: It differs between workers.
@@ -235,7 +235,7 @@ def agree(strategy: tf.distribute.Strategy, value: str) -> None:
     """
     if not spans_hosts(strategy):
         return
-    number = int(hashlib.sha256(value.encode()).hexdigest()[:6], 16)  # exact in float32, as is the sum of many
+    number = int(hashlib.sha256(value().encode()).hexdigest()[:6], 16)  # exact in float32, as is the sum of many
     mean = meet(strategy, float(number))
     if mean != number:
         raise ConfigError(

@@ -107,12 +107,12 @@ def train(
         with exclusive(run.path), cluster.silent(mine):
             from training.results import write_results
 
-            same = (preset.config_hash(), system, run.init, *(bank.checksum() for bank in banks.values()))
-            cluster.agree(distribution, repr(same))
+            settings = (preset.config_hash(), system, run.init)
+            cluster.agree(distribution, lambda: repr((settings, [bank.checksum() for bank in banks.values()])))
             trained = Trainer(run, banks, distribution, quiet=quiet).train(source, resume)
             if mine.is_chief:
                 write_results(run, banks["test"], trained, devices.describe(distribution))
-            cluster.agree(distribution, "finished")
+            cluster.agree(distribution, lambda: "finished")
     return Run(output, run.preset, system, run.init)
 
 
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(parser(), arguments)
     keep_freed_memory()
     code = run_command(lambda: _command(options))
-    if code and options.strategy == "multi-worker":
+    if code and options.strategy == "multi-worker" and "training.cluster" in sys.modules:
         from training import cluster
 
         cluster.leave(code)

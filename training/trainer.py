@@ -81,14 +81,16 @@ class Trainer:
         """
         keras.utils.set_random_seed(self.preset.recipe.seed)
         done = self.backup.progress(resume) if resume is not None else None
-        cluster.agree(self.distribution, repr(done and done._replace(state=None)))
+        cluster.agree(self.distribution, lambda: repr(done and done._replace(state=None)))
         with self.distribution.scope():
             model = self.model_for(self.plan[0 if done is None else done.phase])
             if done is not None:
                 self.backup.load_begin(model)
             elif source is not None:
                 begin_from(model, source)
-        cluster.agree(self.distribution, repr([zlib.crc32(np.ascontiguousarray(w).data) for w in model.get_weights()]))
+        cluster.agree(
+            self.distribution, lambda: repr([zlib.crc32(np.ascontiguousarray(w).data) for w in model.get_weights()])
+        )
         self._check_disk(model, new=resume is None)
         if done is None:
             done = Progress()

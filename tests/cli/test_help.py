@@ -46,6 +46,13 @@ def test_a_name_of_the_package_says_which_extra_it_lacks():
     assert done.stderr.splitlines()[-1].endswith("pip install 'vae-bss-tf[audio]' brings it.")
 
 
+def test_a_training_on_several_hosts_says_which_extra_it_lacks(tmp_path):
+    code = "import sys; from training.fit import main; sys.exit(main())"
+    done = without_extras(code, "--strategy", "multi-worker", "--output", str(tmp_path / "run"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "pip install 'vae-bss-tf[" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [

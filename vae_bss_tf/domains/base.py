@@ -116,16 +116,5 @@ class Domain(Protocol):
             `[num_mixtures, max_mixed, ...]`.
         """
 
-    def waveforms(self, sources: Float32, truth: "EvaluationSet") -> Float32 | None:
-        """What one hears of separated sources.
-
-        Args:
-            sources: float32 `[num_mixtures, num_sources, *input_shape]`.
-            truth: The mixtures.
-
-        Returns:
-            float32 `[num_mixtures, num_sources, num_samples]`, which sum to the mixtures; None of what has no sound.
-        """
-
     def upright(self, pictures: Float32) -> Float32:
         """Turns `[..., *input_shape]` into pictures as a person reads them, `[..., height, width]`."""

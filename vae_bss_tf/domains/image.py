@@ -105,9 +105,6 @@ class Images:
         """The pictures as they are."""
         return outputs, truth.sources
 
-    def waveforms(self, sources: Float32, truth: EvaluationSet) -> None:
-        """None: pictures have no sound."""
-
     def upright(self, pictures: Float32) -> Float32:
         """The pictures as they are."""
         return pictures

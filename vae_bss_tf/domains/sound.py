@@ -105,11 +105,6 @@ class Sound:
         to_waveforms = truth.decoded_waveforms if system in _UNMASKED else truth.masked_waveforms
         return to_waveforms(outputs), truth.source_waveforms
 
-    def waveforms(self, sources: Float32, truth: EvaluationSet) -> Float32:
-        """The mixtures' waveforms, shared out by the sources' ratio masks."""
-        assert isinstance(truth, AudioEvaluationSet)
-        return truth.masked_waveforms(sources)
-
     def upright(self, pictures: Float32) -> Float32:
         """Turns `[..., frames, bins]` into `[..., bins, frames]`, the lowest bin last."""
         return pictures.swapaxes(-1, -2)[..., ::-1, :]
