@@ -53,6 +53,13 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def is_running(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def num_done(stems: Path) -> int:
     """How many files are separated; folders may come and go meanwhile."""
     return sum("_source2." in name for _, _, names in os.walk(stems) for name in names)
@@ -114,13 +121,16 @@ def test_a_file_that_ends_its_process_twice_costs_one_line(start, bulk, record, 
         marks = stems / ".partial-working"
         listed = os.listdir(marks) if marks.is_dir() else []
         at = [name for name in listed if (marks / name).is_file() and (marks / name).read_text() == str(fatal)]
-        return [int(name) for name in at if psutil.pid_exists(int(name))]
+        return [int(name) for name in at if is_running(int(name))]
 
-    for _ in range(2):
+    def losses() -> int:
+        return json.loads(told.read_text())[str(fatal)] if (told := stems / "lost.json").is_file() else 0
+
+    for number in (1, 2):
         wait_for(at_fatal)
-        time.sleep(0.5)
         os.kill(at_fatal()[0], signal.SIGKILL)
-        time.sleep(3)
+        wait_for(lambda number=number: losses() >= number)
+        assert losses() == number
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert errors.count("warning: a worker was lost") == errors.count("\n") == 2

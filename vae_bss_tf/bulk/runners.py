@@ -123,12 +123,14 @@ def servers_on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _telling_losses(lost: Callable[[str], None]) -> Iterator[None]:
-    """Hears of a lost worker by the thread that waits for it."""
+    """Hears of the first lost worker by the thread that waits for it; the others are ended because of it."""
     told = threading.excepthook
+    first = threading.Lock()
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         if arguments.thread is not None and arguments.thread.name == "run_worker":
-            lost(str(arguments.exc_value))
+            if first.acquire(blocking=False):
+                lost(str(arguments.exc_value))
         elif not isinstance(arguments.exc_value, grpc.RpcError):  # the first sign of the loss
             told(arguments)
 
