@@ -16,6 +16,7 @@ from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.phases import Phase, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LONGEST = ("export", "live", "test_kills", "test_web", "test_multi_worker", "test_notebooks", "test_site")
 
 _NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**30), 1e308, 2**63])
 _VALUES = st.recursive(
@@ -76,13 +77,26 @@ def json_changes():
     return _changes
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Has xdist take the groups in the order given below, not those of the most tests first."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (`-n`), one makes what the tests of a file, of the export or of live separators share."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in ("export", "live") else item.path.stem
+    """Of several processes (`-n`), one makes what the tests of a file, of the export or of live separators share.
+
+    The longest groups come first, so that no process is left alone with one of them at the end.
+    """
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+
+
+def _group(item: pytest.Item) -> str:
+    folder = item.path.parent.name
+    return folder if folder in ("export", "live") else item.path.stem
 
 
 @pytest.fixture(scope="session")
