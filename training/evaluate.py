@@ -127,7 +127,7 @@ def _on_truth(options: argparse.Namespace, command: str) -> None:
     from training.evaluation import report, truth_folder
 
     started = time.perf_counter()
-    cases, judged = truth_folder.judge(runs, options.truth)
+    cases, judged = truth_folder.judge(runs, options.truth, options.systems or ())
     rows, title = truth_folder.table(judged), f"{options.truth}: {len(cases)} mixtures with their sources"
     print("\n".join(["", title, report.to_screen(rows), *truth_folder.sentences(judged)]))
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -352,7 +352,8 @@ def _parser() -> argparse.ArgumentParser:
         "--systems",
         type=_names,
         metavar="NAME[,NAME...]",
-        help="systems to compare (default: all; with --run, the run's own and, for sound, NMF and oracle masks)",
+        help="systems to compare (default: all; with --run, the run's own and, for sound, NMF and oracle masks; with "
+        "--truth, those to judge beside --run, such as nmf-kl,irm)",
     )
     parser.add_argument(
         "--num-sources", type=counts, default=(2,), metavar="K[,K...]", help="K, a table for each (default: 2)"

@@ -23,6 +23,8 @@ Budget = dict[str, Any]
 REFINEMENT_STEPS = 100
 BATCH = 500  # mixtures a call
 
+DIVERGENCES = {"nmf": "itakura-saito", "nmf-kl": "kullback-leibler"}  # of NMF of sound
+
 _IMAGES, _SOUND = "images", "sound"
 
 
@@ -104,7 +106,7 @@ def _trivial(name: str) -> Callable[[Material, Float32, int], Float32]:
     return lambda material, mixtures, num_sources: oracle.trivial_estimates(mixtures, num_sources)[name]
 
 
-def _oracle(mask: Callable[[Any, Any], Any]) -> Callable[[Material, Float32, int], Float32]:
+def _oracle(mask: oracle.Mask) -> Callable[[Material, Float32, int], Float32]:
     return lambda material, mixtures, num_sources: mask(mixtures, material.truth.sources[: len(mixtures)])
 
 
@@ -116,12 +118,12 @@ def _grouped_nmf(material: Material, mixtures: Float32, num_sources: int) -> Flo
     return material.nmf[0].separate_oracle(mixtures, material.truth.sources[: len(mixtures)])
 
 
-def _sound_nmf(divergence: str) -> Callable[[Material, Float32, int], Float32]:
+def _sound_nmf(name: str) -> Callable[[Material, Float32, int], Float32]:
     def separate(material: Material, mixtures: Float32, num_sources: int) -> Float32:
         from vae_bss_tf.baselines.nmf_spectrogram import SpectrogramNMF
 
         assert material.audio is not None
-        return SpectrogramNMF(material.audio, num_sources, divergence).separate(mixtures)
+        return SpectrogramNMF(material.audio, num_sources, DIVERGENCES[name]).separate(mixtures)
 
     return separate
 
@@ -148,8 +150,8 @@ SYSTEMS: tuple[System, ...] = (
     System("mixture", "mixture", "trivial", _trivial("mixture")),
     System("mixture/k", "mixture / K", "trivial", _trivial("mixture/k")),
     _of_dictionary("nmf", "NMF", "untrained", _image_nmf),
-    _of_single_spectrograms("nmf", "NMF", separate=_sound_nmf("itakura-saito")),
-    _of_single_spectrograms("nmf-kl", "NMF, Kullback-Leibler", separate=_sound_nmf("kullback-leibler")),
+    _of_single_spectrograms("nmf", "NMF", separate=_sound_nmf("nmf")),
+    _of_single_spectrograms("nmf-kl", "NMF, Kullback-Leibler", separate=_sound_nmf("nmf-kl")),
     System("ae", "AE", "trained", _decoded, "ae"),
     System("aem", "AE, masked", "trained", _masked, "ae"),
     System("glo", "GLO", "trained", _masked, "glo", baseline=True, domains=(_IMAGES,)),
@@ -160,8 +162,8 @@ SYSTEMS: tuple[System, ...] = (
     System("vaem", "VAEM", "trained", _masked, "vae"),
     System("vaem-refined", f"VAEM, refined ({REFINEMENT_STEPS} steps)", "trained", _refined, "vae"),
     _of_dictionary("nmf-oracle", "NMF, oracle grouping", "oracle", _grouped_nmf),
-    System("ibm", "IBM", "oracle", _oracle(oracle.ideal_binary_mask)),
-    System("irm", f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle", _oracle(oracle.ideal_ratio_mask)),
+    System("ibm", "IBM", "oracle", _oracle(oracle.MASKS["ibm"])),
+    System("irm", f"IRM (exponent {oracle.IRM_EXPONENT:g})", "oracle", _oracle(oracle.MASKS["irm"])),
 )
 
 

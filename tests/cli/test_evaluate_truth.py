@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from scipy.signal import ShortTimeFFT
 
 from benchmarks import truth_free
 from training import evaluate
-from training.evaluation import truth_folder
+from training.evaluation import references, truth_folder
 from training.run import Run
+from vae_bss_tf import metrics
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.files import write_json
 from vae_bss_tf.model import MultiSourceVAE
@@ -82,6 +84,50 @@ def test_whole_recordings_are_scored_beside_the_mixture_itself(
     assert "| sound |" in (tmp_path / "out" / "truth.md").read_text()
     assert evaluate.main(words) == 2
     assert "truth.json; replace what is there with --force" in capsys.readouterr().err
+
+
+def test_systems_without_a_run_are_judged_beside_it(
+    sound_run: Path, takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["--run", str(sound_run), "--truth", str(takes), "--output", str(tmp_path / "out"), "--systems"]
+    assert evaluate.main([*words, "nmf-kl,irm,ibm"]) == 0
+    values = json.loads((tmp_path / "out" / "truth.json").read_text())
+    scores = {row["system"]: row["scores"]["si_sdr"]["mean"] for row in values["results"]}
+    assert list(scores) == [
+        "the mixture itself", "sound", "NMF, Kullback-Leibler", "IRM (exponent 2)", "IBM"
+    ]  # fmt: skip
+    assert min(scores["IRM (exponent 2)"], scores["IBM"]) > 25
+    assert "| IBM |" in (tmp_path / "out" / "truth.md").read_text()
+    for name in ("mixit", "nothing"):
+        assert evaluate.main([*words, name, "--force"]) == 2
+        assert (
+            f"error: unknown system for --truth '{name}'. Choose one of: ibm, irm, nmf, nmf-kl."
+            in capsys.readouterr().err
+        )
+
+
+def test_nmf_separates_tones_that_swell_in_turn() -> None:
+    _, separate = references.find("nmf-kl", AUDIO, 2)
+    time = np.arange(8_000) / 8_000
+    swell = np.sin(np.pi * 5 * time) ** 2
+    sources = np.stack([swell * np.sin(2 * np.pi * 300 * time), (1 - swell) * np.sin(2 * np.pi * 1_200 * time)])
+    found = separate(sources.sum(axis=0, keepdims=True), (8_000, 1, 8_000), sources[:, np.newaxis])
+    ratios = metrics.pairwise_si_bss_eval(found[np.newaxis], sources[np.newaxis, :, np.newaxis]).sdr[0]
+    assert max(np.trace(ratios), np.trace(ratios[::-1])) / 2 > 10
+
+
+def test_the_ideal_ratio_mask_is_the_wiener_filter_of_another_stft(takes: Path) -> None:
+    _, separate = references.find("irm", AUDIO, 2)
+    mixture, *sources = (
+        soundfile.read(takes / "take0" / f"{name}.wav", dtype="float32")[0][np.newaxis]
+        for name in ("mixture", "source1_flute", "source2_horn")
+    )
+    found = separate(mixture, (8_000, 1, 8_000), np.stack(sources))
+    transform = ShortTimeFFT.from_window("hann", 8_000, 128, 96)  # 64 and 16 samples at 4,000 Hz
+    powers = [np.square(np.abs(transform.stft(source))) for source in sources]
+    for power, one in zip(powers, found, strict=True):
+        expected = transform.istft(transform.stft(mixture) * power / sum(powers), k1=8_000)
+        np.testing.assert_allclose(one[:, 256:-256], expected[:, 256:-256], atol=1e-3)
 
 
 def test_the_benchmark_of_the_score_without_a_truth_takes_its_truth_from_a_folder(

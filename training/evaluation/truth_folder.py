@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from training.evaluation import references
+from training.evaluation.references import Float32, Separate
 from training.evaluation.statistics import Float64, PairedComparison, Summary, compare, summarise
 from training.run import Run
 from vae_bss_tf import metrics
-from vae_bss_tf.config import AudioConfig, Preset
+from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import ConfigError, DataError
 
-Float32 = npt.NDArray[np.float32]
 Reader = Callable[[Path], tuple[Float32, Any]]
-Separate = Callable[[Float32, Any], Float32]
 
 MIXTURE = "the mixture itself"
 HEADINGS = {
@@ -105,25 +104,29 @@ def _case(folder: Path, suffixes: Sequence[str]) -> Case:
     return Case(folder.name, mixtures[0], tuple(sources))
 
 
-def judge(runs: Sequence[Run], folder: Path) -> tuple[list[Case], list[Judged]]:
+def judge(runs: Sequence[Run], folder: Path, beside: Sequence[str] = ()) -> tuple[list[Case], list[Judged]]:
     """Separates every mixture of a folder with each run and scores what comes out.
 
     Args:
         runs: The runs, all for sound or all for images.
         folder: As `find_cases` takes it.
+        beside: Systems that need no run and are judged too, as `references.find` takes them, with the settings of the
+            first run.
 
     Returns:
-        The cases, and what was judged: the mixture itself, then each run.
+        The cases, and what was judged: the mixture itself, each run, then the systems beside them.
 
     Raises:
-        ConfigError: The runs are for different kinds of mixtures.
+        ConfigError: The runs are for different kinds of mixtures, or a system beside them needs a run.
         DataError: As `find_cases`; or a file cannot be read, the files of a case do not fit each other, or it has more
             sources than a run has outputs.
         CheckpointError: A run's model is missing or damaged.
     """
+    first = runs[0].preset
+    added = [references.find(name, first.audio, first.model.num_sources) for name in beside]
     cases, read = _cases([run.preset for run in runs], folder)
-    judged = _judged(cases, read, [(run.path.resolve().name, run.model(), run.preset) for run in runs])
-    return cases, judged
+    own = [(run.path.resolve().name, references.of_model(run.model(), run.preset.audio)) for run in runs]
+    return cases, _judged(cases, read, [*own, *added], is_sound=first.audio is not None)
 
 
 def judge_model(model: Any, preset: Preset, folder: Path) -> dict[str, Float64]:
@@ -140,7 +143,8 @@ def judge_model(model: Any, preset: Preset, folder: Path) -> dict[str, Float64]:
     Raises:
         DataError: As `judge`.
     """
-    return _judged(*_cases([preset], folder), [("", model, preset)])[1].scores
+    separate = references.of_model(model, preset.audio)
+    return _judged(*_cases([preset], folder), [("", separate)], is_sound=preset.audio is not None)[1].scores
 
 
 def _cases(presets: Sequence[Preset], folder: Path) -> tuple[list[Case], Reader]:
@@ -167,22 +171,23 @@ def _cases(presets: Sequence[Preset], folder: Path) -> tuple[list[Case], Reader]
     return cases, read
 
 
-def _judged(cases: Sequence[Case], read: Reader, models: Sequence[tuple[str, Any, Preset]]) -> list[Judged]:
-    """What was judged: the mixture itself, then each model, given by its name, itself and its settings."""
-    separators = [_separator(model, preset.audio) for _, model, preset in models]
+def _judged(
+    cases: Sequence[Case], read: Reader, systems: Sequence[tuple[str, Separate]], *, is_sound: bool
+) -> list[Judged]:
+    """What was judged: the mixture itself, then each system, given by its title and how it separates."""
+    systems = [(MIXTURE, references.mixture_itself), *systems]
     rows: list[list[dict[str, float]]] = []
     for case in cases:
         mixture, form, sources = _loaded(case, read)
         try:
-            outputs = [np.stack([mixture] * len(sources)), *(separate(mixture, form) for separate in separators)]
+            outputs = [separate(mixture, form, sources) for _, separate in systems]
         except DataError as error:
             raise DataError(f"{case.mixture}: {error}") from error
-        sample_rate = None if models[0][2].audio is None else form[-1]
-        rows.append([_scores(output, sources, sample_rate) for output in outputs])
+        rows.append([_scores(output, sources, form[-1] if is_sound else None) for output in outputs])
         print(f"{case.name}: judged", file=sys.stderr, flush=True)
     return [
         Judged(title, {name: np.asarray([row[i][name] for row in rows]) for name in rows[0][i]})
-        for i, title in enumerate([MIXTURE, *(name for name, _, _ in models)])
+        for i, (title, _) in enumerate(systems)
     ]
 
 
@@ -222,15 +227,6 @@ def _told(form: tuple[int, ...]) -> str:
     if len(form) == 2:
         return f"{form[0]}x{form[1]} pixels"
     return f"{form[0]} samples, {form[1]} channel{'s'[: form[1] != 1]}, {form[2]} Hz"
-
-
-def _separator(model: Any, audio: AudioConfig | None) -> Separate:
-    if audio is None:
-        return lambda mixture, form: model.separate(mixture)
-    from vae_bss_tf.audio.separator import Separator
-
-    separator = Separator(model, audio)
-    return lambda mixture, form: separator.separate(mixture, form[-1])
 
 
 def _scores(outputs: Float32, sources: Float32, sample_rate: float | None) -> dict[str, float]:

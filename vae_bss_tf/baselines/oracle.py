@@ -1,5 +1,6 @@
 """Bounds: masks that know the true sources, and estimates that do nothing. NumPy only."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from vae_bss_tf.errors import DataError
 from vae_bss_tf.masking import ratio_mask
 
 Array = npt.NDArray[np.floating[Any]]
+Mask = Callable[[Any, Any], Any]
 
 IRM_EXPONENT = 2.0
 
@@ -55,6 +57,9 @@ def ideal_ratio_mask(mixtures: Array, sources: Array, exponent: float = IRM_EXPO
     """
     _check_shapes(mixtures, sources)
     return ratio_mask(np.abs(sources), mixtures, exponent, np).astype(mixtures.dtype)
+
+
+MASKS: dict[str, Mask] = {"ibm": ideal_binary_mask, "irm": ideal_ratio_mask}
 
 
 def trivial_estimates(mixtures: Array, num_sources: int) -> dict[str, Array]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vae_bss_tf.domains.sound_remixing import SoundMixtures
 
 _UNMASKED = ("vae", "ae")
-_ORACLES = {"ibm": oracle.ideal_binary_mask, "irm": oracle.ideal_ratio_mask}
 _PHASE_SEED = (1 << 21, 0)
 
 
@@ -100,8 +99,8 @@ class Sound:
     def judged(self, system: str, outputs: Float32, truth: EvaluationSet) -> tuple[Float32, Float32]:
         """Waveforms: of masked sources by ratio masks on the STFT, of others by their magnitudes as they are."""
         assert isinstance(truth, AudioEvaluationSet)
-        if system in _ORACLES:
-            return truth.oracle_waveforms(_ORACLES[system]), truth.source_waveforms
+        if system in oracle.MASKS:
+            return truth.oracle_waveforms(oracle.MASKS[system]), truth.source_waveforms
         to_waveforms = truth.decoded_waveforms if system in _UNMASKED else truth.masked_waveforms
         return to_waveforms(outputs), truth.source_waveforms
 
