@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Bulk separation has an environment of its own: Apache Beam wants older libraries than the rest.
 BULK_VENV ?= .venv-bulk
 
-.PHONY: install fit test lint test-bulk docs
+.PHONY: install fit test lint install-bulk test-bulk docs
 
 install: $(VENV)/.installed
 
@@ -31,11 +31,13 @@ lint: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+install-bulk: $(BULK_VENV)/.installed
+
 $(BULK_VENV)/.installed: pyproject.toml constraints-bulk.txt
 	$(PYTHON) -m venv $(BULK_VENV)
 	$(BULK_VENV)/bin/pip install --quiet -e '.[bulk]' 'apache-beam[dask]' pytest pytest-timeout hypothesis psutil \
 		-c constraints-bulk.txt
 	touch $@
 
-test-bulk: $(BULK_VENV)/.installed
+test-bulk: install-bulk
 	$(BULK_VENV)/bin/python -m pytest tests/bulk
