@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.masking import ratio_mask
+from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.nn.blocks import DenseBlock, FrameConvolutionBlock, ImageConvolutionBlock
 from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
 from vae_bss_tf.nn.sampling import sample_latents
@@ -54,6 +56,18 @@ class TestEveryLayer:
         outputs = keras.tree.flatten(half(*[tf.cast(a, tf.float16) for a in arrays(shapes)]))
         assert all(np.isfinite(o).all() for o in outputs)
         assert all(variable.dtype in ("float32", "int32") for variable in half.weights)
+
+
+@pytest.mark.parametrize("network", ["image", "spectrogram"])
+def test_layers_inside_a_model_of_mixed_precision_tell_their_settings(network):
+    config = ModelConfig((8, 8), hidden_units=(6, 5), network=network, mask_channels=(2, 4))
+    config = config.replace(convolutions=(3,) if network == "image" else ())
+    model = MultiSourceVAE(config, dtype="mixed_bfloat16")
+    convolutions = model.encoder.convolution_blocks if network == "image" else model.encoder.convolutions
+    for layer in (model.encoder, model.decoder, model.mask_network, model.mask, model.decoder.blocks[0], *convolutions):
+        again = type(layer).from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert again.dtype_policy == layer.dtype_policy
 
 
 def test_block_is_dense_normalised_rectified():

@@ -83,9 +83,6 @@ class DenseBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ImageConvolutionBlock(keras.layers.Layer):
@@ -131,9 +128,6 @@ class ImageConvolutionBlock(keras.layers.Layer):
         batch, height, width, _ = input_shape
         return batch, -(-(height or 0) // _IMAGE_STRIDE), -(-(width or 0) // _IMAGE_STRIDE), self.units
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FrameConvolutionBlock(keras.layers.Layer):
@@ -177,6 +171,3 @@ class FrameConvolutionBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape[0], -(-int(input_shape[1] or 0) // self.stride), self.units
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "stride": self.stride}

@@ -44,7 +44,7 @@ class ImageEncoder(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = input_shape if len(input_shape) == 4 else (*input_shape, 1)
         self.convolution_blocks = [
-            ImageConvolutionBlock(u, dtype=self.dtype_policy, name=f"convolution_{i}")
+            ImageConvolutionBlock(u, dtype=self.dtype_policy.name, name=f"convolution_{i}")
             for i, u in enumerate(self.convolutions)
         ]
         for convolution in self.convolution_blocks:
@@ -53,7 +53,7 @@ class ImageEncoder(keras.layers.Layer):
         width = math.prod(n or 0 for n in shape[1:])
         self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
         self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
         ]
         for block in self.blocks:
             block.build((None, width))
@@ -113,7 +113,7 @@ class ImageDecoder(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         width = int(input_shape[-1] or 0)
         self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
         ]
         for block in self.blocks:
             block.build((None, width))
@@ -164,9 +164,6 @@ class SourceMask(keras.layers.Layer):
         flat = keras.ops.reshape(estimates, (-1, num_sources, math.prod(shape)))
         masked = ratio_mask(flat, keras.ops.reshape(mixture, (-1, math.prod(shape))), self.exponent)
         return keras.ops.reshape(masked, (-1, num_sources, *shape))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "exponent": self.exponent}
 
     def compute_output_shape(
         self, estimates_shape: tuple[int | None, ...], mixture_shape: tuple[int | None, ...]

@@ -36,7 +36,7 @@ class SpectrogramEncoder(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = tuple(input_shape)
         self.convolutions = [
-            FrameConvolutionBlock(units, 1 if i == 0 else 2, dtype=self.dtype_policy, name=f"convolution_{i}")
+            FrameConvolutionBlock(units, 1 if i == 0 else 2, dtype=self.dtype_policy.name, name=f"convolution_{i}")
             for i, units in enumerate(self.hidden_units[:-1])
         ]
         for block in self.convolutions:
@@ -44,7 +44,7 @@ class SpectrogramEncoder(keras.layers.Layer):
             shape = block.compute_output_shape(shape)
         width = int(shape[1] or 0) * int(shape[2] or 0)
         self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
-        self.dense = DenseBlock(self.hidden_units[-1], dtype=self.dtype_policy, name="dense")
+        self.dense = DenseBlock(self.hidden_units[-1], dtype=self.dtype_policy.name, name="dense")
         self.dense.build((None, width))
         moments = 2 * self.num_sources * self.latent_dim
         self.head = fan_in_dense(self.hidden_units[-1], moments, dtype="float32", name="head")
@@ -104,7 +104,7 @@ class SpectrogramDecoder(keras.layers.Layer):
         frames, bins = self.source_shape
         width = int(input_shape[-1] or 0)
         self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
+            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
         ]
         for block in self.blocks:
             block.build((None, width))
