@@ -183,17 +183,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def default_output(name: str, preset: Preset, system: str = "vae", folder: Path = Path("runs")) -> Path:
+def default_output(name: str, preset: Preset, system: str) -> Path:
     """Where a run goes when nothing else is said.
 
     Args:
         name: The preset's name.
         preset: The resolved settings.
         system: What is trained.
-        folder: Folder of run folders.
 
     Returns:
-        `folder/NAME[-SYSTEM]-kK-seedSEED`, without K where the name says it.
+        `runs/NAME[-SYSTEM]-kK-seedSEED`, without K where the name says it.
     """
     num_sources = preset.model.num_sources
     parts = [
@@ -202,4 +201,4 @@ def default_output(name: str, preset: Preset, system: str = "vae", folder: Path 
         *([] if name.endswith(f"-k{num_sources}") else [f"k{num_sources}"]),
         f"seed{preset.recipe.seed}",
     ]
-    return folder / "-".join(parts)
+    return Path("runs") / "-".join(parts)

@@ -86,15 +86,14 @@ class MultiSourceVAE(keras.Model):
         """Number of values that training finds."""
         return sum(variable.shape.num_elements() for variable in self.trainable_variables)
 
-    def copy(self, *, precision: str | None = None, mask_network: bool = True) -> "MultiSourceVAE":
+    def copy(self, *, mask_network: bool = True) -> "MultiSourceVAE":
         """Returns a model of its own with the same weights.
 
         Args:
-            precision: Keras' dtype policy of the copy; None takes this model's.
             mask_network: Whether the copy has the mask network, where this model has one.
         """
         config = self.config if mask_network else self.config.replace(mask_channels=())
-        copy = MultiSourceVAE(config, self.prior_weight, dtype=precision or self.dtype_policy)
+        copy = MultiSourceVAE(config, self.prior_weight, dtype=self.dtype_policy)
         for part in ("encoder", "decoder", "mask_network"):
             if getattr(copy, part) is not None:
                 getattr(copy, part).set_weights(getattr(self, part).get_weights())

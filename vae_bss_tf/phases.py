@@ -1,7 +1,7 @@
 """Settings of a training: its phases, and the recipe that lists them."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.settings import Settings
@@ -143,7 +143,7 @@ class Recipe(Settings):
         phases: The phases, in order; their names differ.
 
     Example:
-        >>> Recipe(epochs=10).phase("separate").objective
+        >>> Recipe(epochs=10).phases[0].objective
         'elbo'
     """
 
@@ -177,22 +177,6 @@ class Recipe(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a dictionary that JSON can hold."""
         return {**super().to_dict(), "phases": [phase.to_dict() for phase in self.phases]}
-
-    def phase(self, name: str) -> Phase:
-        """Returns the phase of a name.
-
-        Args:
-            name: Its name.
-
-        Raises:
-            ConfigError: There is none; the message names the nearest and all of them.
-        """
-        names = [phase.name for phase in self.phases]
-        return self.phases[names.index(check_choice("phase", name, names))]
-
-    def replace_phases(self, **changes: Any) -> Self:
-        """Returns a copy with some fields of every phase changed."""
-        return self.replace(phases=tuple(phase.replace(**changes) for phase in self.phases))
 
     @property
     def final_kl_weight(self) -> float:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import math
 import shutil
 import sys
 import tempfile
@@ -142,7 +143,7 @@ def _card(described: dict[str, Any]) -> str:
         for entry in described["formats"].values()
     ]
     block = described["signature"]["inputs"]["block"]["shape"][1]
-    state_bytes = sum(4 * _size(state["shape"]) for state in described["states"])
+    state_bytes = sum(4 * math.prod(state["shape"]) for state in described["states"])
     sources, teachers = live["num_sources"], " and ".join(described["teachers"])
     paragraphs = [
         f"A live separator of {sources} sources at {live['sample_rate']:g} Hz with a latency of "
@@ -183,13 +184,6 @@ for block in soundfile.blocks("duet.wav", 1024, dtype="float32"):  # one channel
 
 {interface}
 """
-
-
-def _size(shape: list[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 if __name__ == "__main__":

@@ -19,17 +19,16 @@ MAX_ERROR = {"tflite_float32": 1e-5, "onnx_float32": 1e-5, "tflite_float16": 5e-
 LEAST_LIKENESS_DB = 20.0  # of int8's sources to the model's: far above what separation reaches
 
 
-def program(sample_rate: float, seed: int = 0) -> Float32:
+def program(sample_rate: float) -> Float32:
     """A minute of made sound: two voices of harmonic notes with pauses, a second of noise, and silence.
 
     Args:
         sample_rate: Hz.
-        seed: Seed of the notes.
 
     Returns:
         float32 `[60 * sample_rate]`, in [-1, 1].
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     length = int(SECONDS * sample_rate)
     mixture = np.zeros(length)
     for lowest in (110.0, 330.0):

@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from export.formats import failures_of
 from export.writers import onnx as onnx_files
 from export.writers import tflite
 from vae_bss_tf.live.model import LiveVAE
-from vae_bss_tf.live.runtime import BLOCK, NEXT, SIGNATURE, SOURCES
+from vae_bss_tf.live.runtime import BLOCK, NEXT, SIGNATURE, SOURCES, State
 
 # What the step needs beyond the offline models' operations: its transform picks bins, and its level is limited.
 LIVE_TFLITE_OPERATIONS = tflite.ALLOWED_OPERATIONS | {"GATHER", "MINIMUM", "NEG"}
 LIVE_ONNX_OPERATIONS = onnx_files.ALLOWED_OPERATIONS | {"Min", "Sigmoid"}
 _NETWORK = ".*/dense.*"  # the network's own products, not those of the transform
-
-State = dict[str, npt.NDArray[np.float32]]
 
 
 def write_saved_model(model: LiveVAE, path: Path) -> None:

@@ -32,7 +32,7 @@ TINY = [
 
 def changed(preset, epochs=None, **changes):
     """A preset with other settings of its phases, and another number of epochs."""
-    recipe = preset.recipe.replace_phases(**changes)
+    recipe = preset.recipe.replace(phases=tuple(phase.replace(**changes) for phase in preset.recipe.phases))
     return preset.replace(recipe=recipe if epochs is None else recipe.replace(epochs=epochs))
 
 

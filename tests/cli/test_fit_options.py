@@ -57,7 +57,8 @@ def test_phases_are_chosen_and_set_by_name(capsys):
     words = ["--preset", "mnist", "--phases", "separate,remix", "--set", "recipe.remix.kl_weight=0.125"]
     assert fit.main([*words, "--batch-size", "6", "--epochs", "2", "--dry-run"]) == 0
     recipe = Preset.from_dict(json.loads(capsys.readouterr().out)).recipe
-    assert [phase.name for phase in recipe.phases] == ["separate", "remix"]
-    assert (recipe.phase("remix").kl_weight, recipe.phase("separate").kl_weight) != (0.125, 0.125)
-    assert [phase.batch_size for phase in recipe.phases] == [6, 6]
-    assert (recipe.epochs, recipe.phase("remix").kl_weight) == (2, 0.125)
+    separate, remix = recipe.phases
+    assert (separate.name, remix.name) == ("separate", "remix")
+    assert (separate.batch_size, remix.batch_size) == (6, 6)
+    assert (recipe.epochs, remix.kl_weight) == (2, 0.125)
+    assert separate.kl_weight != 0.125

@@ -73,7 +73,9 @@ def test_a_phase_ends_without_a_better_score(preset: Preset, scores: list[float]
 def test_before_any_remixing_the_elbo_chooses(preset: Preset, scores: list[float], tmp_path: Path) -> None:
     """An untrained model, which shares everything out evenly, has a higher score than one that begins to separate."""
     scores += [1.0, 0.0, -1.0, -2.0, -3.0, -4.0]
-    recipe = preset.recipe.replace_phases(objective="elbo").replace(early_stopping=2)
+    recipe = preset.recipe.replace(
+        phases=tuple(phase.replace(objective="elbo") for phase in preset.recipe.phases), early_stopping=2
+    )
     assert fit.train(preset.replace(recipe=recipe), output=tmp_path / "run").metrics["epochs"] == 6
 
 

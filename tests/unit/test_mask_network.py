@@ -106,7 +106,6 @@ def test_a_copy_has_weights_of_its_own_and_a_mask_network_or_none(mixtures: np.n
     for weight in model.weights:
         weight.assign(weight + 1)
     np.testing.assert_array_equal(copy.separate(mixtures), before)
-    assert model.copy(precision="mixed_bfloat16").dtype_policy.name == "mixed_bfloat16"
 
 
 def test_a_saved_model_keeps_it(mixtures: np.ndarray, tmp_path: Path) -> None:

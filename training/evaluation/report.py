@@ -19,7 +19,6 @@ from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import Domain, domain_of
 
-HEADINGS = {"mnist": "paper PSNR / SSIM", "notes": "paper (MUMS) SI-SDR / SIR / SAR"}
 HEADINGS = {
     "psnr": "PSNR full",
     "psnr_halved": "PSNR halved",

@@ -57,16 +57,3 @@ class SourceBank:
     def checksum(self) -> int:
         """CRC-32 of the sources, by which several hosts see that they have the same."""
         return zlib.crc32(np.ascontiguousarray(self.items).data)
-
-
-def split_permutation(num_items: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Returns the fixed order in which a data set without splits of its own is cut into splits.
-
-    Args:
-        num_items: Number of sources.
-        seed: Seed of the order; the default is the one every result was measured with.
-
-    Returns:
-        int64 `[num_items]`, a permutation.
-    """
-    return np.random.default_rng(seed).permutation(num_items).astype(np.int64)

@@ -41,12 +41,10 @@ class Domain(Protocol):
     Attributes:
         kind: "images" or "sound", for messages.
         paired_score: The score by which systems are compared on the same mixtures.
-        score_unit: Unit of `mask_score`: "nats" or "dB".
     """
 
     kind: ClassVar[str]
     paired_score: ClassVar[str]
-    score_unit: ClassVar[str]
 
     def bank_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one source in a bank, for a model that takes mixtures of `input_shape`."""
@@ -88,7 +86,7 @@ class Domain(Protocol):
             mixed: What `remix` returned.
 
         Returns:
-            float32 `[batch, num_sources (estimates), num_sources (sources)]`, in `score_unit`.
+            float32 `[batch, num_sources (estimates), num_sources (sources)]`, nats for images, dB for sound.
         """
 
     def remixed_si_sdr(self, separated: Float32, mixed: Any) -> Float64:

@@ -40,7 +40,6 @@ class Images:
 
     kind: ClassVar[str] = "images"
     paired_score: ClassVar[str] = "psnr"
-    score_unit: ClassVar[str] = "nats"
 
     def bank_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one source in a bank: the mixture's own."""

@@ -39,7 +39,6 @@ class Sound:
 
     kind: ClassVar[str] = "sound"
     paired_score: ClassVar[str] = "si_sdr"
-    score_unit: ClassVar[str] = "dB"
 
     def bank_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one source in a bank: the samples of a window."""

@@ -96,16 +96,13 @@ class LiveVAE(keras.Model):
         """Number of values that training finds."""
         return sum(int(np.prod(variable.shape)) for variable in self.trainable_variables)
 
-    def initial_state(self, batch_size: int = 1) -> dict[str, npt.NDArray[np.float32]]:
-        """What the model remembers before the first block.
-
-        Args:
-            batch_size: Signals that are separated side by side.
+    def initial_state(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What the model remembers of one signal before the first block.
 
         Returns:
-            Arrays of zeros by name, float32 `[batch, *shape]` with the shapes of `LiveConfig.state_shapes`.
+            Arrays of zeros by name, float32 `[1, *shape]` with the shapes of `LiveConfig.state_shapes`.
         """
-        return {name: np.zeros((batch_size, *shape), np.float32) for name, shape in self.config.state_shapes.items()}
+        return {name: np.zeros((1, *shape), np.float32) for name, shape in self.config.state_shapes.items()}
 
     def spectrum(self, waveforms: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Spectrum of the frames that end at each block's end.

@@ -32,11 +32,6 @@ class CausalBlock(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.dilation = dilation
 
-    @property
-    def memory_length(self) -> int:
-        """Frames of the memory."""
-        return (self.kernel_size - 1) * self.dilation
-
     def build(self, input_shape: Any = None, memory_shape: Any = None) -> None:
         shape = (self.kernel_size, self.channels)
         self.taps = self.add_weight(shape=shape, initializer=fan_in_uniform(), name="taps")

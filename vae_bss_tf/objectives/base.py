@@ -20,7 +20,6 @@ class Objective(Protocol):
     Attributes:
         metrics: Names of the values that a step reports beside its loss.
         monitor: The metric that says which of two models is better, the higher the better.
-        unit: Unit of the loss and of every metric.
     """
 
     @property
@@ -30,10 +29,6 @@ class Objective(Protocol):
     @property
     def monitor(self) -> str:
         """The metric that says which of two models is better, the higher the better."""
-
-    @property
-    def unit(self) -> str:
-        """Unit of the loss and of every metric."""
 
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step.

@@ -42,7 +42,6 @@ class Elbo:
 
     metrics: ClassVar[tuple[str, ...]] = ("log_likelihood", "kl", "elbo")
     monitor: ClassVar[str] = "elbo"
-    unit: ClassVar[str] = "nats"
 
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step; see `Objective`."""

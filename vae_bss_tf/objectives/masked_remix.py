@@ -50,11 +50,6 @@ class MaskedRemix:
     metrics: ClassVar[tuple[str, ...]] = ("score",)
     monitor: ClassVar[str] = "score"
 
-    @property
-    def unit(self) -> str:
-        """Unit of the loss and the score: nats for images, dB for sound."""
-        return self.domain.score_unit
-
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step; see `Objective`."""
         score = self._score(model, self._remixed(mixture, step))

@@ -47,7 +47,6 @@ class RemixedElbo:
 
     metrics: ClassVar[tuple[str, ...]] = Elbo.metrics
     monitor: ClassVar[str] = Elbo.monitor
-    unit: ClassVar[str] = Elbo.unit
 
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step; see `Objective`."""
