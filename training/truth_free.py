@@ -144,9 +144,8 @@ def mixture_fit(model: Any, outputs: dict[str, Float32], mixed: EvaluationSet, k
     if not config.variational:
         return None
     # Each source of each mixture alone, so that the KL is not summed over the sources.
-    posteriors = [tf.reshape(outputs[name], [-1, 1, config.latent_dim]) for name in _POSTERIOR]
-    prior = distributions.latent_prior(config.prior, 1, config.latent_dim)
-    kl = distributions.kl_divergence(distributions.latent_posterior(*posteriors), prior)
+    mean, log_variance = (tf.reshape(outputs[name], [-1, 1, config.latent_dim]) for name in _POSTERIOR)
+    kl = distributions.kl_divergence(mean, log_variance, config.prior)
     kl = np.asarray(kl).reshape(-1, config.num_sources)
     values = Elbo(final_beta=kl_weight).values(model, mixed.mixtures, outputs["estimates"], kl.sum(axis=1))
     order = np.argsort(-metrics.output_shares(outputs["sources"]), axis=1)

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vae_bss_tf import legacy
-from vae_bss_tf.checks import check_mixtures
+from vae_bss_tf.checks import check, check_mixtures
 from vae_bss_tf.config import ModelConfig
-from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.nn.blocks import PACKAGE
 from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
 from vae_bss_tf.nn.mask_network import MaskNetwork
@@ -188,10 +187,8 @@ class MultiSourceVAE(keras.Model):
             ConfigError: `refine` is negative, or `batch_size` below 1.
             DataError: The shape is another, a value is not finite, or a value is outside [0, 1].
         """
-        if refine < 0:
-            raise ConfigError(f"refine is {refine}; it must be a number of steps, 0 or more.")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
+        check(refine >= 0, "refine", refine, "a number of steps, 0 or more")
+        check(batch_size >= 1, "batch_size", batch_size, "at least 1")
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         batch = mixtures.reshape(-1, *self.config.input_shape)
         if refine:

@@ -70,10 +70,7 @@ def values(model: LiveVAE, sources: tf.Tensor, sure: tf.Tensor, noise: tf.Tensor
     estimates = model.decode(tf.reshape(latents, [-1, frames, count, config.latent_dim]))
     estimates = tf.transpose(estimates, [0, 2, 1, 3])
     likelihood = distributions.mixture_likelihood("normal", tf.reduce_sum(estimates, axis=1), config.likelihood_scale)
-    kl = distributions.kl_divergence(
-        distributions.latent_posterior(mean, log_variance),
-        distributions.latent_prior("normal", count, config.latent_dim),
-    )
+    kl = distributions.kl_divergence(mean, log_variance, "normal")
     kl = tf.reduce_mean(tf.reshape(kl, [-1, frames]), axis=1)
     known = model.compress(model.bands(real, imaginary), scale[:, tf.newaxis])
     of_sources = distributions.mixture_likelihood("normal", estimates[:, :, tf.newaxis], config.likelihood_scale)

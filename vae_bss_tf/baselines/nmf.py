@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.checks import check_mixtures
-from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.checks import check, check_mixtures
+from vae_bss_tf.errors import DataError
 from vae_bss_tf.masking import ratio_mask
 
 Float32 = npt.NDArray[np.float32]
@@ -47,8 +47,7 @@ class ImageNMF:
     ) -> None:
         from sklearn.decomposition import NMF
 
-        if num_components < 1:
-            raise ConfigError(f"num_components is {num_components}; it must be at least 1.")
+        check(num_components >= 1, "num_components", num_components, "at least 1")
         self.factorisation = NMF(
             num_components,
             init="random",
@@ -62,8 +61,7 @@ class ImageNMF:
         self.num_sources = self._checked(num_sources)
 
     def _checked(self, num_sources: int) -> int:
-        if not 1 <= num_sources <= self.num_components:
-            raise ConfigError(f"num_sources is {num_sources}; it must be from 1 to {self.num_components}.")
+        check(1 <= num_sources <= self.num_components, "num_sources", num_sources, f"from 1 to {self.num_components}")
         return num_sources
 
     def fit(self, mixtures: npt.ArrayLike) -> "ImageNMF":

@@ -4,9 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.checks import check_choice, check_mixtures
+from vae_bss_tf.checks import check, check_choice, check_mixtures
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.masking import ratio_mask
 
 Float32 = npt.NDArray[np.float32]
@@ -45,8 +44,7 @@ class SpectrogramNMF:
     def __init__(
         self, audio: AudioConfig, num_sources: int = 2, divergence: str = "itakura-saito", max_iter: int = 200
     ) -> None:
-        if num_sources < 1:
-            raise ConfigError(f"num_sources is {num_sources}; it must be at least 1.")
+        check(num_sources >= 1, "num_sources", num_sources, "at least 1")
         self.audio = audio
         self.num_sources = num_sources
         self.divergence = check_choice("divergence", divergence, DIVERGENCES)

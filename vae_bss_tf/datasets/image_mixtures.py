@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.checks import check
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import ConfigError
@@ -171,8 +172,7 @@ def draw_sources(
         ConfigError: There are no mixtures to draw, or the bank is too small.
     """
     largest = max(counts)
-    if num_mixtures < 1:
-        raise ConfigError(f"number of mixtures is {num_mixtures}; it must be at least 1.")
+    check(num_mixtures >= 1, "number of mixtures", num_mixtures, "at least 1")
     if len(bank) < largest:
         raise ConfigError(f"{bank.name} {bank.split} has {len(bank)} sources; mixtures of {largest} need as many.")
     drawn = rng.integers(len(bank), size=(num_mixtures, largest))

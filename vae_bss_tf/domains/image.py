@@ -1,13 +1,11 @@
 """Images: sources that add up pixel by pixel."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from vae_bss_tf.datasets import image_mixtures
-from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains.base import Float32, Float64
 
@@ -45,21 +43,8 @@ class Images:
         """Shape of one source in a bank: the mixture's own."""
         return input_shape
 
-    def training_mixtures(
-        self, bank: SourceBank, *, num_mixed: Sequence[int], batch_size: int, seed: int, start_step: int
-    ) -> "tf.data.Dataset":
-        """Endless batches of mixtures; see `datasets.image_mixtures.training_mixtures`."""
-        return image_mixtures.training_mixtures(
-            bank, num_mixed=num_mixed, batch_size=batch_size, seed=seed, start_step=start_step
-        )
-
-    def evaluation_mixtures(
-        self, bank: SourceBank, *, num_mixed: Sequence[int], num_mixtures: int, seed: int, gain: float
-    ) -> EvaluationSet:
-        """A fixed set of mixtures with their sources; see `datasets.image_mixtures.evaluation_mixtures`."""
-        return image_mixtures.evaluation_mixtures(
-            bank, num_mixed=num_mixed, num_mixtures=num_mixtures, seed=seed, gain=gain
-        )
+    training_mixtures = staticmethod(image_mixtures.training_mixtures)
+    evaluation_mixtures = staticmethod(image_mixtures.evaluation_mixtures)
 
     def exchangeable(self, sources: "tf.Tensor", mixture: "tf.Tensor") -> "tf.Tensor":
         """The sources themselves: float32 `[batch, num_sources, height, width]`."""

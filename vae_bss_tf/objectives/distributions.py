@@ -72,17 +72,18 @@ def mixture_likelihood(name: str, mixture_estimate: tf.Tensor, scale: float, ran
     return tfd.Independent(tfd.Bernoulli(probs=probabilities, dtype=tf.float32), rank)
 
 
-def kl_divergence(posterior: Any, prior: Any) -> tf.Tensor:
-    """KL(posterior || prior), summed over sources and latent dimensions.
+def kl_divergence(mean: tf.Tensor, log_variance: tf.Tensor, prior: str) -> tf.Tensor:
+    """KL(q(Z|x) || p(Z)), summed over sources and latent dimensions.
 
     Args:
-        posterior: As `latent_posterior` gives it.
-        prior: As `latent_prior` gives it.
+        mean: As `latent_posterior` takes it.
+        log_variance: As `latent_posterior` takes it.
+        prior: The prior's name, as `latent_prior` takes it.
 
     Returns:
         float32 `[batch]`, nats, >= 0.
     """
-    return tfd.kl_divergence(posterior, prior)
+    return tfd.kl_divergence(latent_posterior(mean, log_variance), latent_prior(prior, *mean.shape[1:]))
 
 
 @tfd.RegisterKL(tfd.Normal, tfd.Laplace)

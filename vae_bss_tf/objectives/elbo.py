@@ -82,10 +82,6 @@ class Elbo:
 
 
 def _kl(model: "MultiSourceVAE", mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
-    config = model.config
-    if not config.variational:
+    if not model.config.variational:
         return tf.zeros(tf.shape(mean)[:1])
-    return distributions.kl_divergence(
-        distributions.latent_posterior(mean, log_variance),
-        distributions.latent_prior(config.prior, config.num_sources, config.latent_dim),
-    )
+    return distributions.kl_divergence(mean, log_variance, model.config.prior)

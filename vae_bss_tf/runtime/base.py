@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.checks import check_mixtures
+from vae_bss_tf.checks import check, check_mixtures
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError, VaeBssError
 
@@ -171,8 +171,8 @@ def check_count(name: str, value: Any) -> None:
     Raises:
         ConfigError: It is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    check(whole and value >= 1, name, value, "a whole number of at least 1")
 
 
 def import_library(module: str, extra: str) -> types.ModuleType:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError
 
 _LONGEST = 1_000_000  # seconds; the system's timers end somewhere
@@ -43,10 +44,8 @@ class ServerOptions:
     def __post_init__(self) -> None:
         for name in ("deadline", "backoff", "max_backoff"):
             value = getattr(self, name)
-            if not 0 < value <= _LONGEST:
-                raise ConfigError(f"{name} is {value}; it must be a number of seconds, above 0 and up to {_LONGEST:,}.")
+            check(0 < value <= _LONGEST, name, value, f"a number of seconds, above 0 and up to {_LONGEST:,}")
         for name, least in (("retries", 0), ("max_message_bytes", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+            check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
         if self.max_message_bytes >= 2**31:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; gRPC allows at most {2**31 - 1}.")
