@@ -42,6 +42,8 @@ class Format:
 
 _FLOAT32: dict[str, Any] = {"max_error": 1e-5, "max_change_db": 0.01}
 _FLOAT16: dict[str, Any] = {"max_error": 5e-3, "max_change_db": 0.01}
+_INT8: dict[str, Any] = {"max_error": None, "max_change_db": 0.3}
+_FULL_INT8: dict[str, Any] = {"max_error": None, "max_change_db": 1.0}
 
 FORMATS: dict[str, Format] = {
     f.name: f
@@ -53,24 +55,16 @@ FORMATS: dict[str, Format] = {
             "tflite_dynamic_int8",
             "dynamic_int8.tflite",
             "LiteRT, int8 weights, activations quantised as they come",
-            max_error=None,
-            max_change_db=0.3,
+            **_INT8,
         ),
         Format(
             "tflite_full_int8",
             "full_int8.tflite",
             "LiteRT, int8 weights and activations, sigmoid and mask in float32",
-            max_error=None,
-            max_change_db=1.0,
+            **_FULL_INT8,
         ),
         Format("onnx_float32", "float32.onnx", "onnxruntime, exact", **_FLOAT32),
-        Format(
-            "onnx_int8",
-            "int8.onnx",
-            "onnxruntime, int8 weights, activations quantised as they come",
-            max_error=None,
-            max_change_db=0.3,
-        ),
+        Format("onnx_int8", "int8.onnx", "onnxruntime, int8 weights, activations quantised as they come", **_INT8),
         Format("saved_model_waveform", "saved_model_waveform/1", "TensorFlow, waveforms", **_FLOAT32, waveform=True),
         Format("tflite_waveform", "waveform.tflite", "LiteRT, waveforms", **_FLOAT32, waveform=True),
         Format("onnx_waveform", "waveform.onnx", "onnxruntime, waveforms", **_FLOAT32, waveform=True),

@@ -46,9 +46,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: list[State
         calibration: Inputs of some hundred steps, which set the ranges of full int8.
     """
     with failures_of("tflite_float32"):
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=[SIGNATURE])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        float32 = converter.convert()
+        float32 = tflite.from_saved_model(saved_model, SIGNATURE)
     writers = {
         "tflite_float32": lambda: float32,
         "tflite_float16": lambda: tflite.cast_matrices(float32, _NETWORK),
@@ -65,18 +63,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: list[State
 
 def _onnx(saved_model: Path) -> bytes:
     import onnx
-    import tf2onnx
 
-    loaded = tf.saved_model.load(str(saved_model))  # kept: its variables live as long as it does
-    signature = loaded.signatures[SIGNATURE]
-    specs = signature.structured_input_signature[1]
-    names = sorted(specs)
-
-    def step(*values: tf.Tensor) -> dict[str, tf.Tensor]:
-        return signature(**dict(zip(names, values, strict=True)))
-
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(step, autograph=False), input_signature=[specs[name] for name in names], opset=onnx_files.OPSET
-    )
+    model = onnx_files.from_saved_model(saved_model, SIGNATURE)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.formats import failures_of
-from vae_bss_tf.runtime import INPUT, SIGNATURE
+from vae_bss_tf.runtime import SIGNATURE
 
 if TYPE_CHECKING:
     import onnx
@@ -73,7 +73,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], work: Path) -> None:
     """
     float32 = outputs.get("onnx_float32") or outputs.get("onnx_waveform") or work / "float32.onnx"
     with failures_of(next(iter(outputs))):
-        _from_saved_model(saved_model, float32)
+        _write(from_saved_model(saved_model, SIGNATURE), float32)
     if "onnx_int8" in outputs:
         with failures_of("onnx_int8"):
             _quantize_weights(float32, outputs["onnx_int8"])
@@ -96,17 +96,28 @@ def operations(path: Path) -> list[str]:
     )
 
 
-def _from_saved_model(saved_model: Path, path: Path) -> None:
-    import onnx
+def from_saved_model(saved_model: Path, signature: str) -> "onnx.ModelProto":
+    """Converts one signature of a SavedModel to a graph in float32, whose inputs and outputs have the same names."""
     import tensorflow as tf
     import tf2onnx
 
-    loaded = tf.saved_model.load(str(saved_model))
-    signature = loaded.signatures[SIGNATURE]
-    mixture = signature.structured_input_signature[1][INPUT]
-    # The argument's name becomes the input's, the keys of the dictionary the outputs'.
-    separate = tf.function(lambda mixture: signature(**{INPUT: mixture}), autograph=False)
-    model, _ = tf2onnx.convert.from_function(separate, input_signature=[mixture], opset=OPSET)
+    loaded = tf.saved_model.load(str(saved_model))  # kept: its variables live as long as it does
+    function = loaded.signatures[signature]
+    specs = function.structured_input_signature[1]
+    names = sorted(specs)
+
+    def run(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return function(**dict(zip(names, values, strict=True)))
+
+    model, _ = tf2onnx.convert.from_function(
+        tf.function(run, autograph=False), input_signature=[specs[name] for name in names], opset=OPSET
+    )
+    return model
+
+
+def _write(model: "onnx.ModelProto", path: Path) -> None:
+    import onnx
+
     _write_out_sigmoids(model.graph)
     # tf2onnx only logs what it cannot convert; the checker finds it.
     onnx.checker.check_model(model, full_check=True)

@@ -60,7 +60,7 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
         calibration: float32 `[num_mixtures, *input_shape]`, training mixtures that set the ranges of full int8.
     """
     with failures_of(next(iter(outputs))):
-        float32 = _from_saved_model(saved_model)
+        float32 = from_saved_model(saved_model, SIGNATURE)
     writers = {
         "tflite_float32": lambda: float32,
         "tflite_waveform": lambda: float32,
@@ -94,10 +94,11 @@ def operations(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _from_saved_model(path: Path) -> bytes:
+def from_saved_model(path: Path, signature: str) -> bytes:
+    """Converts one signature of a SavedModel to float32 of builtin operations; returns the content of the file."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[SIGNATURE])
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[signature])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter.convert()
 
