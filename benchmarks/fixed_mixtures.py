@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vae_bss_tf.arguments import command
 from vae_bss_tf.datasets import load_bank
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import write_json
 
 RESULTS = Path("benchmarks/results/fixed_mixtures.json")
@@ -144,15 +145,7 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError(f"{words[0]} ended with exit code {done.returncode}; see the lines above.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fixed_mixtures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--data-dir", required=True, type=Path, help="MNIST's four IDX files")
@@ -161,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--colour", action="store_true", help="coloured digits on 64 x 64 pixels, not grey on 28 x 28")
     parser.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
     parser.add_argument("--json", type=Path, help=f"where to write the rows, such as {RESULTS}")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _command(options))
+    return parser
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -175,6 +167,9 @@ def _command(options: argparse.Namespace) -> None:
         rows.append(measure(options.data_dir, options.output, count, options.colour, options.minutes))
         if options.json is not None:
             write_json(options.json, rows)
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

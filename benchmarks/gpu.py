@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.tables import to_markdown
+from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
@@ -97,15 +99,15 @@ def setups(gpus: int) -> list[str]:
 
 def table(found: dict[str, dict[str, float]]) -> str:
     """Lays the figures and their ratios to the CPU's out as a Markdown table; more is better in every ratio."""
-    lines = [f"| | {' | '.join(found)} |", "| --- |" + " --- |" * len(found)]
+    rows = [["", *found]]
     for name, base in found["CPU"].items():
         cells = []
         for values in found.values():
             ratio = base / values[name] if name == "export" else values[name] / base
             cells.append(f"{values[name]:,.0f} ({ratio:.2f})")
         unit = "s" if name == "export" else "mixtures/s"
-        lines.append(f"| {name}, {unit} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"{name}, {unit}", *cells])
+    return "\n".join(to_markdown(rows))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -145,8 +147,7 @@ def _command(options: argparse.Namespace) -> None:
     if options.setup is None:
         run(options)
         return
-    if options.setup not in _SETUPS:
-        raise ConfigError(f"--setup is {options.setup!r}; it must be one of {', '.join(_SETUPS)}.")
+    check(options.setup in _SETUPS, "--setup", options.setup, f"one of {', '.join(_SETUPS)}")
     found: dict[str, Any] = measured(options)
     print(json.dumps(found))
 

@@ -13,14 +13,15 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.arguments import command
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import write_json
 from vae_bss_tf.live.config import N_FFT, LiveConfig
 from vae_bss_tf.live.runtime import LiveSeparator, load
@@ -136,15 +137,7 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
     return {"files": len(cases), **{name: round(float(np.mean(values)), 3) for name, values in scores.items()}}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("models", nargs="+", type=Path, help="exports of live separators, or runs for scores alone")
@@ -154,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="made sound for the times (default: 1)")
     parser.add_argument("--all-formats", action="store_true", help="score every format, not the first alone")
     parser.add_argument("--json", type=Path, help=f"where to write the results, such as {RESULTS}")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _command(options))
+    return parser
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -203,6 +195,9 @@ def _command(options: argparse.Namespace) -> None:
 def _context(config: LiveConfig) -> float:
     frames = sum((config.kernel_size - 1) * dilation for dilation in config.dilations)
     return (frames * config.hop_length + N_FFT) / config.sample_rate
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ channels on single pixels, compiled by XLA, in float32.
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.train_throughput import measured
 from training.memory import keep_freed_memory
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.domains import Images
@@ -98,11 +98,7 @@ def run(data_dir: Path | None, output: Path, seconds: float, rounds: int) -> Non
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            started, count = time.perf_counter(), 0
-            while time.perf_counter() - started < seconds:
-                step()
-                count += 1
-            rates[name].append(count * BATCH / (time.perf_counter() - started))
+            rates[name].append(measured(step, BATCH, seconds))
     baseline = next(iter(rates))
     rows = [
         {

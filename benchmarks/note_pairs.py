@@ -9,28 +9,20 @@ split the mixtures alone are.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from vae_bss_tf.arguments import command
 from vae_bss_tf.audio.recordings import describe, mono
 from vae_bss_tf.datasets.recordings import split_files
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.errors import ConfigError
 
 SECONDS, MAX_ONSET = 1.5, 0.4
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.note_pairs", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--data-dir", required=True, type=Path, help="folder of recordings of single notes")
@@ -38,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=3_000, help="mixtures to make (default: 3000)")
     parser.add_argument("--output", required=True, type=Path, help="folder to make; must not exist")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _write(options))
+    return parser
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -69,6 +60,9 @@ def _write(options: argparse.Namespace) -> None:
         for k, source in enumerate(sources, 1):
             soundfile.write(folder / f"source{k}.wav", source, rate, "FLOAT")
     print(f"{options.output}: {options.count} mixtures of {len(notes)} notes, {rate} Hz")
+
+
+main = command(_parser, _write)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
+from training.tables import to_markdown
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import tones
 from vae_bss_tf.errors import ConfigError, DataError, run_command
@@ -94,16 +95,12 @@ def separated(recording: Path, model: str, folder: Path, num_samples: int) -> Co
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lays rows out as a Markdown table."""
-    lines = [
-        "| model | seconds | faster than real time | memory at the peak | times as fast as the first |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    cells = [["model", "seconds", "faster than real time", "memory at the peak", "times as fast as the first"]]
     for row in rows:
-        lines.append(
-            f"| {row['model']} | {row['seconds']:.0f} | {row['faster_than_real_time']:.1f} | "
-            f"{row['peak_megabytes']:.0f} MB | {rows[0]['seconds'] / row['seconds']:.2f} |"
-        )
-    return "\n".join(lines)
+        times = f"{row['seconds']:.0f}", f"{row['faster_than_real_time']:.1f}"
+        compared = f"{rows[0]['seconds'] / row['seconds']:.2f}"
+        cells.append([row["model"], *times, f"{row['peak_megabytes']:.0f} MB", compared])
+    return "\n".join(to_markdown(cells))
 
 
 def run(models: Sequence[str], output: Path, minutes: float, rounds: int) -> None:

@@ -3,14 +3,13 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.arguments import command
 from vae_bss_tf.files import refuse_existing, replacing
 
 DIGITS = (1_767, 484)  # of scikit-learn's: a four and a three
@@ -113,15 +112,7 @@ def _note(part: Part, pitch: int, seconds: float) -> npt.NDArray[np.float64]:
     return waveform / np.sqrt(np.mean(np.square(waveform))) * envelope
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sample",
         description="Makes the samples: an overlay of two digits that ship with scikit-learn, a synthesised duet.",
@@ -129,15 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to write overlay.png and duet.wav to")
     parser.add_argument("--force", action="store_true", help="replace existing files")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _write(options.output, options.force))
+    return parser
 
 
-def _write(folder: Path, force: bool) -> None:
+def _write(options: argparse.Namespace) -> None:
     import soundfile
 
+    folder: Path = options.output
     picture, recording = folder / "overlay.png", folder / "duet.wav"
-    refuse_existing([picture, recording], force=force)
+    refuse_existing([picture, recording], force=options.force)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(picture) as partial:
         Image.fromarray(overlay()).save(partial, format="PNG", optimize=True)
@@ -145,6 +136,9 @@ def _write(folder: Path, force: bool) -> None:
         soundfile.write(partial, duet().sum(axis=0), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     print(f"{picture}\n{recording}")
     print(f"next: python -m vae_bss_tf.separate {recording} --model saved_models/duets --output stems")
+
+
+main = command(_parser, _write)
 
 
 if __name__ == "__main__":

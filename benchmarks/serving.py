@@ -21,34 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.sizing import untrained
+from training.tables import to_markdown
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import CheckpointError, run_command
 from vae_bss_tf.files import write_json
-from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
 CLIENTS = (1, 4, 16)
 BATCHES = (1, 8, 32, 128)
 _NAME = "measured"
-
-
-def untrained(folder: Path) -> Path:
-    """Writes the `mnist-dense` network with its initial weights, which are as fast as trained ones, as version 1.
-
-    Args:
-        folder: Folder of versions to make.
-
-    Returns:
-        The folder.
-    """
-    from export.writers import saved_model
-    from vae_bss_tf.model import MultiSourceVAE
-
-    preset = get_preset("mnist-dense")
-    model = MultiSourceVAE(preset.model)
-    model({runtime.INPUT: np.zeros((1, *preset.model.input_shape), np.float32)})
-    saved_model.write(model, folder / "1", preset=preset)
-    return folder
 
 
 @contextlib.contextmanager
@@ -171,10 +153,8 @@ def rows(folder: Path, urls: dict[str, str], seconds: float, rounds: int) -> Ite
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Lays rows out as a Markdown table."""
-    lines = [
-        "| batch | clients | system | requests/s | mixtures/s | 50 % ms | 95 % ms | 99 % ms | of direct |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    headings = "batch | clients | system | requests/s | mixtures/s | 50 % ms | 95 % ms | 99 % ms | of direct"
+    lines: list[list[Any]] = [headings.split(" | ")]
     for row in found:
         for name in ("grpc", "rest", "direct"):
             figures = row[name]
@@ -188,8 +168,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
                 *(f"{figures[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
                 f"{ratio:.2f}",
             ]
-            lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return "\n".join(lines)
+            lines.append(cells)
+    return "\n".join(to_markdown(lines))
 
 
 def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
@@ -198,7 +178,8 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
     words = f" --model {model}" if model is not None else ""
     with contextlib.ExitStack() as stack:
         if model is None:
-            folder = untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            untrained("mnist-dense", folder / "1")
         else:
             folder = model / "saved_model" if (model / "saved_model").is_dir() else model
         urls = stack.enter_context(serving(folder))

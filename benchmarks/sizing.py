@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from training.tables import to_markdown
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import ConfigError, run_command
 from vae_bss_tf.files import write_json
@@ -186,24 +187,24 @@ def choices(program: Path, model: Path, cpus: int, seconds: float) -> Iterator[d
 def choice_table(found: Sequence[dict[str, Any]]) -> str:
     """Lays out the settings of the batching as a Markdown table: mixtures a second, and percentiles."""
     heads = [f"{batch} x {clients}: mixtures/s, 50 % / 99 % ms" for batch, clients in CROWDS]
-    lines = [f"| threads | timeout, us | {' | '.join(heads)} |", "| --- " * (2 + len(heads)) + "|"]
+    rows = [["threads", "timeout, us", *heads]]
     for choice in found:
         batching = choice["batching"] or {}
         cells = [str(batching.get(name, "-")) for name in ("num_batch_threads", "batch_timeout_micros")]
         cells += [
             f"{row['mixtures_per_second']:,.0f}, {row['p50_ms']:.2f} / {row['p99_ms']:.2f}" for row in choice["rows"]
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join(to_markdown(rows))
 
 
 def size_table(found: Sequence[dict[str, Any]], cpus: int) -> str:
     """Lays out what a server carries as a Markdown table."""
-    lines = [
-        "| network | mixtures a request | one client: 50 % / 99 % ms | "
-        f"{CLIENTS} clients: 50 % / 99 % ms | requests/s a core | mixtures/s a core | MB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    headings = (
+        f"network | mixtures a request | one client: 50 % / 99 % ms | {CLIENTS} clients: 50 % / 99 % ms | "
+        "requests/s a core | mixtures/s a core | MB"
+    )
+    table = [headings.split(" | ")]
     for preset, rows in ((each["preset"], each["rows"]) for each in found):
         for alone, crowd in zip(rows[::2], rows[1::2], strict=True):
             cells = [
@@ -214,8 +215,8 @@ def size_table(found: Sequence[dict[str, Any]], cpus: int) -> str:
                 f"{crowd['mixtures_per_second'] / cpus:,.0f}",
                 f"{crowd['most_megabytes']:,.0f}",
             ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            table.append(cells)
+    return "\n".join(to_markdown(table))
 
 
 def run(options: argparse.Namespace) -> None:

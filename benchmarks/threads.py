@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import measured
+from training.tables import to_markdown
 from vae_bss_tf.errors import run_command
 from vae_bss_tf.files import write_json
 from vae_bss_tf.runtime import LoadedModel, load
@@ -81,14 +82,12 @@ def rows(paths: Sequence[Path], seconds: float, rounds: int, calls: int) -> list
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Lays rows out as a Markdown table."""
-    lines = ["| format | file | mixtures/s, 1 thread | 2 threads | ratio | wrong of calls |", "| --- " * 6 + "|"]
+    cells = [["format", "file", "mixtures/s, 1 thread", "2 threads", "ratio", "wrong of calls"]]
     for row in found:
         one, two = row["1"], row["2"]
-        lines.append(
-            f"| {row['format']} | {row['name']} | {one:,.0f} | {two:,.0f} | {two / one:.2f} | "
-            f"{row['wrong']} of {row['calls']:,} |"
-        )
-    return "\n".join(lines)
+        wrong = f"{row['wrong']} of {row['calls']:,}"
+        cells.append([row["format"], row["name"], f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}", wrong])
+    return "\n".join(to_markdown(cells))
 
 
 def run(paths: Sequence[Path], output: Path, seconds: float, rounds: int, calls: int) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
 from vae_bss_tf.errors import ConfigError, run_command
@@ -185,8 +186,7 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
 
 def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: bool) -> None:
     """Measures everything, prints the table and writes the JSON file."""
-    if rounds < 1:
-        raise ConfigError(f"--rounds is {rounds}; it must be at least 1.")
+    check(rounds >= 1, "--rounds", rounds, "at least 1")
     tensorflow = import_tensorflow()
     preset = get_preset("mnist-paper")
     bank = load_bank("mnist", "train", data_dir)

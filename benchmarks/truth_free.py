@@ -20,8 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_bss_tf.arguments import command
+from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
-from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import refuse_existing, write_json
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
@@ -201,10 +203,8 @@ def run(options: argparse.Namespace) -> None:
     number = len(options.runs) or options.checkpoints
     if number < _LEAST_MODELS:
         raise ConfigError(f"{number} models cannot be ranked; take {_LEAST_MODELS} or more, better ten.")
-    if not 2 <= options.num_mixtures <= 20_000:
-        raise ConfigError(f"--num-mixtures is {options.num_mixtures}; it must be from 2 to 20,000.")
-    if options.mixtures < number:
-        raise ConfigError(f"--mixtures is {options.mixtures}; it must be at least --checkpoints.")
+    check(2 <= options.num_mixtures <= 20_000, "--num-mixtures", options.num_mixtures, "from 2 to 20,000")
+    check(options.mixtures >= number, "--mixtures", options.mixtures, "at least --checkpoints")
     refuse_existing([options.output], force=options.force)
     import_tensorflow()
     if options.runs:
@@ -224,20 +224,11 @@ def run(options: argparse.Namespace) -> None:
             f"{name} over {len(rows)} models: Spearman {one['spearman']:+.3f}, "
             f"choosing by it loses {one['lost_db']:.2f} dB"
         )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {"num_mixtures": options.num_mixtures, "ranking": found, "models": rows})
     print(f"written: {options.output}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.truth_free",
         description="Rank correlation of the score without a truth with the SI-SDR, over models of one data set.",
@@ -256,8 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-mixtures", type=int, default=1_000, help="test mixtures (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/truth_free.json"))
     parser.add_argument("--force", action="store_true", help="replace the file of --output")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: run(options))
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

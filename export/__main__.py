@@ -1,33 +1,18 @@
-"""`python -m export`: one command from a run to every format."""
+"""`python -m export`: one command from a run to every format; it fails where one of them fails its check."""
 
 import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
 
 from export.formats import FORMATS
-from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.arguments import command, path
 from vae_bss_tf.startup import import_tensorflow
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its arguments; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 for bad input, a format that fails its check included.
-    """
-    options = parsed(_parser(), arguments)
+def _command(options: argparse.Namespace) -> None:
     # Ended from outside, it cleans up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_command(lambda: _command(options))
-
-
-def _command(options: argparse.Namespace) -> None:
     import_tensorflow()
     from export.pipeline import export_run
 
@@ -70,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dynamic-batch", action="store_true", help="TFLite files that take any number of mixtures")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
     return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import numpy as np
 
 from export.formats import FORMATS
 from export.gate.workers import Worker
-from vae_bss_tf.arguments import parsed, path
+from training.tables import to_markdown
+from vae_bss_tf.arguments import command, path
 from vae_bss_tf.config import AudioConfig
-from vae_bss_tf.errors import CheckpointError, ConfigError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import refuse_existing, write_json
 from vae_bss_tf.runtime import MANIFEST, read_manifest
 
@@ -93,10 +94,10 @@ def measure(
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lays rows of `measure` out as a Markdown table."""
-    lines = [
-        "| format | threads | MB | load s | median ms | 95 % ms | mixtures/s at batch 32 | memory MB | SI-SDR | PSNR |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    headings = (
+        "format | threads | MB | load s | median ms | 95 % ms | mixtures/s at batch 32 | memory MB | SI-SDR | PSNR"
+    )
+    lines: list[list[Any]] = [headings.split(" | ")]
     for row in rows:
         cells = [
             KERAS_ROWS.get(row["format"], row["format"]),
@@ -109,21 +110,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['peak_memory_bytes'] / 1e6:.0f}",
             *("" if row[score] is None else f"{row[score]:.2f}" for score in ("si_sdr_db", "psnr_db")),
         ]
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its arguments; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 for bad input.
-    """
-    options = parsed(_parser(), arguments)
-    return run_command(lambda: _command(options))
+        lines.append(cells)
+    return "\n".join(to_markdown(lines))
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -165,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=path, help="file for the same rows as JSON")
     parser.add_argument("--force", action="store_true", help="replace the file of --json")
     return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

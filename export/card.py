@@ -7,6 +7,7 @@ from typing import Any
 
 from export.formats import FORMATS
 from export.manifest import COURSE, Export
+from training.tables import to_markdown
 from vae_bss_tf.config import Preset
 from vae_bss_tf.phases import Phase
 
@@ -136,7 +137,7 @@ def _batch_sentence(export: Export) -> str:
 def _table(manifest: dict[str, Any]) -> str:
     scored = {"SI-SDR": "si_sdr", "PSNR": "psnr"} if manifest["reference"]["scores_db"] else {}
     headings = ["file", "for", "MB", *scored, "largest error of the sources", "ms"]
-    lines = [f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+    rows = [headings]
     for name, entry in manifest["formats"].items():
         cells = [
             f"`{entry['path']}`",
@@ -146,5 +147,5 @@ def _table(manifest: dict[str, Any]) -> str:
             f"{entry['max_abs_error']['sources']:.1g}",
             f"{entry['latency_ms']:.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join(to_markdown(rows))

@@ -8,29 +8,16 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from functools import partial
 
 from export.devserver.config import named_models, read_config
-from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import ConfigError, VaeBssError, run_command
+from vae_bss_tf.arguments import command, path
+from vae_bss_tf.errors import ConfigError, VaeBssError
 from vae_bss_tf.startup import import_tensorflow
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command until SIGTERM or SIGINT; requests in progress are finished.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 for bad input.
-    """
-    options = parsed(_parser(), arguments)
-    return run_command(lambda: _command(options))
-
-
 def _command(options: argparse.Namespace) -> None:
+    """Serves until SIGTERM or SIGINT; requests in progress are finished."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -84,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     polls = "how often new versions and a changed configuration are looked for (default: %(default)s)"
     parser.add_argument("--poll-seconds", type=float, default=2.0, help=polls)
     return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -5,31 +5,17 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
 
 from export.deployment.files import MODELS, MODELS_CONFIG
 from export.deployment.folder import ServedExport, add_versions, make, move_label
-from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import ConfigError, run_command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its arguments; those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 for bad input.
-    """
-    options = parsed(_parser(), arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Ended from outside, it cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_command(lambda: _command(options))
+from vae_bss_tf.arguments import command, path
+from vae_bss_tf.errors import ConfigError
 
 
 def _command(options: argparse.Namespace) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Ended from outside, it cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.to
     moved = options.promote or options.canary
     if moved:
@@ -86,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         help="processors of the server (default: %(default)s)",
     )
     return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

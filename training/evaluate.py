@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import os
 import shlex
@@ -12,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training import systems
+from training import systems, tables
 from training.memory import keep_freed_memory
 from training.systems import Material, System
 from vae_bss_tf.arguments import counts, parsed, path
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
@@ -129,10 +128,9 @@ def _on_truth(options: argparse.Namespace, command: str) -> None:
     started = time.perf_counter()
     cases, judged = truth_folder.judge(runs, options.truth, options.systems or ())
     rows, title = truth_folder.table(judged), f"{options.truth}: {len(cases)} mixtures with their sources"
-    print("\n".join(["", title, report.to_screen(rows), *truth_folder.sentences(judged)]))
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    description = report.describe(command, date, time.perf_counter() - started, time.process_time(), None)
-    lines = [f"# {title}", "", f"Command: `{command}`", "", truth_folder.NOTES, "", *report.markdown_table(rows), ""]
+    print("\n".join(["", title, tables.to_screen(rows), *truth_folder.sentences(judged)]))
+    description = report.describe(command, started, None)
+    lines = [f"# {title}", "", f"Command: `{command}`", "", truth_folder.NOTES, "", *tables.to_markdown(rows), ""]
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / _OF_TRUTH[0], truth_folder.to_json(cases, judged, description))
     write_text(output / _OF_TRUTH[1], truth_folder.to_csv(cases, judged))
@@ -141,8 +139,7 @@ def _on_truth(options: argparse.Namespace, command: str) -> None:
 
 
 def _check_range(option: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"{option} is {value}; it must be from {least} to {most:,}.")
+    check(least <= value <= most, option, value, f"from {least} to {most:,}")
 
 
 def _check_output(output: Path, names: Sequence[str], force: bool) -> None:
@@ -300,14 +297,14 @@ def _write(
     from training.figures import save
 
     for comparison in comparisons:
-        print(f"\n{report.title(comparison)}\n{report.to_screen(report.table(comparison))}")
+        print(f"\n{report.title(comparison)}\n{tables.to_screen(report.table(comparison))}")
         if comparison.has_truth and len(comparison.results) > 1:
-            print(f"\n{report.to_screen(report.paired_table(comparison))}")
+            print(f"\n{tables.to_screen(report.paired_table(comparison))}")
         if sentence := report.verdict(comparison):
             print(sentence)
         counted = report.confusion(comparison, report.reference(comparison))
         if counted:
-            print(f"\nsources found:\n{report.to_screen(counted)}")
+            print(f"\nsources found:\n{tables.to_screen(counted)}")
     output.mkdir(parents=True, exist_ok=True)
     for job, comparison in zip(jobs, comparisons, strict=True):
         separation, against_time = job.figures()
@@ -319,8 +316,7 @@ def _write(
         for name, draw in zip(_LATENTS, (pictures.latent_map, pictures.latent_traversal), strict=True):
             if comparisons[0].has_truth or draw is pictures.latent_traversal:  # the map is coloured by true classes
                 save(draw(model, truth), output / name)
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    description = report.describe(command, date, time.perf_counter() - started, time.process_time(), test_seed)
+    description = report.describe(command, started, test_seed)
     write_json(output / _TABLES[0], report.to_json(comparisons, description))
     write_text(output / _TABLES[1], report.to_csv(comparisons))
     write_text(output / _TABLES[2], report.to_markdown(comparisons, description))

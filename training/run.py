@@ -34,9 +34,7 @@ from vae_bss_tf.saved import load_keras_model, load_weights
 
 WEIGHTS = "weights.npz"
 OF_AN_EXPORT = ("config.json", "metrics.json", "history.csv")
-_LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
-
-
+LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 _CONFIG = "config.json"
 
 
@@ -205,5 +203,5 @@ class Run:
             **({} if self.init is None else {"init": self.init}),
             **self.preset.to_dict(),
             "config_hash": self.preset.config_hash(),
-            "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in _LIBRARIES}},
+            "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in LIBRARIES}},
         }

@@ -1,9 +1,36 @@
-"""What the options of the commands share: words that argparse misreads, paths, and numbers with commas between."""
+"""What the commands share: their `main`, words that argparse misreads, paths, and numbers with commas between."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from vae_bss_tf.errors import run_command
+
+
+def command(
+    parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], None],
+    *,
+    signed: Sequence[str] = (),
+) -> Callable[..., int]:
+    """Makes the `main` of a command.
+
+    Args:
+        parser: Makes the command's parser.
+        run: The command's body, given the options; it raises on failure.
+        signed: As `parsed` takes it.
+
+    Returns:
+        A function that runs the command with the words that it is given, those of the process by default, and returns
+        the exit code: 0, 2 for a user's mistake, 130 when interrupted (see `errors.run_command`).
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        options = parsed(parser(), arguments, signed=signed)
+        return run_command(lambda: run(options))
+
+    return main
 
 
 def parsed(

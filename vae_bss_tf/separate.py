@@ -2,31 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from vae_bss_tf import pictures
-from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.arguments import command, path
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.runtime.remote.options import ServerOptions
 from vae_bss_tf.startup import import_tensorflow
 
 _FORMATS = ("wav", "flac", "ogg", "mp3", "aif")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
-    options = parsed(_parser(), arguments, signed=["--gains"])
-    return run_command(lambda: _command(options))
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -88,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
+
+
+main = command(_parser, _command, signed=["--gains"])
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from export.formats import check_libraries
-from vae_bss_tf.arguments import parsed, path
+from vae_bss_tf.arguments import command, path
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.errors import CheckpointError, OutputExistsError, run_command
+from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import parse_json, replacing_folder, sha256, write_json, write_text
 from vae_bss_tf.startup import import_tensorflow
 
@@ -28,15 +27,7 @@ FORMATS = {
 _LIBRARIES = ("vae-bss-tf", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnxruntime")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code: 0, 2 for a user's mistake or a file that differs from the model.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.live",
         description="Writes a live separator as TFLite and ONNX files whose state is in the open, and proves each "
@@ -47,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, type=path, help="folder to make")
     parser.add_argument("--formats", nargs="+", metavar="NAME", help=f"of {', '.join(FORMATS)} (default: all)")
     parser.add_argument("--force", action="store_true", help="replace an earlier export of a live separator")
-    options = parsed(parser, arguments)
-    return run_command(lambda: _export(options))
+    return parser
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -184,6 +174,9 @@ for block in soundfile.blocks("duet.wav", 1024, dtype="float32"):  # one channel
 
 {interface}
 """
+
+
+main = command(_parser, _export)
 
 
 if __name__ == "__main__":

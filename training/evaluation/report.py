@@ -1,15 +1,16 @@
 """A comparison as a table on the screen, Markdown, CSV and JSON, beside the paper's own rows."""
 
-import csv
 import dataclasses
-import io
+import datetime
 import os
 import platform
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from training import tables
 from training.evaluation import without_truth
 from training.evaluation.judging import Result
 from training.evaluation.published import LATER_NOTE, PAPER, PAPER_HEADINGS, PAPER_SCORES, later
@@ -232,12 +233,6 @@ def notes(comparisons: Sequence[Comparison]) -> str:
     return " ".join(kinds[known] for known in sorted({comparison.has_truth for comparison in comparisons}))
 
 
-def to_screen(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns of equal width."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
 def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) -> str:
     """All comparisons as one Markdown document.
 
@@ -257,33 +252,26 @@ def to_markdown(comparisons: Sequence[Comparison], description: dict[str, Any]) 
         "",
     ]
     for comparison in comparisons:
-        lines += [f"## {title(comparison)}", "", *markdown_table(table(comparison)), ""]
+        lines += [f"## {title(comparison)}", "", *tables.to_markdown(table(comparison)), ""]
         if sentence := verdict(comparison):
             lines += [sentence, ""]
         if comparison.has_truth and len(comparison.results) > 1:
-            lines += [*markdown_table(paired_table(comparison)), ""]
+            lines += [*tables.to_markdown(paired_table(comparison)), ""]
         if rows := later(comparison.dataset, comparison.num_sources) if comparison.num_mixed == [2] else []:
-            lines += [LATER_NOTE, "", *markdown_table(rows), ""]
+            lines += [LATER_NOTE, "", *tables.to_markdown(rows), ""]
         for result in comparison.results:
             counted = confusion(comparison, result)
             if counted is not None and result is reference(comparison):
                 lines += [f"Sources found by {result.system.title} (threshold {result.threshold:.1f} dB):", ""]
-                lines += [*markdown_table(counted), ""]
+                lines += [*tables.to_markdown(counted), ""]
     return "\n".join(lines)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows, of which the first is the heading, as the lines of a Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
     """One line for each K, system and score: mean, median, interval, number of mixtures."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = "dataset num_sources system score mean median low high mixtures seed run"
-    writer.writerow(columns.split())
+    rows: list[list[object]] = [
+        ["dataset", "num_sources", "system", "score", "mean", "median", "low", "high", "mixtures", "seed", "run"]
+    ]
     for comparison in comparisons:
         for result in comparison.results:
             key = [comparison.dataset, comparison.num_sources, result.system.name]
@@ -292,8 +280,8 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
             for name, summary in scores.items():
                 values = [f"{value:.6g}" for value in dataclasses.astuple(summary)]
                 judged = [len(comparison.truth.mixtures), result.budget.get("seed", ""), comparison.run or ""]
-                writer.writerow([*key, name, *values, *judged])
-    return text.getvalue()
+                rows.append([*key, name, *values, *judged])
+    return tables.to_csv(rows)
 
 
 def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> dict[str, Any]:
@@ -352,25 +340,24 @@ def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
     }
 
 
-def describe(command: str, date: str, seconds: float, cpu_seconds: float, test_seed: int | None) -> dict[str, Any]:
+def describe(command: str, started: float, test_seed: int | None) -> dict[str, Any]:
     """What stands at the head of a report.
 
     Args:
         command: The command that made it.
-        date: When, ISO 8601.
-        seconds: How long it took.
-        cpu_seconds: Processor time that it took, over all cores.
+        started: When it began, as `time.perf_counter` gives it.
         test_seed: Seed of the test mixtures; None where they are not drawn.
 
     Returns:
-        The values, with the machine in words.
+        The values: the command, the date (ISO 8601), how long it took, its processor time over all cores, and the
+        machine in words.
     """
     machine = f"{os.cpu_count()} x {platform.machine()} CPU, {platform.system()}, Python {platform.python_version()}"
     return {
         "command": command,
-        "date": date,
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu_seconds, 1),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time(), 1),
         "machine": machine,
         **({} if test_seed is None else {"test_seed": test_seed}),
     }

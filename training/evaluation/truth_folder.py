@@ -1,8 +1,6 @@
 """Runs on mixtures of one's own whose sources are known: folders that each hold a mixture and its sources."""
 
-import csv
 import dataclasses
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from training import tables
 from training.evaluation import references
 from training.evaluation.references import Float32, Separate
 from training.evaluation.statistics import Float64, PairedComparison, Summary, compare, summarise
@@ -268,13 +267,11 @@ def sentences(judged: Sequence[Judged]) -> list[str]:
 
 def to_csv(cases: Sequence[Case], judged: Sequence[Judged]) -> str:
     """One line for each folder and system."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["folder", "system", *judged[0].scores])
+    rows = [["folder", "system", *judged[0].scores]]
     for i, case in enumerate(cases):
         for system in judged:
-            writer.writerow([case.name, system.title, *(f"{values[i]:.6g}" for values in system.scores.values())])
-    return text.getvalue()
+            rows.append([case.name, system.title, *(f"{values[i]:.6g}" for values in system.scores.values())])
+    return tables.to_csv(rows)
 
 
 def to_json(cases: Sequence[Case], judged: Sequence[Judged], description: dict[str, Any]) -> dict[str, Any]:

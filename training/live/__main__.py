@@ -4,26 +4,17 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.arguments import parsed, path
+from vae_bss_tf.arguments import command, path
 from vae_bss_tf.checks import check
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.startup import import_tensorflow
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code: 0, 2 for a user's mistake, 130 when interrupted.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.live",
         description="Trains a separator that answers while the sound comes, from recordings of mixtures alone: an "
@@ -46,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output after its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an earlier run in --output")
-    options = parsed(parser, arguments)
-    return run_command(lambda: _command(options))
+    return parser
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -92,6 +82,9 @@ def _sources(data_dirs: list[Path] | None, teachers: list[Path] | None) -> list[
     if not data_dirs or not teachers or len(data_dirs) != len(teachers):
         raise ConfigError("give --data-dir DIR and --teacher MODEL, as many of one as of the other.")
     return [{"data_dir": str(d), "teacher": str(t)} for d, t in zip(data_dirs, teachers, strict=True)]
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ metrics.json   time and scores; only a finished training has it
 state.npz      weights, the optimizer's moments and the number of epochs
 """
 
-import csv
 import dataclasses
 import importlib.metadata
-import io
 import json
 import time
 from pathlib import Path
@@ -23,7 +21,8 @@ import tensorflow as tf
 from training.live import objective
 from training.live.data import batches, own_mixtures
 from training.live.stems import Stems
-from training.run import exclusive
+from training.run import LIBRARIES, exclusive
+from training.tables import to_csv
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from vae_bss_tf.files import parse_json, replacing, write_json, write_text
@@ -40,7 +39,6 @@ _MEASURED_STEPS = 8
 _RESERVE = 0.95  # of the minutes, for what is not a training step
 _STATE, _WEIGHTS = "state.npz", "weights.npz"
 _COLUMNS = ("epoch", "loss", "sdr", "elbo", "kl", "known", "val_sdr", "val_elbo", "val_kl")
-_LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,11 +200,7 @@ class LiveTrainer:
         arrays = [np.asarray(v) for v in (*self.model.trainable_variables, *self.optimizer.variables)]
         with replacing(path / _STATE) as partial, partial.open("wb") as file:
             np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path / "history.csv", text.getvalue())
+        write_text(path / "history.csv", to_csv([_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]))
 
     def _load(self, path: Path) -> tuple[list[dict[str, float]], float]:
         variables = [*self.model.trainable_variables, *self.optimizer.variables]
@@ -269,7 +263,7 @@ def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list
             for name in (_STATE, _WEIGHTS, "history.csv", "metrics.json"):
                 (path / name).unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     write_json(
         path / "config.json",
         {"system": "live", "live": config.to_dict(), "training": training.to_dict(), "learned_from": sources,

@@ -2,29 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from vae_bss_tf.arguments import parsed, path
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.arguments import command, path
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
+def _command(options: argparse.Namespace) -> None:
+    from vae_bss_tf.live.command import separate_live
 
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code: 0, 2 for a user's mistake, 130 when interrupted.
-    """
-    options = parsed(_parser(), arguments, signed=["--gains"])
-
-    def command() -> None:
-        from vae_bss_tf.live.command import separate_live
-
-        separate_live(options)
-
-    return run_command(command)
+    separate_live(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +48,9 @@ def _positive(text: str) -> int:
     if not 1 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1,000,000")
     return value
+
+
+main = command(_parser, _command, signed=["--gains"])
 
 
 if __name__ == "__main__":
