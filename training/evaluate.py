@@ -271,10 +271,7 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
             system.fitted(material),
         )
         known = (job.num_sources, budget, fits.get(system.name))
-        if has_truth:
-            results.append(judging.judge(system, separate, material.truth, counting, *known))
-        else:
-            results.append(judging.judge_without_truth(system, separate, material.truth, *known))
+        results.append(judging.judge(system, separate, material.truth, counting, *known, has_truth=has_truth))
         print(f"K={job.num_sources}  {system.title}: judged", file=sys.stderr, flush=True)
     if not results:
         raise ConfigError(

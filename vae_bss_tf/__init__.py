@@ -25,26 +25,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_EXPORTS = {
-    "MultiSourceVAE": "vae_bss_tf.model",
-    "ModelConfig": "vae_bss_tf.config",
-    "DataConfig": "vae_bss_tf.config",
-    "Phase": "vae_bss_tf.phases",
-    "Recipe": "vae_bss_tf.phases",
-    "AudioConfig": "vae_bss_tf.config",
-    "Preset": "vae_bss_tf.config",
-    "PRESETS": "vae_bss_tf.presets",
-    "get_preset": "vae_bss_tf.presets",
-    "SourceBank": "vae_bss_tf.datasets",
-    "load_bank": "vae_bss_tf.datasets",
-    "evaluation_mixtures": "vae_bss_tf.datasets.image_mixtures",
-    "training_mixtures": "vae_bss_tf.datasets.image_mixtures",
-    "ratio_mask": "vae_bss_tf.masking",
-    "Separator": "vae_bss_tf.audio.separator",
-    "load": "vae_bss_tf.runtime",
-    "ServerOptions": "vae_bss_tf.runtime",
-    "VaeBssError": "vae_bss_tf.errors",
+_NAMES = {
+    "vae_bss_tf.model": ("MultiSourceVAE",),
+    "vae_bss_tf.config": ("ModelConfig", "DataConfig", "AudioConfig", "Preset"),
+    "vae_bss_tf.phases": ("Phase", "Recipe"),
+    "vae_bss_tf.presets": ("PRESETS", "get_preset"),
+    "vae_bss_tf.datasets": ("SourceBank", "load_bank"),
+    "vae_bss_tf.datasets.image_mixtures": ("evaluation_mixtures", "training_mixtures"),
+    "vae_bss_tf.masking": ("ratio_mask",),
+    "vae_bss_tf.audio.separator": ("Separator",),
+    "vae_bss_tf.runtime": ("load", "ServerOptions"),
+    "vae_bss_tf.errors": ("VaeBssError",),
 }
+_EXPORTS = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [*_EXPORTS, "__version__"]
 

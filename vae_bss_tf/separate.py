@@ -6,12 +6,11 @@ from pathlib import Path
 
 from vae_bss_tf import pictures
 from vae_bss_tf.arguments import command, path
+from vae_bss_tf.audio import FORMATS
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.runtime.remote.options import ServerOptions
 from vae_bss_tf.startup import import_tensorflow
-
-_FORMATS = ("wav", "flac", "ogg", "mp3", "aif")
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -57,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
     parser.add_argument("--manifest", type=path, help="manifest.json of the export that the server must be serving")
     parser.add_argument("--output", required=True, type=path, help="folder to write {name}_source{k} files to")
-    parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
+    parser.add_argument("--format", choices=FORMATS, help="format of the sound files (default: the recording's own)")
     parser.add_argument(
         "--gains",
         metavar="DB,DB,...",

@@ -16,6 +16,7 @@ Float32 = npt.NDArray[np.float32]
 
 SECONDS = 60.0
 MAX_ERROR = {"tflite_float32": 1e-5, "onnx_float32": 1e-5, "tflite_float16": 5e-3}
+_CALIBRATION_STEPS = 400
 LEAST_LIKENESS_DB = 20.0  # of int8's sources to the model's: far above what separation reaches
 
 
@@ -47,13 +48,12 @@ def program(sample_rate: float) -> Float32:
     return np.clip(mixture, -1, 1).astype(np.float32)
 
 
-def calibration(model: LiveVAE, waveform: Float32, most: int = 400) -> list[State]:
+def calibration(model: LiveVAE, waveform: Float32) -> list[State]:
     """Inputs of some steps over a waveform, spread over its whole length.
 
     Args:
         model: The model.
         waveform: float32 `[samples]`.
-        most: Steps at most.
 
     Returns:
         The block and the state before each step, by name.
@@ -66,7 +66,7 @@ def calibration(model: LiveVAE, waveform: Float32, most: int = 400) -> list[Stat
     step = tf.function(model.step, autograph=False)
     state = {name: tf.constant(zero) for name, zero in model.initial_state().items()}
     blocks = len(waveform) // hop
-    every, found = max(1, blocks // most), []
+    every, found = max(1, blocks // _CALIBRATION_STEPS), []
     for i in range(blocks):
         block = waveform[np.newaxis, i * hop : (i + 1) * hop]
         if i % every == 0:

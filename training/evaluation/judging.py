@@ -147,32 +147,6 @@ def run_fits(run: Run, mixed: EvaluationSet) -> dict[str, MixtureFit]:
     return {} if fit is None else {"vae": fit, "vaem": fit}
 
 
-def judge_without_truth(
-    system: System,
-    separate: Separate,
-    mixed: EvaluationSet,
-    num_sources: int,
-    budget: Budget,
-    fit: MixtureFit | None,
-) -> Result:
-    """Runs one system over test mixtures whose true sources nobody knows.
-
-    Args:
-        system: The system; no oracle.
-        separate: As in `judge`.
-        mixed: The test mixtures. Their sources are not used.
-        num_sources: K, as many as a mixture is taken to hold.
-        budget: As in `Result`.
-        fit: How well the system's model explains the mixtures, if it does.
-
-    Returns:
-        The result, without scores.
-    """
-    outputs, seconds = _timed(separate, mixed.mixtures, compiled=system.kind == "trained")
-    found = known(system.name, separate, outputs, mixed, max(2, num_sources), fit)
-    return Result(system, num_sources, outputs, {}, None, None, None, seconds, budget, found)
-
-
 def judge(
     system: System,
     separate: Separate,
@@ -180,22 +154,26 @@ def judge(
     training: Float32,
     num_sources: int,
     budget: Budget,
-    fit: MixtureFit | None = None,
+    fit: MixtureFit | None,
+    *,
+    has_truth: bool,
 ) -> Result:
     """Runs one system over the test mixtures and scores it.
 
-    Outputs are matched to the sources of a mixture by the least total squared error; all scores use that matching.
+    Mixtures whose true sources nobody knows have no scores against them, and are taken to hold K sources. All other
+    outputs are matched to the sources of a mixture by the least total squared error; all scores use that matching.
     Sources are counted where K is larger than some mixture's count and the system is no oracle: the threshold is
     `metrics.fit_activity_threshold` on the levels of the system's outputs for training mixtures.
 
     Args:
         system: The system.
         separate: float32 `[n, *shape]` to float32 `[n, K, *shape]`.
-        truth: The test mixtures.
+        truth: The test mixtures. Their sources are not used where they are not known.
         training: Training mixtures, for the count's threshold.
         num_sources: K.
         budget: As in `Result`.
-        fit: As `judge_without_truth` takes it.
+        fit: How well the system's model explains the mixtures, if it does.
+        has_truth: Whether the true sources are known; oracles need them.
 
     Returns:
         The result.
@@ -203,11 +181,17 @@ def judge(
     Raises:
         ConfigError: K is below the number of sources in a mixture.
     """
-    if num_sources < truth.counts.max():
+    if has_truth and num_sources < truth.counts.max():
         raise ConfigError(
             f"K={num_sources} outputs cannot be matched to mixtures of {truth.counts.max()} sources; use a larger K."
         )
     outputs, seconds_per_mixture = _timed(separate, truth.mixtures, compiled=system.kind == "trained")
+    unsupervised = None
+    if system.kind != "oracle":
+        num_mixed = max(2, int(truth.counts.max()) if has_truth else num_sources)
+        unsupervised = known(system.name, separate, outputs, truth, num_mixed, fit)
+    if not has_truth:
+        return Result(system, num_sources, outputs, {}, None, None, None, seconds_per_mixture, budget, unsupervised)
     assignment = metrics.match_sources(-metrics.pairwise_mse(outputs, truth.sources), truth.counts)
     matched = metrics.take_matched(outputs, assignment).astype(np.float32)
     heard, heard_truth = domain_of(truth.audio).judged(system.name, outputs, truth)
@@ -216,9 +200,6 @@ def judge(
     if system.kind in ("untrained", "trained") and num_sources > truth.counts.min():
         threshold = metrics.fit_activity_threshold(metrics.activity_levels(separate(training)))
         found = metrics.count_active(outputs, threshold)
-    unsupervised = None
-    if system.kind != "oracle":
-        unsupervised = known(system.name, separate, outputs, truth, max(2, int(truth.counts.max())), fit)
     return Result(
         system=system,
         num_sources=num_sources,

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from vae_bss_tf.audio import SUFFIXES
 from vae_bss_tf.errors import DataError
 from vae_bss_tf.files import find_files
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 MIN_SECONDS = 0.1
 BLOCK_SECONDS = 10
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
@@ -187,8 +187,8 @@ def resampled(
     """
     resampler = soxr.ResampleStream(from_rate, to_rate, num_channels, dtype="float32", quality="HQ")
     for block in stream:
-        yield _as_columns(resampler.resample_chunk(block), num_channels)
-    yield _as_columns(resampler.resample_chunk(np.zeros((0, num_channels), np.float32), last=True), num_channels)
+        yield resampler.resample_chunk(block).reshape(-1, num_channels)
+    yield resampler.resample_chunk(np.zeros((0, num_channels), np.float32), last=True).reshape(-1, num_channels)
 
 
 def mono(recording: Recording, sample_rate: float) -> Iterator[npt.NDArray[np.float32]]:
@@ -217,10 +217,6 @@ def _share_present(log: str) -> float:
     if match := _SHORT_FRAMES.search(log):
         return min(1.0, int(match[1]) / max(int(match[2]), 1))
     return 1.0
-
-
-def _as_columns(block: npt.NDArray[np.float32], num_channels: int) -> npt.NDArray[np.float32]:
-    return block.reshape(-1, num_channels)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from vae_bss_tf.audio import recordings
+from vae_bss_tf.audio import FORMATS, recordings
 from vae_bss_tf.audio.recordings import Recording
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, DataError
 
-FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aif": "AIFF"}
 MAX_WAV_BYTES = 4_000_000_000
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
 _MAX_OGG_RATE = 200_000

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_bss_tf import audio, pictures
 from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.bulk.losses import Losses
 from vae_bss_tf.errors import EXIT_USER_ERROR, ConfigError, DataError, OutputExistsError, run_command
 from vae_bss_tf.files import held
 
 JOB = "job.json"
-_FORMATS = ("wav", "flac", "ogg", "mp3", "aif")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,6 @@ def _sorted(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list
 def _command(options: argparse.Namespace, flags: list[str], again: list[str] | None) -> None:
     logging.disable()  # Beam logs its own business, with tracebacks; errors are raised as well
     # It takes seconds to import: --help comes without it.
-    from vae_bss_tf import pictures
     from vae_bss_tf.bulk import pipeline, runners, storage
     from vae_bss_tf.bulk.work import Settings, fingerprint, separates_pictures
 
@@ -66,7 +65,7 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
     model = storage.absolute(options.model).rstrip("/")
     inputs = tuple(map(storage.absolute, options.input))
     of_images = separates_pictures(model, inputs)
-    suffixes = pictures.SUFFIXES if of_images else _suffixes_of_recordings()
+    suffixes = pictures.SUFFIXES if of_images else audio.SUFFIXES
     for given, place in zip(options.input, inputs, strict=True):
         if not storage.find(place, suffixes, output):
             raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
@@ -98,12 +97,6 @@ def _lost(reason: str, losses: Losses | None, again: list[str] | None) -> None:
         os.execv(again[0], again)
     print(f"error: a worker was lost ({reason}); run the same command again to go on.", file=sys.stderr, flush=True)
     os._exit(EXIT_USER_ERROR)
-
-
-def _suffixes_of_recordings() -> tuple[str, ...]:
-    from vae_bss_tf.audio import recordings  # needs libraries that separating pictures does not
-
-    return recordings.SUFFIXES
 
 
 @contextlib.contextmanager
@@ -193,7 +186,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_place,
         help="folder to write to; files keep their path below the folder of all inputs",
     )
-    parser.add_argument("--format", choices=_FORMATS, help="format of the sound files (default: the recording's own)")
+    parser.add_argument(
+        "--format", choices=audio.FORMATS, help="format of the sound files (default: the recording's own)"
+    )
     parser.add_argument(
         "--allow-truncated",
         action="store_true",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vae_bss_tf import files
+from vae_bss_tf import audio, files
 from vae_bss_tf.bulk import losses, storage
 from vae_bss_tf.errors import ConfigError, DataError, VaeBssError
 
@@ -123,10 +123,8 @@ class RecordingWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
-        from vae_bss_tf.audio.stems import FORMATS
-
         # A recording's own format follows from its content; its name says which is likely.
-        suffixes = sorted(FORMATS, key=lambda suffix: not task.path.lower().endswith(suffix))
+        suffixes = sorted(audio.FORMATS, key=lambda suffix: not task.path.lower().endswith(suffix))
         if self._settings.file_format is not None:
             suffixes = [self._settings.file_format]
         sources = range(1, self.num_sources + 1)
