@@ -1,6 +1,7 @@
 """Recordings on disk: checked, decoded in blocks, resampled as a stream."""
 
 import dataclasses
+import functools
 import math
 import numbers
 import os
@@ -54,19 +55,8 @@ class Recording:
         return self.num_samples / self.sample_rate
 
 
-def find(folder: Path) -> list[Path]:
-    """Lists the recordings under a folder, in the order of their paths.
-
-    Args:
-        folder: The folder; those inside it are searched too.
-
-    Returns:
-        Files whose name ends in one of `SUFFIXES`, in either case.
-
-    Raises:
-        DataError: There is no such folder, no recording under it, or a folder inside it cannot be read.
-    """
-    return find_files(folder, SUFFIXES, "recording")
+find = functools.partial(find_files, suffixes=SUFFIXES, what="recording")
+"""Lists the recordings under a folder, in the order of their paths; see `files.find_files`."""
 
 
 def describe(path: Path, *, allow_truncated: bool = False) -> Recording:

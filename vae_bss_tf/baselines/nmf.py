@@ -14,6 +14,7 @@ Float32 = npt.NDArray[np.float32]
 NUM_COMPONENTS = 32
 EMBEDDING_DIM = 16
 _GROUPING_STEPS = 10
+_UPDATES = 100  # when the dictionary is learned, and when activations are found for it
 
 
 class ImageNMF:
@@ -30,8 +31,6 @@ class ImageNMF:
     Args:
         num_sources: K, from 1 to the number of parts.
         num_components: Parts in the dictionary; at least 1.
-        max_iter: Updates when the dictionary is learned, and when activations are found for it.
-        seed: Seed of the dictionary's initial values.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -42,9 +41,7 @@ class ImageNMF:
         (5, 2, 8, 8)
     """
 
-    def __init__(
-        self, num_sources: int = 2, num_components: int = NUM_COMPONENTS, max_iter: int = 100, seed: int = 0
-    ) -> None:
+    def __init__(self, num_sources: int = 2, num_components: int = NUM_COMPONENTS) -> None:
         from sklearn.decomposition import NMF
 
         check(num_components >= 1, "num_components", num_components, "at least 1")
@@ -53,9 +50,9 @@ class ImageNMF:
             init="random",
             solver="mu",
             beta_loss="kullback-leibler",
-            max_iter=max_iter,
+            max_iter=_UPDATES,
             tol=0.0,
-            random_state=seed,
+            random_state=0,
         )
         self.num_components = num_components
         self.num_sources = self._checked(num_sources)

@@ -11,6 +11,7 @@ from vae_bss_tf.masking import ratio_mask
 Float32 = npt.NDArray[np.float32]
 
 FLOOR = 1e-3  # -30 dB; of 1e-6 to 1e-2 the best on mixtures to train on, together with 1e-2
+_UPDATES = 200
 DIVERGENCES = ("itakura-saito", "kullback-leibler")
 
 
@@ -29,7 +30,6 @@ class SpectrogramNMF:
         audio: How the spectrograms are compressed.
         num_sources: K, at least 1.
         divergence: One of `DIVERGENCES`.
-        max_iter: Updates.
 
     Raises:
         ConfigError: The divergence is another, or `num_sources` is below 1.
@@ -41,14 +41,11 @@ class SpectrogramNMF:
         True
     """
 
-    def __init__(
-        self, audio: AudioConfig, num_sources: int = 2, divergence: str = "itakura-saito", max_iter: int = 200
-    ) -> None:
+    def __init__(self, audio: AudioConfig, num_sources: int = 2, divergence: str = "itakura-saito") -> None:
         check(num_sources >= 1, "num_sources", num_sources, "at least 1")
         self.audio = audio
         self.num_sources = num_sources
         self.divergence = check_choice("divergence", divergence, DIVERGENCES)
-        self.max_iter = max_iter
 
     def separate(self, mixtures: npt.ArrayLike) -> Float32:
         """Separates mixtures.
@@ -72,7 +69,7 @@ class SpectrogramNMF:
                 init="nndsvda",
                 solver="mu",
                 beta_loss=self.divergence,
-                max_iter=self.max_iter,
+                max_iter=_UPDATES,
                 tol=0.0,
                 random_state=0,
             )

@@ -49,19 +49,8 @@ class Picture:
         return f"{self.path} ({', '.join(inside)})" if inside else str(self.path)
 
 
-def find(folder: Path) -> list[Path]:
-    """Lists the files of pictures under a folder, in the order of their paths.
-
-    Args:
-        folder: The folder; those inside it are searched too.
-
-    Returns:
-        Files whose name ends in one of `SUFFIXES`, in either case.
-
-    Raises:
-        DataError: There is no such folder, no picture under it, or a folder inside it cannot be read.
-    """
-    return find_files(folder, SUFFIXES, "picture")
+find = functools.partial(find_files, suffixes=SUFFIXES, what="picture")
+"""Lists the files of pictures under a folder, in the order of their paths; see `files.find_files`."""
 
 
 def pictures_in(path: Path) -> list[Picture]:
