@@ -37,13 +37,6 @@ _NOTES = 40
 _LOOK_SECONDS = 0.5
 
 
-def seconds_of(path: Path) -> float:
-    """Length of a recording."""
-    import soundfile
-
-    return soundfile.info(path).duration
-
-
 def write_recordings(folder: Path, count: int, damaged: int, longest: float) -> None:
     """Writes recordings of 1 s to `longest` seconds, two notes at a time, in ten folders.
 
@@ -102,6 +95,8 @@ def separate_bare(
 
 def bare(model: str, takes: Path, output: Path, workers: int, paths: Sequence[Path]) -> dict[str, float]:
     """Separates recordings in several processes; returns seconds of sound, and of work with and without their start."""
+    import soundfile
+
     began = time.time()
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -112,7 +107,8 @@ def bare(model: str, takes: Path, output: Path, workers: int, paths: Sequence[Pa
         spans = [job.result() for job in jobs]
     seconds = time.time() - began
     steady = max(b for _, b in spans) - min(a for a, _ in spans)
-    return {"sound": sum(map(seconds_of, paths)), "seconds": seconds, "steady_seconds": steady}
+    sound = sum(soundfile.info(path).duration for path in paths)
+    return {"sound": sound, "seconds": seconds, "steady_seconds": steady}
 
 
 def start_job(model: str, takes: Path, output: Path, workers: int) -> subprocess.Popen[bytes]:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 from training import systems, tables
 from training.memory import keep_freed_memory
 from training.systems import Material, System
-from vae_bss_tf.arguments import counts, parsed, path
+from vae_bss_tf.arguments import command, counts, path
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
-from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError, run_command
+from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import write_json, write_text
 from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import get_preset
@@ -72,22 +71,8 @@ class _Job:
         return [f"separation-{self.name}.png", f"time-{self.name}.png"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Its words; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    options = parsed(_parser(), words)
+def _command(options: argparse.Namespace) -> None:
     keep_freed_memory()
-    return run_command(lambda: _command(options, shlex.join(["python", "-m", "training.evaluate", *words])))
-
-
-def _command(options: argparse.Namespace, command: str) -> None:
     _check_range("--num-mixtures", options.num_mixtures, 1, _MOST_MIXTURES)
     for num_sources in options.num_sources:
         _check_range("--num-sources", num_sources, 1, _MOST_SOURCES)
@@ -96,7 +81,7 @@ def _command(options: argparse.Namespace, command: str) -> None:
     for option, seed in (("--seed", options.seed), ("--test-seed", options.test_seed)):
         _check_range(option, seed, 0, 2**31 - 1)
     if options.truth is not None:
-        _on_truth(options, command)
+        _on_truth(options)
         return
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
@@ -111,11 +96,10 @@ def _command(options: argparse.Namespace, command: str) -> None:
     started = time.perf_counter()
     _material.cache_clear()
     comparisons = [_compare(job, options) for job in jobs]
-    model_run = next((run for job in jobs for run in job.runs if run.system == "vae"), None)
-    _write(comparisons, jobs, model_run, output, command, started, options.test_seed)
+    _write(comparisons, jobs, output, options, started)
 
 
-def _on_truth(options: argparse.Namespace, command: str) -> None:
+def _on_truth(options: argparse.Namespace) -> None:
     """Judges runs on a folder of mixtures with their sources."""
     if not options.run or options.dataset:
         raise ConfigError("--truth judges trained runs on its own mixtures: give --run RUN, and no --dataset.")
@@ -129,8 +113,9 @@ def _on_truth(options: argparse.Namespace, command: str) -> None:
     cases, judged = truth_folder.judge(runs, options.truth, options.systems or ())
     rows, title = truth_folder.table(judged), f"{options.truth}: {len(cases)} mixtures with their sources"
     print("\n".join(["", title, tables.to_screen(rows), *truth_folder.sentences(judged)]))
-    description = report.describe(command, started, None)
-    lines = [f"# {title}", "", f"Command: `{command}`", "", truth_folder.NOTES, "", *tables.to_markdown(rows), ""]
+    description = report.describe(options.command, started, None)
+    told = f"Command: `{options.command}`"
+    lines = [f"# {title}", "", told, "", truth_folder.NOTES, "", *tables.to_markdown(rows), ""]
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / _OF_TRUTH[0], truth_folder.to_json(cases, judged, description))
     write_text(output / _OF_TRUTH[1], truth_folder.to_csv(cases, judged))
@@ -281,13 +266,7 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
 
 
 def _write(
-    comparisons: "list[Comparison]",
-    jobs: list[_Job],
-    model_run: "Run | None",
-    output: Path,
-    command: str,
-    started: float,
-    test_seed: int,
+    comparisons: "list[Comparison]", jobs: list[_Job], output: Path, options: argparse.Namespace, started: float
 ) -> None:
     from training.evaluation import figures as pictures
     from training.evaluation import report
@@ -308,12 +287,13 @@ def _write(
         save(pictures.systems_grid(comparison), output / separation)
         if comparison.has_truth and any(result.budget for result in comparison.results):
             save(pictures.score_against_time(comparison), output / against_time)
+    model_run = next((run for job in jobs for run in job.runs if run.system == "vae"), None)
     if model_run is not None:
         model, truth = model_run.model(), comparisons[0].truth
         for name, draw in zip(_LATENTS, (pictures.latent_map, pictures.latent_traversal), strict=True):
             if comparisons[0].has_truth or draw is pictures.latent_traversal:  # the map is coloured by true classes
                 save(draw(model, truth), output / name)
-    description = report.describe(command, started, test_seed)
+    description = report.describe(options.command, started, options.test_seed)
     write_json(output / _TABLES[0], report.to_json(comparisons, description))
     write_text(output / _TABLES[1], report.to_csv(comparisons))
     write_text(output / _TABLES[2], report.to_markdown(comparisons, description))
@@ -368,6 +348,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=path, help="folder to write to (default: in the run, or in runs/)")
     parser.add_argument("--force", action="store_true", help="replace the tables and figures of an earlier evaluation")
     return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -279,18 +279,15 @@ def _command(options: argparse.Namespace) -> None:
         quiet=options.quiet or not sys.stderr.isatty(),
         started=_STARTED,
     )
-    if options.strategy == "multi-worker" and not _is_chief():
-        return
+    if options.strategy == "multi-worker":
+        from training import cluster
+
+        if not cluster.place().is_chief:
+            return
     report(run)
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
-
-
-def _is_chief() -> bool:
-    from training import cluster
-
-    return cluster.place().is_chief
 
 
 def _check_data_dir(folder: Path | None) -> None:

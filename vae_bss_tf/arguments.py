@@ -1,6 +1,7 @@
 """What the commands share: their `main`, words that argparse misreads, paths, and numbers with commas between."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ def command(
 
     Args:
         parser: Makes the command's parser.
-        run: The command's body, given the options; it raises on failure.
+        run: The command's body, given the options, with the words of the command under `command`; it raises on failure.
         signed: As `parsed` takes it.
 
     Returns:
@@ -27,7 +28,9 @@ def command(
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        options = parsed(parser(), arguments, signed=signed)
+        words, made = list(sys.argv[1:] if arguments is None else arguments), parser()
+        options = parsed(made, words, signed=signed)
+        options.command = shlex.join([*made.prog.split(), *words])
         return run_command(lambda: run(options))
 
     return main

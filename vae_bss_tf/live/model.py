@@ -80,14 +80,9 @@ class LiveVAE(keras.Model):
             top + 1 + config.num_sources, config.num_sources, 3, relu=False, name="mask_head"
         )
         self.analysis, self.synthesis = transform.windows(config.hop_length)
-        dense: list[keras.layers.Layer] = [
-            self.inlet,
-            self.posterior,
-            self.decoder_hidden,
-            self.decoder_head,
-            self.outlet,
-        ]
-        for part in [*self.down, *self.blocks, *dense, *self.up, self.mask_head]:
+        dense = [self.inlet, self.posterior, self.decoder_hidden, self.decoder_head, self.outlet]
+        parts: list[keras.layers.Layer] = [*self.down, *self.blocks, *dense, *self.up, self.mask_head]
+        for part in parts:
             part.build()
         self.built = True
 

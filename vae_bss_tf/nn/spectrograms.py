@@ -119,17 +119,11 @@ class SpectrogramDecoder(keras.layers.Layer):
         hidden = keras.ops.reshape(latents, (-1, latent_dim))
         for block in self.blocks:
             hidden = block(hidden, training=training)
-        magnitudes = self._magnitudes(*self._factors(hidden))
-        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
-
-    def _factors(self, hidden: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         frames, bins = self.source_shape
         courses = keras.ops.reshape(self.courses(hidden), (-1, frames, self.rank))
-        return courses, keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
-
-    @staticmethod
-    def _magnitudes(courses: keras.KerasTensor, spectra: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.ops.sigmoid(keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1])
+        spectra = keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
+        magnitudes = keras.ops.sigmoid(keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1])
+        return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[1], *self.source_shape)
