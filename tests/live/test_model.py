@@ -16,7 +16,7 @@ def test_the_factored_transform_is_the_fourier_transform():
     np.testing.assert_allclose(real, expected.real, atol=1e-4)
     np.testing.assert_allclose(imaginary, expected.imag, atol=1e-4)
     np.testing.assert_allclose(transform.signal(real, imaginary), frames, atol=1e-5)
-    np.testing.assert_allclose(transform.signal(real, imaginary, tail=100), frames[:, -100:], atol=1e-5)
+    np.testing.assert_allclose(transform.signal(real, imaginary, 100), frames[:, -100:], atol=1e-5)
 
 
 @pytest.mark.parametrize("latency", LATENCIES)

@@ -109,13 +109,12 @@ def identity(path: Path) -> str:
     return path.stem
 
 
-def split_files(folder: Path, split: str, seed: int = 0) -> list[Path]:
+def split_files(folder: Path, split: str) -> list[Path]:
     """Lists the recordings of one split; see `load_notes` for how a folder is split.
 
     Args:
         folder: The folder.
         split: "train", "validation" or "test".
-        seed: Seed of the hash that orders the identities.
 
     Returns:
         The files, in the order of their paths.
@@ -125,7 +124,7 @@ def split_files(folder: Path, split: str, seed: int = 0) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give --data-dir the folder that holds the recordings.")
-    return split_folder(folder, split, find, lambda path, _: identity(path), "recordings of {} sources", seed)
+    return split_folder(folder, split, find, lambda path, _: identity(path), "recordings of {} sources")
 
 
 def _folder(data_dir: Path | None, dataset: str) -> Path:

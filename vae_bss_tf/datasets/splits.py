@@ -11,6 +11,7 @@ from vae_bss_tf.errors import DataError
 
 MIN_IDENTITIES = 8
 _HELD_OUT_SHARE = 0.1
+_SEED = 0  # of the hash that orders the identities
 
 Item = TypeVar("Item")
 
@@ -21,7 +22,6 @@ def split_folder(
     list_items: Callable[[Path], list[Item]],
     identity: Callable[[Item, Path], str],
     counted: str,
-    seed: int = 0,
 ) -> list[Item]:
     """Lists what belongs to one split of a folder.
 
@@ -35,7 +35,6 @@ def split_folder(
         list_items: Lists what is in a folder.
         identity: Names what of an item must not be in two splits, given the folder that it is in.
         counted: What is counted, for messages, such as "recordings of {} sources": {} is the number of identities.
-        seed: Seed of the hash that orders the identities.
 
     Returns:
         The items, in the order in which they are listed.
@@ -50,7 +49,7 @@ def split_folder(
         folder, splits = folder / "train", SPLITS[:2]
     items = list_items(folder)
     identities = [identity(item, folder) for item in items]
-    ordered = sorted(set(identities), key=lambda name: hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest())
+    ordered = sorted(set(identities), key=lambda name: hashlib.sha256(os.fsencode(f"{_SEED}:{name}")).digest())
     if len(ordered) < MIN_IDENTITIES:
         raise DataError(
             f"{folder} holds {len(items)} {counted.format(len(ordered))}; splitting it into {', '.join(splits)} needs "

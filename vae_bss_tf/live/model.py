@@ -114,7 +114,7 @@ class LiveVAE(keras.Model):
         framed = waveforms if frames == 1 else keras.ops.take(waveforms, places.reshape(-1).astype(np.int32), axis=1)
         framed = keras.ops.reshape(framed, (-1, N_FFT)) * self.analysis
         shape = (-1, frames, N_FFT // 2 + 1)
-        real, imaginary = transform.spectrum(framed, keras.ops)
+        real, imaginary = transform.spectrum(framed)
         return keras.ops.reshape(real, shape), keras.ops.reshape(imaginary, shape)
 
     def bands(self, real: keras.KerasTensor, imaginary: keras.KerasTensor) -> keras.KerasTensor:
@@ -266,7 +266,7 @@ class LiveVAE(keras.Model):
         flat = (-1, N_FFT // 2 + 1)
         masked_real = keras.ops.reshape(masks * real[:, None], flat)
         masked_imaginary = keras.ops.reshape(masks * imaginary[:, None], flat)
-        tails = transform.signal(masked_real, masked_imaginary, keras.ops, tail=2 * hop) * self.synthesis
+        tails = transform.signal(masked_real, masked_imaginary, 2 * hop) * self.synthesis
         tails = keras.ops.reshape(tails, (-1, count - 1, frames, 2 * hop))
         added = (
             keras.ops.concatenate([state["overlap"][:, :, None], tails[:, :, :-1, hop:]], axis=2)

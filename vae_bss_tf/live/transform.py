@@ -10,15 +10,14 @@ graph of builtin operations that is cheap and small on every runtime.
 """
 
 import functools
-import types
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.live.config import N_FFT
 
-Array = Any  # a NumPy array or a tensor, as `ops` says
 Float32 = npt.NDArray[np.float32]
 
 _SIDE = 32
@@ -54,17 +53,16 @@ def windows(hop_length: int) -> tuple[Float32, Float32]:
     return (scale * analysis).astype(np.float32), synthesis.astype(np.float32)
 
 
-def spectrum(frames: Array, ops: types.ModuleType = np) -> tuple[Array, Array]:
+def spectrum(frames: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Discrete Fourier transform of real frames.
 
     Args:
         frames: float32 `[n, 1024]`, windowed.
-        ops: `numpy` or `keras.ops`.
 
     Returns:
         The real and the imaginary part, each float32 `[n, 513]`, as `numpy.fft.rfft` gives them.
     """
-    f = _factors()
+    f, ops = _factors(), keras.ops
     grid = ops.reshape(frames, (-1, _SIDE, _SIDE))
     # With sample 32 r + c and bin i + 32 j: over r for each c, a twiddle, then over c for each i.
     real, imaginary = ops.matmul(f.cosine[:_ROWS], grid), -ops.matmul(f.sine[:_ROWS], grid)
@@ -81,19 +79,18 @@ def spectrum(frames: Array, ops: types.ModuleType = np) -> tuple[Array, Array]:
     return real, ops.take(ops.reshape(imaginary, flat), f.bin_places, axis=1) * f.bin_signs
 
 
-def signal(real: Array, imaginary: Array, ops: types.ModuleType = np, *, tail: int = N_FFT) -> Array:
+def signal(real: keras.KerasTensor, imaginary: keras.KerasTensor, tail: int = N_FFT) -> keras.KerasTensor:
     """Inverse of `spectrum`, or as much of its end as is asked for.
 
     Args:
         real: float32 `[n, 513]`.
         imaginary: The same shape.
-        ops: `numpy` or `keras.ops`.
         tail: Samples wanted, from 1 to 1,024.
 
     Returns:
         The last `tail` samples of the frames, float32 `[n, tail]`.
     """
-    f = _factors()
+    f, ops = _factors(), keras.ops
     first = (N_FFT - tail) // _SIDE  # rows of 32 samples that nobody asks for
     grid = (-1, _ROWS, _SIDE)
     real = ops.reshape(ops.take(real, f.grid_bins, axis=1), grid)

@@ -1,7 +1,7 @@
 """The protocol of an objective, and the noise of its steps."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -22,13 +22,8 @@ class Objective(Protocol):
         monitor: The metric that says which of two models is better, the higher the better.
     """
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the values that a step reports beside its loss."""
-
-    @property
-    def monitor(self) -> str:
-        """The metric that says which of two models is better, the higher the better."""
+    metrics: ClassVar[tuple[str, ...]]
+    monitor: ClassVar[str]
 
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step.
