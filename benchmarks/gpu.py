@@ -92,11 +92,6 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def setups(gpus: int) -> list[str]:
-    """Names the setups that can be measured with so many GPUs."""
-    return list(_SETUPS)[: 1 if gpus == 0 else 3 if gpus == 1 else 4]
-
-
 def table(found: dict[str, dict[str, float]]) -> str:
     """Lays the figures and their ratios to the CPU's out as a Markdown table; more is better in every ratio."""
     rows = [["", *found]]
@@ -121,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     given += [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
     given += [] if options.batch_size is None else ["--batch-size", str(options.batch_size)]
     found = {}
-    for setup in setups(gpus):
+    for setup in list(_SETUPS)[: 1 if gpus == 0 else 3 if gpus == 1 else 4]:
         command = [sys.executable, "-m", "benchmarks.gpu", "--setup", setup, *given]
         found[setup] = json.loads(_output(command, _SETUPS[setup][0]))
         print(f"{setup}: done", flush=True)

@@ -157,11 +157,12 @@ def _command(options: argparse.Namespace) -> None:
     for path in options.models:
         model = load(path)
         config = model.config
+        frames = sum((config.kernel_size - 1) * dilation for dilation in config.dilations)
         row: dict[str, Any] = {
             "latency_ms": round(2_000 * config.hop_length / config.sample_rate, 2),
             "mmacs_per_second": round(multiplications(config), 1),
             "state_bytes": int(sum(zero.nbytes for zero in model.zeros.values())),
-            "context_seconds": round(_context(config), 2),
+            "context_seconds": round((frames * config.hop_length + N_FFT) / config.sample_rate, 2),
         }
         files = sorted([*path.glob("*.tflite"), *path.glob("*.onnx")])
         row["formats"] = [cost(file, options.minutes) for file in files]
@@ -190,11 +191,6 @@ def _command(options: argparse.Namespace) -> None:
         print(name, results["quality"][name], flush=True)
     if options.json is not None:
         write_json(options.json, results)
-
-
-def _context(config: LiveConfig) -> float:
-    frames = sum((config.kernel_size - 1) * dilation for dilation in config.dilations)
-    return (frames * config.hop_length + N_FFT) / config.sample_rate
 
 
 main = command(_parser, _command)

@@ -141,17 +141,14 @@ def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bo
         values = np.repeat(values[..., np.newaxis], 3, axis=-1) if channels else values @ _LUMINANCE
     if values.shape[:2] != (height, width):
         if not resize:
+            rows, columns = values.shape[:2]
             raise DataError(
-                f"{name} is {_size(values)} pixels, height x width, where {height}x{width} is expected; bring all "
+                f"{name} is {rows}x{columns} pixels, height x width, where {height}x{width} is expected; bring all "
                 f"pictures to one size by --size {height}x{width} or another."
             )
         planes = [_resized(plane, height, width) for plane in np.atleast_3d(values).transpose(2, 0, 1)]
         values = np.stack(planes, axis=-1).reshape(shape)
     return np.clip(values, 0, 1).astype(np.float32)
-
-
-def _size(values: Float32) -> str:
-    return f"{values.shape[0]}x{values.shape[1]}"
 
 
 def _resized(plane: Float32, height: int, width: int) -> Float32:
