@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +25,6 @@ PITCH_SHIFTS = (-2.0, 0.0, 2.0)  # semitones, of what is trained on
 _LOWEST, _HIGHEST = 50.0, 1_600.0  # Hz
 _FRAME = 1_024  # samples that a pitch is measured on
 _LOUD = 0.1  # of the loudest frame's level: quieter ones have no say in the pitch
-
-
-class Teacher(Protocol):
-    """What separates recordings to learn from."""
-
-    num_sources: int
-
-    def separate(self, waveform: Float32, sample_rate: float) -> Float32:
-        """Separates `[samples]` of a rate in Hz into `[num_sources, samples]`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +96,7 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
         DataError: The folder is missing or holds too little, or a recording is damaged or silent.
     """
     recordings = [describe(path) for path in split_files(data_dir, split)]
-    separator: Teacher = LiveSeparator(load_live(teacher)) if is_live(teacher) else Separator.load(teacher)
+    separator = LiveSeparator(load_live(teacher)) if is_live(teacher) else Separator.load(teacher)
     shifts = PITCH_SHIFTS if split == "train" else (0.0,)
     length = int(SECONDS * sample_rate)
 
@@ -152,7 +141,9 @@ def median_pitch(stem: Float32, sample_rate: float) -> float:
     return float(12 * np.log2(np.median(pitches[levels >= _LOUD * levels.max()])))
 
 
-def _excerpts(recording: Recording, separator: Teacher, rates: Sequence[float], length: int) -> Iterator[Float32]:
+def _excerpts(
+    recording: Recording, separator: LiveSeparator | Separator, rates: Sequence[float], length: int
+) -> Iterator[Float32]:
     """Excerpts of one recording's stems, source after source of each."""
     import soxr
 

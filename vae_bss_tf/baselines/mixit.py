@@ -140,17 +140,13 @@ class MixIT(keras.Model):
         masks = keras.ops.softmax(self.unflatten(self.head(hidden)), axis=1)
         return {"outputs": masks * keras.ops.expand_dims(mixture, 1)}
 
-    def mixture_of_mixtures_loss(self, mixtures: tf.Tensor, training: bool) -> tf.Tensor:
-        """`mixit_loss` of each mixture of a batch added to its neighbour: float32 scalar, dB, the mean."""
-        size = math.prod(self.config.input_shape)
-        neighbours = tf.roll(mixtures, 1, axis=0)
-        outputs = self(mixtures + neighbours, training=training)["outputs"]
-        pairs = tf.reshape(tf.stack([mixtures, neighbours], 1), [-1, 2, size])
-        return tf.reduce_mean(mixit_loss(pairs, tf.reshape(outputs, [-1, self.num_outputs, size])))
-
     def train_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        mixtures, size = data["mixture"], math.prod(self.config.input_shape)
+        neighbours = tf.roll(mixtures, 1, axis=0)
+        pairs = tf.reshape(tf.stack([mixtures, neighbours], 1), [-1, 2, size])
         with tf.GradientTape() as tape:
-            loss = self.mixture_of_mixtures_loss(data["mixture"], training=True)
+            outputs = self(mixtures + neighbours, training=True)["outputs"]
+            loss = tf.reduce_mean(mixit_loss(pairs, tf.reshape(outputs, [-1, self.num_outputs, size])))
         self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
         self._loss_tracker.update_state(loss)
         return self.get_metrics_result()
