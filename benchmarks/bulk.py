@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import write_results
 from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
@@ -246,7 +247,6 @@ def run(options: argparse.Namespace) -> None:
         "command": f"python -m benchmarks.bulk --model {options.model} --files {options.files} "
         f"--damaged {options.damaged} --longest {options.longest:g} --workers {options.workers} "
         f"--kills {options.kills}",
-        "cores": len(os.sched_getaffinity(0)),
         "workers": options.workers,
         "ratio": everything["steady_seconds"] / job["steady_seconds"],
         "ratio_with_start": everything["seconds"] / job["seconds"],
@@ -254,8 +254,7 @@ def run(options: argparse.Namespace) -> None:
         / (options.workers * one["sound"] / one["steady_seconds"]),
     }
     told(found)
-    write_json(options.json, found)
-    print(f"written: {options.json}")
+    write_results(options.json, **found)
     if not (found["bytes_equal"] and found["damaged_files_told"]):
         raise DataError("the outputs differ, or a damaged file was not told; see above.")
 

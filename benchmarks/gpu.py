@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import write_results
 from training.tables import to_markdown
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError, DataError, run_command
-from vae_bss_tf.files import write_json
 
 _SEPARATED = 4096
 _EXPORTED_MIXTURES = 1024  # an epoch of the run that is exported
@@ -124,8 +124,7 @@ def run(options: argparse.Namespace) -> None:
     if gpus == 0:
         print("no GPU was found: pip install 'tensorflow[and-cuda]' brings CUDA's libraries, not the driver")
     told = f"python -m benchmarks.gpu --preset {options.preset} --seconds {options.seconds:g}"
-    write_json(options.json, {"command": told, "cores": os.cpu_count(), "gpus": gpus, "found": found})
-    print(f"written: {options.json}")
+    write_results(options.json, command=told, gpus=gpus, found=found)
 
 
 def _output(command: Sequence[str], environment: dict[str, str]) -> str:

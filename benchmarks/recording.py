@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
+from benchmarks import write_results
 from training.tables import to_markdown
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import tones
 from vae_bss_tf.errors import ConfigError, DataError, run_command
-from vae_bss_tf.files import write_json
 
 RATE = 44_100
 _AUDIO = AudioConfig(sample_rate=float(RATE), n_fft=1024, hop_length=256, num_frames=344)  # windows of 2 s
@@ -132,18 +132,13 @@ def run(models: Sequence[str], output: Path, minutes: float, rounds: int) -> Non
             }
         )
     print(table(rows))
-    write_json(
+    write_results(
         output,
-        {
-            "command": f"python -m benchmarks.recording --models {' '.join(models)} --minutes {minutes:g} "
-            f"--rounds {rounds}",
-            "recording": f"{num_samples / RATE:.0f} s of synthesised notes, 2 channels, {RATE} Hz, 16 bits",
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": load_average,
-            "rows": rows,
-        },
+        command=f"python -m benchmarks.recording --models {' '.join(models)} --minutes {minutes:g} --rounds {rounds}",
+        recording=f"{num_samples / RATE:.0f} s of synthesised notes, 2 channels, {RATE} Hz, 16 bits",
+        load_average=load_average,
+        rows=rows,
     )
-    print(f"written: {output}")
 
 
 def main() -> int:

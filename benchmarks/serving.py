@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import write_results
 from benchmarks.sizing import untrained
 from training.tables import to_markdown
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import CheckpointError, run_command
-from vae_bss_tf.files import write_json
 from vae_bss_tf.startup import import_tensorflow
 
 CLIENTS = (1, 4, 16)
@@ -193,24 +193,20 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
                 flush=True,
             )
     print(table(found))
-    write_json(
+    write_results(
         output,
-        {
-            "command": f"python -m benchmarks.serving{words} --seconds {seconds:g} --rounds {rounds}",
-            "server": "python -m export.serve (the development server), a process of its own on the same machine",
-            "model": "network of the preset mnist-dense, untrained: weights do not matter for speed"
-            if model is None
-            else str(model),
-            "clients": "threads of one process; the direct calls are made by as many threads",
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": load_average,
-            "tensorflow": tensorflow.__version__,
-            "seconds": seconds,
-            "rounds": rounds,
-            "rows": found,
-        },
+        command=f"python -m benchmarks.serving{words} --seconds {seconds:g} --rounds {rounds}",
+        server="python -m export.serve (the development server), a process of its own on the same machine",
+        model="network of the preset mnist-dense, untrained: weights do not matter for speed"
+        if model is None
+        else str(model),
+        clients="threads of one process; the direct calls are made by as many threads",
+        load_average=load_average,
+        tensorflow=tensorflow.__version__,
+        seconds=seconds,
+        rounds=rounds,
+        rows=found,
     )
-    print(f"written: {output}")
 
 
 def main() -> int:

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import write_results
 from training.tables import to_markdown
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import ConfigError, run_command
-from vae_bss_tf.files import write_json
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
@@ -241,22 +241,18 @@ def run(options: argparse.Namespace) -> None:
                 sizes.append({"preset": name, "rows": measured(program, wrapped, cpus, options.seconds, crowds)})
             print(f"{name}: done", flush=True)
     print(size_table(sizes, cpus))
-    write_json(
+    write_results(
         options.json,
-        {
-            "command": f"python -m benchmarks.sizing --presets {' '.join(options.presets)} "
-            f"--seconds {options.seconds:g}" + (" --no-choice" if options.no_choice else ""),
-            "server": "deploy/serving/loader/load.cc: TensorFlow's C++ loader and batching, without a network",
-            "model": "networks of the presets, untrained: weights do not matter for speed",
-            "cores": cpus,
-            "load_average": load_average,
-            "tensorflow": tensorflow.__version__,
-            "batching": parameters(cpus),
-            "choices": chosen,
-            "sizes": sizes,
-        },
+        command=f"python -m benchmarks.sizing --presets {' '.join(options.presets)} "
+        f"--seconds {options.seconds:g}" + (" --no-choice" if options.no_choice else ""),
+        server="deploy/serving/loader/load.cc: TensorFlow's C++ loader and batching, without a network",
+        model="networks of the presets, untrained: weights do not matter for speed",
+        load_average=load_average,
+        tensorflow=tensorflow.__version__,
+        batching=parameters(cpus),
+        choices=chosen,
+        sizes=sizes,
     )
-    print(f"written: {options.json}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

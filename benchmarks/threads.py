@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import write_results
 from benchmarks.serving import measured
 from training.tables import to_markdown
 from vae_bss_tf.errors import run_command
-from vae_bss_tf.files import write_json
 from vae_bss_tf.runtime import LoadedModel, load
 from vae_bss_tf.startup import import_tensorflow
 
@@ -96,19 +96,15 @@ def run(paths: Sequence[Path], output: Path, seconds: float, rounds: int, calls:
     load_average = os.getloadavg()
     found = rows(paths, seconds, rounds, calls)
     print(table(found))
-    write_json(
+    write_results(
         output,
-        {
-            "command": f"python -m benchmarks.threads ... --seconds {seconds:g} --rounds {rounds} --calls {calls}",
-            "check": f"{CHECKED_THREADS} threads; an answer is wrong if a bit of it differs from a single thread's",
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": load_average,
-            "seconds": seconds,
-            "rounds": rounds,
-            "rows": found,
-        },
+        command=f"python -m benchmarks.threads ... --seconds {seconds:g} --rounds {rounds} --calls {calls}",
+        check=f"{CHECKED_THREADS} threads; an answer is wrong if a bit of it differs from a single thread's",
+        load_average=load_average,
+        seconds=seconds,
+        rounds=rounds,
+        rows=found,
     )
-    print(f"written: {output}")
 
 
 def main() -> int:

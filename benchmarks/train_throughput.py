@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import write_results
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
 from vae_bss_tf.errors import ConfigError, run_command
-from vae_bss_tf.files import write_json
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
@@ -225,19 +225,15 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
         }
         rows.append(row)
         print("  ".join(f"{k} {v:,.2f}" if isinstance(v, float) else f"{k} {v:,}" for k, v in row.items()), flush=True)
-    write_json(
+    write_results(
         output,
-        {
-            "command": f"python -m benchmarks.train_throughput --data-dir DIR --seconds {seconds:g} --rounds {rounds}",
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": os.getloadavg(),
-            "tensorflow": tensorflow.__version__,
-            "mflop_per_mixture": flops / 1e6,
-            "rounds": rounds,
-            "rows": rows,
-        },
+        command=f"python -m benchmarks.train_throughput --data-dir DIR --seconds {seconds:g} --rounds {rounds}",
+        load_average=os.getloadavg(),
+        tensorflow=tensorflow.__version__,
+        mflop_per_mixture=flops / 1e6,
+        rounds=rounds,
+        rows=rows,
     )
-    print(f"written: {output}")
 
 
 def main() -> int:
