@@ -7,6 +7,7 @@ from training.run import Run
 from training.scores import mean_scores
 from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.files import write_json
+from vae_bss_tf.nn.blocks import num_parameters
 
 NUM_SCORED = 1_000
 _PICTURED = 10
@@ -52,7 +53,7 @@ def write_results(run: Run, bank: SourceBank, trained: dict[str, Any], device: s
             "seed": preset.recipe.seed,
             "device": device,
             **trained,
-            "parameters": sum(variable.shape.num_elements() for variable in model.trainable_variables),
+            "parameters": num_parameters(model),
             "test": test,
         },
     )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from vae_bss_tf import legacy
 from vae_bss_tf.checks import check, check_mixtures
 from vae_bss_tf.config import ModelConfig
-from vae_bss_tf.nn.blocks import PACKAGE
+from vae_bss_tf.nn.blocks import PACKAGE, num_parameters
 from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
 from vae_bss_tf.nn.mask_network import MaskNetwork
 from vae_bss_tf.nn.spectrograms import SpectrogramDecoder, SpectrogramEncoder
@@ -82,8 +82,8 @@ class MultiSourceVAE(keras.Model):
 
     @property
     def num_parameters(self) -> int:
-        """Number of values that training finds."""
-        return sum(variable.shape.num_elements() for variable in self.trainable_variables)
+        """Number of weights, as the paper counts them: without the moments of batch normalisation."""
+        return num_parameters(self)
 
     def copy(self, *, mask_network: bool = True) -> "MultiSourceVAE":
         """Returns a model of its own with the same weights.

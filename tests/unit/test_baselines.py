@@ -17,6 +17,7 @@ from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets.image_mixtures import evaluation_mixtures, training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.nn.blocks import num_parameters
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,9 @@ def test_assignments_give_each_output_to_one_mixture() -> None:
 
 def test_mixit_has_the_parameters_of_the_vae() -> None:
     paper = ModelConfig()
-    wanted = sum(variable.shape.num_elements() for variable in MultiSourceVAE(paper).trainable_variables)
+    wanted = MultiSourceVAE(paper).num_parameters
     model = baselines.build("mixit", paper)
-    found = sum(variable.shape.num_elements() for variable in model.trainable_variables)
+    found = num_parameters(model)
     assert 0.99 * wanted < found <= wanted
     with pytest.raises(ConfigError, match="its least"):
         hidden_width(paper, 1_000)

@@ -53,4 +53,4 @@ def test_the_network_for_spectrograms_takes_the_place_of_the_one_for_images() ->
 @pytest.mark.parametrize("name", ["tones", "notes"])
 def test_the_presets_for_sound_are_compact(name: str) -> None:
     model = MultiSourceVAE.from_preset(name)
-    assert sum(variable.shape.num_elements() for variable in model.trainable_variables) <= 3_000_000
+    assert model.num_parameters <= 3_000_000

@@ -11,11 +11,11 @@ RATE, LENGTH = 5_512.5, 2_048
 PARTIALS = {"dull": (1.0, 0.3, 0.05, 0.02), "bright": (0.4, 0.6, 1.0, 0.9), "hollow": (1.0, 0.02, 0.7, 0.02)}
 
 
-def melody(timbre: str, num_windows: int, rng: np.random.Generator) -> np.ndarray:
-    """A new note in each half of a window, of one timbre: float32 `[samples]`."""
+def melody(timbre: str, num_windows: int, rng: np.random.Generator, lowest: float = 200) -> np.ndarray:
+    """A new note in each half of a window, of one timbre, within an octave: float32 `[samples]`."""
     hop = LENGTH // 2
     time = np.arange(hop) / RATE
-    notes = 200 * 2 ** rng.uniform(0, 1, num_windows + 1)
+    notes = lowest * 2 ** rng.uniform(0, 1, num_windows + 1)
     return np.concatenate(
         [
             sum(a * np.sin(2 * np.pi * f * (k + 1) * time) for k, a in enumerate(PARTIALS[timbre])) * np.hanning(hop)
@@ -42,6 +42,25 @@ def test_sources_are_told_apart_by_their_sound_however_often_notes_change(num_so
     assert certainty.min() > 0.9
 
 
+@pytest.mark.parametrize(("octaves", "gain"), [(1.5, 1.0), (0.0, 0.2)])
+def test_alike_sources_are_told_apart_by_their_pitch_or_level(octaves: float, gain: float) -> None:
+    rng = np.random.default_rng(4)
+    shuffled = np.stack([rng.permutation(2) for _ in range(40)])
+    melodies = [melody("hollow", 40, rng, 150), gain * melody("hollow", 40, rng, 150 * 2**octaves)]
+    orders, _ = consistent_orders(features(windows_of(melodies, shuffled), None, RATE))
+    heard = np.take_along_axis(shuffled, orders, axis=1)
+    assert (heard == heard[0]).all(axis=1).mean() > 0.95
+
+
+@pytest.mark.parametrize("frequency", [65.0, 110.0, 441.0, 1_400.0])
+def test_the_pitch_is_that_of_the_fundamental(frequency: float) -> None:
+    time = np.arange(LENGTH) / RATE
+    harmonics = [k for k in range(1, 9) if k * frequency < RATE / 2]
+    note = sum(np.sin(2 * np.pi * k * frequency * time + k**2) / k for k in harmonics)
+    found = features(np.asarray(note, np.float32)[np.newaxis, :, np.newaxis], None, RATE)
+    assert 2 ** found.sound[0, 0, -1] == pytest.approx(frequency, rel=0.05)
+
+
 def test_features_are_the_same_in_batches() -> None:
     rng = np.random.default_rng(1)
     windows = rng.normal(size=(7, LENGTH, 2)).astype(np.float32)
@@ -62,10 +81,10 @@ def test_overlaps_of_what_goes_on_are_one_and_of_strangers_are_none() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -> None:
     """Against every course: the chain's most probable one, and the probability of each window's order."""
-    rng, num_windows, weight = np.random.default_rng(seed), 6, 5.0
+    rng, num_windows, weight = np.random.default_rng(seed), 6, 8.0
     overlaps = rng.uniform(0, 0.5, (num_windows, 2, 2))
     overlaps[0] = 0
-    found = WindowFeatures(np.zeros((num_windows, 2, 5)), np.ones((num_windows, 2)), overlaps)
+    found = WindowFeatures(np.zeros((num_windows, 2, 6)), np.ones((num_windows, 2)), overlaps)
     orders, certainty = consistent_orders(found)
     courses = [[(0, 1), *rest] for rest in itertools.product([(0, 1), (1, 0)], repeat=num_windows - 1)]
     scores = np.asarray(

@@ -2,7 +2,7 @@
 
 A model separates each window on its own, and its sources come in any order. What overlaps tells how neighbouring
 windows go on, except where notes end and others begin. There the sound of each source tells: its spectral envelope,
-which is seen over the whole recording.
+pitch and level, which are seen over the whole recording.
 """
 
 import itertools
@@ -20,7 +20,11 @@ _NUM_BANDS = 18
 _LOWEST_HZ = 80.0
 _FLOOR = 1e-4  # of a source's energy, in each band
 _NUM_COEFFICIENTS = 5
-_OVERLAP_WEIGHT = 5.0  # nats for waveforms that go on without a change
+_PITCHES_HZ = 60.0, 1500.0
+_LAGS_A_SAMPLE = 4
+_COMPRESSION = 1 / 3  # exponent of the power, so that the harmonics of a note count alike
+_LEAST_LEVEL = 1e-4  # of the mean energy of a source
+_OVERLAP_WEIGHT = 8.0  # nats for waveforms that go on without a change
 _FULL_WEIGHT = 20.0  # a source of a 20th of the mean energy counts in full
 _LEAST_VARIANCE = 0.02  # of standardised features
 _MAX_ITERATIONS = 20
@@ -30,13 +34,14 @@ class WindowFeatures(NamedTuple):
     """What is kept of separated windows to order their sources by.
 
     Attributes:
-        timbre: float64 `[windows, num_sources, 5]`, cepstral coefficients of the spectral envelopes.
+        sound: float64 `[windows, num_sources, 6]`, five cepstral coefficients of the spectral envelope and the
+            pitch in octaves.
         energy: float64 `[windows, num_sources]`, >= 0.
         overlaps: float64 `[windows, num_sources, num_sources]`, inner products of each source of the window before
             (rows) with each source (columns) on what both windows share, over the energy there; 0 in the first.
     """
 
-    timbre: Array
+    sound: Array
     energy: Array
     overlaps: Array
 
@@ -47,7 +52,8 @@ def features(
     """Describes separated windows that overlap by half.
 
     The spectral envelope is the energy in 18 bands from 80 Hz to half the rate, equally wide in octaves, of which the
-    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980).
+    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980). The pitch is where
+    the autocorrelation of the compressed spectrum is largest, from 60 to 1,500 Hz (Tolonen and Karjalainen, 2000).
 
     Args:
         windows: float32 `[windows, samples, num_sources]`, in order.
@@ -70,7 +76,18 @@ def features(
     shared = np.square(ends, dtype=np.float64).sum(axis=(1, 2)) + np.square(begins, dtype=np.float64).sum(axis=(1, 2))
     products = np.einsum("wnk,wnj->wkj", ends, begins, dtype=np.float64)
     overlaps = products / np.maximum(shared / 2, 1e-12)[:, np.newaxis, np.newaxis]
-    return WindowFeatures(np.log(bands + _FLOOR) @ _cosines().T, energy, overlaps)
+    sound = np.concatenate([np.log(bands + _FLOOR) @ _cosines().T, _octaves(power, sample_rate)[..., np.newaxis]], axis=2)
+    return WindowFeatures(sound, energy, overlaps)
+
+
+def _octaves(power: Array, sample_rate: float) -> Array:
+    """The pitches of power spectra `[windows, bins, num_sources]`, in octaves above 1 Hz: `[windows, num_sources]`."""
+    lowest, highest = _PITCHES_HZ
+    correlation = np.fft.irfft(power**_COMPRESSION, _LAGS_A_SAMPLE * 2 * (power.shape[1] - 1), axis=1)
+    rate = _LAGS_A_SAMPLE * sample_rate
+    shortest = int(rate / highest)
+    lags = np.arange(shortest, max(min(int(rate / lowest), correlation.shape[1] // 2), shortest + 1))
+    return np.log2(rate / lags)[correlation[:, lags].argmax(axis=1)]
 
 
 def _cosines() -> Array:
@@ -82,10 +99,10 @@ def _cosines() -> Array:
 def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     """Orders the sources of all windows of a recording alike.
 
-    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope; windows depart
-    from it with one variance for each coefficient. States follow each other by how far waveforms go on. Means and most
-    probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome is
-    taken.
+    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope, pitch and level;
+    windows depart from them with one variance for each. States follow each other by how far waveforms go on. Means and
+    most probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome
+    is taken.
 
     Args:
         found: Features of all windows, in order; of at most `MAX_SOURCES` sources.
@@ -98,16 +115,17 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     num_windows, num_sources = found.energy.shape
     states = np.asarray(list(itertools.permutations(range(num_sources))))
     weight = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(found.energy.sum(axis=1).mean(), 1e-30)))
-    timbre = _standardised(found.timbre, weight)
+    level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
+    sound = _standardised(np.concatenate([found.sound, level[..., np.newaxis]], axis=2), weight)
     places = np.arange(num_sources)
     # [windows, states before, states]
     going_on = found.overlaps[:, states[:, np.newaxis, places], states[np.newaxis, :, places]]
     steps = _OVERLAP_WEIGHT * going_on.sum(axis=-1)
     by_overlap = _most_probable(np.zeros((1, num_windows, len(states))), steps)
-    by_timbre = _states_of(np.argsort(timbre.transpose(2, 0, 1), axis=2, kind="stable"), states)
-    chosen = np.concatenate([by_timbre, by_overlap])
+    by_sound = _states_of(np.argsort(sound.transpose(2, 0, 1), axis=2, kind="stable"), states)
+    chosen = np.concatenate([by_sound, by_overlap])
     for _ in range(_MAX_ITERATIONS):
-        scores, constants = _window_scores(timbre, weight, states[chosen], states)
+        scores, constants = _window_scores(sound, weight, states[chosen], states)
         before, chosen = chosen, _most_probable(scores, steps)
         if np.array_equal(before, chosen):
             break
@@ -120,9 +138,9 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     return orders[:, loudest_first], _probabilities(scores[best], steps)[windows, chosen[best]]
 
 
-def _standardised(timbre: Array, weight: Array) -> Array:
+def _standardised(sound: Array, weight: Array) -> Array:
     weights = weight[:, :, np.newaxis] / max(weight.sum(), 1e-30)
-    centred = timbre - (weights * timbre).sum(axis=(0, 1))
+    centred = sound - (weights * sound).sum(axis=(0, 1))
     return centred / np.sqrt((weights * centred**2).sum(axis=(0, 1)) + 1e-12)
 
 
@@ -131,19 +149,19 @@ def _states_of(orders: Orders, states: Orders) -> Orders:
     return np.argmax((orders[..., np.newaxis, :] == states).all(axis=-1), axis=-1)
 
 
-def _window_scores(timbre: Array, weight: Array, orders: Orders, states: Orders) -> tuple[Array, Array]:
+def _window_scores(sound: Array, weight: Array, orders: Orders, states: Orders) -> tuple[Array, Array]:
     """How well each state of each window fits the means that orders `[beginnings, windows, num_sources]` give.
 
     Returns:
         Log probabilities, `[beginnings, windows, states]`, up to constants, `[beginnings]`.
     """
-    windows = np.arange(len(timbre))[np.newaxis, :, np.newaxis]
-    placed, weights = timbre[windows, orders], weight[windows, orders][..., np.newaxis]
+    windows = np.arange(len(sound))[np.newaxis, :, np.newaxis]
+    placed, weights = sound[windows, orders], weight[windows, orders][..., np.newaxis]
     means = (weights * placed).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
     deviations = (weights * (placed - means[:, np.newaxis]) ** 2).sum(axis=(1, 2))
     variances = deviations / max(weight.sum(), 1e-30) + _LEAST_VARIANCE
     # [beginnings, windows, sources, places]
-    distances = timbre[np.newaxis, :, :, np.newaxis] - means[:, np.newaxis, np.newaxis]
+    distances = sound[np.newaxis, :, :, np.newaxis] - means[:, np.newaxis, np.newaxis]
     fits = -0.5 * weight[..., np.newaxis] * (distances**2 / variances[:, np.newaxis, np.newaxis, np.newaxis]).sum(-1)
     scores = sum(fits[:, :, states[:, k], k] for k in range(states.shape[1]))
     return np.asarray(scores), -0.5 * weight.sum() * np.log(variances).sum(axis=1)

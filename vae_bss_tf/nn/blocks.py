@@ -37,17 +37,35 @@ def fan_in_dense(fan_in: int, units: int, **kwargs: Any) -> keras.layers.Dense:
     )
 
 
-def batch_normalization(policy: keras.DTypePolicy) -> keras.layers.BatchNormalization:
+def normalization_after(layer: keras.layers.Layer) -> keras.layers.BatchNormalization:
     """Batch normalisation of the last axis, over the batch of all replicas where a strategy has several.
 
+    The layer's bias is not trained any more. The batch's mean takes it away, so its gradient is nothing but rounding,
+    which Adam would scale up to full steps.
+
     Args:
-        policy: The layer's dtype policy.
+        layer: The layer whose output is normalised; built, with a bias.
 
     Returns:
-        The layer, not yet built.
+        The normalisation, not yet built, of the layer's dtype policy.
     """
+    layer.bias.trainable = False
     synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return keras.layers.BatchNormalization(epsilon=1e-5, synchronized=synchronized, dtype=policy, name="normalization")
+    return keras.layers.BatchNormalization(
+        epsilon=1e-5, synchronized=synchronized, dtype=layer.dtype_policy, name="normalization"
+    )
+
+
+def num_parameters(model: keras.Model) -> int:
+    """Counts the weights of a model, the biases before batch normalisation included and its moments left out.
+
+    Args:
+        model: Any model, built.
+
+    Returns:
+        The number of values.
+    """
+    return sum(weight.shape.num_elements() for weight in model.weights if not weight.name.startswith("moving_"))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -74,7 +92,7 @@ class DenseBlock(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.dense = fan_in_dense(int(input_shape[-1] or 0), self.units, dtype=self.dtype_policy, name="dense")
         self.dense.build(input_shape)
-        self.normalization = batch_normalization(self.dtype_policy)
+        self.normalization = normalization_after(self.dense)
         self.normalization.build((None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
@@ -118,7 +136,7 @@ class ImageConvolutionBlock(keras.layers.Layer):
             name="convolution",
         )
         self.convolution.build(input_shape)
-        self.normalization = batch_normalization(self.dtype_policy)
+        self.normalization = normalization_after(self.convolution)
         self.normalization.build((None, None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
@@ -157,7 +175,7 @@ class FrameConvolutionBlock(keras.layers.Layer):
         stacked = _FRAME_KERNEL_SIZE * int(input_shape[-1] or 0)
         self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
         self.dense.build((None, None, stacked))
-        self.normalization = batch_normalization(self.dtype_policy)
+        self.normalization = normalization_after(self.dense)
         self.normalization.build((None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
