@@ -26,9 +26,14 @@ def melody(timbre: str, num_windows: int, rng: np.random.Generator, lowest: floa
 
 def windows_of(melodies: list[np.ndarray], orders: np.ndarray) -> np.ndarray:
     """Separated windows with their sources in given orders: `[windows, samples, num_sources]`."""
-    starts = np.arange(len(orders)) * LENGTH // 2
+    starts = np.arange(len(orders)) * LENGTH // 4
     whole = np.stack(melodies, axis=-1)
     return np.stack([whole[s : s + LENGTH][:, order] for s, order in zip(starts, orders, strict=True)])
+
+
+def described(windows: np.ndarray) -> WindowFeatures:
+    """The features of windows that begin a recording."""
+    return features(windows, np.zeros((2, *windows.shape[1:]), np.float32), RATE)
 
 
 @pytest.mark.parametrize("num_sources", [1, 2, 3])
@@ -36,7 +41,7 @@ def test_sources_are_told_apart_by_their_sound_however_often_notes_change(num_so
     rng = np.random.default_rng(0)
     shuffled = np.stack([rng.permutation(num_sources) for _ in range(40)])
     windows = windows_of([melody(name, 40, rng) for name in list(PARTIALS)[:num_sources]], shuffled)
-    orders, certainty = consistent_orders(features(windows, None, RATE))
+    orders, certainty = consistent_orders(described(windows))
     heard = np.take_along_axis(shuffled, orders, axis=1)  # which melody stands in each place
     assert (heard == heard[0]).all()
     assert certainty.min() > 0.9
@@ -47,7 +52,7 @@ def test_alike_sources_are_told_apart_by_their_pitch_or_level(octaves: float, ga
     rng = np.random.default_rng(4)
     shuffled = np.stack([rng.permutation(2) for _ in range(40)])
     melodies = [melody("hollow", 40, rng, 150), gain * melody("hollow", 40, rng, 150 * 2**octaves)]
-    orders, _ = consistent_orders(features(windows_of(melodies, shuffled), None, RATE))
+    orders, _ = consistent_orders(described(windows_of(melodies, shuffled)))
     heard = np.take_along_axis(shuffled, orders, axis=1)
     assert (heard == heard[0]).all(axis=1).mean() > 0.95
 
@@ -57,15 +62,15 @@ def test_the_pitch_is_that_of_the_fundamental(frequency: float) -> None:
     time = np.arange(LENGTH) / RATE
     harmonics = [k for k in range(1, 9) if k * frequency < RATE / 2]
     note = sum(np.sin(2 * np.pi * k * frequency * time + k**2) / k for k in harmonics)
-    found = features(np.asarray(note, np.float32)[np.newaxis, :, np.newaxis], None, RATE)
+    found = described(np.asarray(note, np.float32)[np.newaxis, :, np.newaxis])
     assert 2 ** found.sound[0, 0, -1] == pytest.approx(frequency, rel=0.05)
 
 
 def test_features_are_the_same_in_batches() -> None:
     rng = np.random.default_rng(1)
     windows = rng.normal(size=(7, LENGTH, 2)).astype(np.float32)
-    whole = features(windows, None, RATE)
-    parts = features(windows[:3], None, RATE), features(windows[3:], windows[2], RATE)
+    whole = described(windows)
+    parts = described(windows[:3]), features(windows[3:], windows[1:3], RATE)
     for one, *others in zip(whole, *parts, strict=True):
         np.testing.assert_allclose(one, np.concatenate(others), rtol=1e-12)
 
@@ -73,28 +78,32 @@ def test_features_are_the_same_in_batches() -> None:
 def test_overlaps_of_what_goes_on_are_one_and_of_strangers_are_none() -> None:
     rng = np.random.default_rng(2)
     melodies = [rng.normal(size=6 * LENGTH).astype(np.float32), np.zeros(6 * LENGTH, np.float32)]
-    found = features(windows_of(melodies, np.asarray([[0, 1], [0, 1], [1, 0]])), None, RATE)
-    np.testing.assert_allclose(found.overlaps[1], [[1, 0], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(found.overlaps[2], [[0, 1], [0, 0]], atol=1e-6)
+    found = described(windows_of(melodies, np.asarray([[0, 1], [0, 1], [1, 0]])))
+    np.testing.assert_allclose(found.quarters[1:], [[[1, 0], [0, 0]], [[0, 1], [0, 0]]], atol=1e-6)
+    np.testing.assert_allclose(found.halves[2], [[0, 1], [0, 0]], atol=1e-6)
+    assert not found.quarters[0].any()
+    assert not found.halves[:2].any()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -> None:
-    """Against every course: the chain's most probable one, and the probability of each window's order."""
-    rng, num_windows, weight = np.random.default_rng(seed), 6, 8.0
-    overlaps = rng.uniform(0, 0.5, (num_windows, 2, 2))
-    overlaps[0] = 0
-    found = WindowFeatures(np.zeros((num_windows, 2, 6)), np.ones((num_windows, 2)), overlaps)
+    """Against every course of every other window, the best two of which are joined."""
+    rng, num_windows, weight = np.random.default_rng(seed), 10, 8.0
+    quarters, halves = rng.uniform(0, 0.5, (2, num_windows, 2, 2))
+    quarters[0] = halves[:2] = 0
+    found = WindowFeatures(np.zeros((num_windows, 2, 6)), np.ones((num_windows, 2)), quarters, halves)
     orders, certainty = consistent_orders(found)
-    courses = [[(0, 1), *rest] for rest in itertools.product([(0, 1), (1, 0)], repeat=num_windows - 1)]
-    scores = np.asarray(
-        [
-            weight * sum(overlaps[w, c[w - 1], c[w]].sum() for w in range(1, num_windows))
-            for c in map(np.asarray, courses)
-        ]
-    )
-    best = np.asarray(courses[int(scores.argmax())])
-    np.testing.assert_array_equal(orders, best if (orders[0] == best[0]).all() else best[:, ::-1])
+    courses = [np.asarray([(0, 1), *rest]) for rest in itertools.product([(0, 1), (1, 0)], repeat=num_windows // 2 - 1)]
+    best = np.zeros((num_windows, 2), int)
+    for first in range(2):
+        part = weight * halves[first::2]
+        scores = [sum(part[w, c[w - 1], c[w]].sum() for w in range(1, len(c))) for c in courses]
+        best[first::2] = courses[int(np.argmax(scores))]
+    exchanged = best.copy()
+    exchanged[1::2] = best[1::2, ::-1]
+    joins = [sum(quarters[w, o[w - 1], o[w]].sum() for w in range(1, num_windows)) for o in (best, exchanged)]
+    expected = (best, exchanged)[int(np.argmax(joins))]
+    np.testing.assert_array_equal(orders, expected if (orders[0] == expected[0]).all() else expected[:, ::-1])
     # Nothing tells a course from the same with all sources exchanged: each window's order is as likely as the other.
     np.testing.assert_allclose(certainty, 0.5, atol=1e-9)
 
@@ -102,12 +111,12 @@ def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -
 def test_the_loudest_source_is_the_first() -> None:
     rng = np.random.default_rng(3)
     windows = windows_of([0.1 * melody("dull", 20, rng), melody("bright", 20, rng)], np.tile([0, 1], (20, 1)))
-    orders, _ = consistent_orders(features(windows, None, RATE))
+    orders, _ = consistent_orders(described(windows))
     np.testing.assert_array_equal(orders, np.tile([1, 0], (20, 1)))
 
 
 def test_silence_is_ordered_without_a_word() -> None:
     windows = np.zeros((3, LENGTH, 2), np.float32)
-    orders, certainty = consistent_orders(features(windows, None, RATE))
+    orders, certainty = consistent_orders(described(windows))
     assert sorted(orders[0]) == [0, 1]
     assert np.isfinite(certainty).all()

@@ -1,7 +1,7 @@
 """Which separated source goes on with which, from the first window of a recording to the last.
 
-A model separates each window on its own, and its sources come in any order. What overlaps tells how neighbouring
-windows go on, except where notes end and others begin. There the sound of each source tells: its spectral envelope,
+A model separates each window on its own, and its sources come in any order. What overlaps tells how the next window
+goes on, except where notes end and others begin. There the sound of each source tells: its spectral envelope,
 pitch and level, which are seen over the whole recording.
 """
 
@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.audio.overlap_add import Orders, hop_length
+
 Array = npt.NDArray[np.float64]
-Orders = npt.NDArray[np.int64]
 
 MAX_SOURCES = 4  # whose orders are all tried: 24 of them
 
@@ -23,10 +24,11 @@ _NUM_COEFFICIENTS = 5
 _PITCHES_HZ = 60.0, 1500.0
 _LAGS_A_SAMPLE = 4
 _COMPRESSION = 1 / 3  # exponent of the power, so that the harmonics of a note count alike
-_LEAST_LEVEL = 1e-4  # of the mean energy of a source
+_LEAST_LEVEL = 0.3  # of the mean energy of a source
 _OVERLAP_WEIGHT = 8.0  # nats for waveforms that go on without a change
 _FULL_WEIGHT = 20.0  # a source of a 20th of the mean energy counts in full
 _LEAST_VARIANCE = 0.02  # of standardised features
+_FARTHEST = 4.0  # squared deviations from a mean, over the variance: whatever strays further counts as this
 _MAX_ITERATIONS = 20
 
 
@@ -37,33 +39,35 @@ class WindowFeatures(NamedTuple):
         sound: float64 `[windows, num_sources, 6]`, five cepstral coefficients of the spectral envelope and the
             pitch in octaves.
         energy: float64 `[windows, num_sources]`, >= 0.
-        overlaps: float64 `[windows, num_sources, num_sources]`, inner products of each source of the window before
-            (rows) with each source (columns) on what both windows share, over the energy there; 0 in the first.
+        quarters: float64 `[windows, num_sources, num_sources]`, inner products of each source of the window a quarter
+            before (rows) with each source (columns) on what both windows share, over the energy there; 0 where there is
+            no such window.
+        halves: The same with the window half a length before.
     """
 
     sound: Array
     energy: Array
-    overlaps: Array
+    quarters: Array
+    halves: Array
 
 
-def features(
-    windows: npt.NDArray[np.float32], before: npt.NDArray[np.float32] | None, sample_rate: float
-) -> WindowFeatures:
-    """Describes separated windows that overlap by half.
+def features(windows: npt.NDArray[np.float32], before: npt.NDArray[np.float32], sample_rate: float) -> WindowFeatures:
+    """Describes separated windows, each of which begins a quarter of its length after the one before.
 
     The spectral envelope is the energy in 18 bands from 80 Hz to half the rate, equally wide in octaves, of which the
-    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980). The pitch is where
-    the autocorrelation of the compressed spectrum is largest, from 60 to 1,500 Hz (Tolonen and Karjalainen, 2000).
+    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980). The pitch is
+    where, from 60 to 1,500 Hz, the autocorrelation of the compressed spectrum is largest (Tolonen and Karjalainen,
+    2000).
 
     Args:
         windows: float32 `[windows, samples, num_sources]`, in order.
-        before: float32 `[samples, num_sources]`, the window before the first; None where there is none.
+        before: float32 `[2, samples, num_sources]`, the two windows before the first; zeros where there is none.
         sample_rate: In Hz.
 
     Returns:
         The features.
     """
-    length, hop = windows.shape[1], windows.shape[1] // 2
+    length, hop = windows.shape[1], hop_length(windows.shape[1])
     taper = np.hanning(length)[:, np.newaxis]
     power = np.abs(np.fft.rfft(windows * taper, 2 * length, axis=1)) ** 2
     edges = np.geomspace(_LOWEST_HZ, sample_rate / 2, _NUM_BANDS + 1)
@@ -71,13 +75,20 @@ def features(
     bands = np.add.reduceat(power, starts, axis=1).swapaxes(1, 2)
     bands = bands / np.maximum(bands.sum(axis=-1, keepdims=True), 1e-30)
     energy = np.square(windows, dtype=np.float64).sum(axis=1)
-    previous = np.concatenate([np.zeros_like(windows[:1]) if before is None else before[np.newaxis], windows[:-1]])
-    ends, begins = previous[:, hop:], windows[:, : length - hop]
+    course = np.concatenate([before, windows])
+    quarters = _products(course[1:-1], windows, hop)
+    halves = _products(course[:-2], windows, 2 * hop)
+    cepstrum = np.log(bands + _FLOOR) @ _cosines().T
+    sound = np.concatenate([cepstrum, _octaves(power, sample_rate)[..., np.newaxis]], axis=2)
+    return WindowFeatures(sound, energy, quarters, halves)
+
+
+def _products(earlier: npt.NDArray[np.float32], windows: npt.NDArray[np.float32], hop: int) -> Array:
+    """Inner products of the sources of windows and of those that begin `hop` samples earlier: see `WindowFeatures`."""
+    ends, begins = earlier[:, hop:], windows[:, : windows.shape[1] - hop]
     shared = np.square(ends, dtype=np.float64).sum(axis=(1, 2)) + np.square(begins, dtype=np.float64).sum(axis=(1, 2))
     products = np.einsum("wnk,wnj->wkj", ends, begins, dtype=np.float64)
-    overlaps = products / np.maximum(shared / 2, 1e-12)[:, np.newaxis, np.newaxis]
-    sound = np.concatenate([np.log(bands + _FLOOR) @ _cosines().T, _octaves(power, sample_rate)[..., np.newaxis]], axis=2)
-    return WindowFeatures(sound, energy, overlaps)
+    return np.asarray(products / np.maximum(shared / 2, 1e-12)[:, np.newaxis, np.newaxis])
 
 
 def _octaves(power: Array, sample_rate: float) -> Array:
@@ -85,7 +96,7 @@ def _octaves(power: Array, sample_rate: float) -> Array:
     lowest, highest = _PITCHES_HZ
     correlation = np.fft.irfft(power**_COMPRESSION, _LAGS_A_SAMPLE * 2 * (power.shape[1] - 1), axis=1)
     rate = _LAGS_A_SAMPLE * sample_rate
-    shortest = int(rate / highest)
+    shortest = max(int(rate / highest), 1)
     lags = np.arange(shortest, max(min(int(rate / lowest), correlation.shape[1] // 2), shortest + 1))
     return np.log2(rate / lags)[correlation[:, lags].argmax(axis=1)]
 
@@ -99,27 +110,49 @@ def _cosines() -> Array:
 def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     """Orders the sources of all windows of a recording alike.
 
-    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope, pitch and level;
-    windows depart from them with one variance for each. States follow each other by how far waveforms go on. Means and
-    most probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome
-    is taken.
+    Every other window is ordered by itself, so that two courses through the recording vote on it; then all windows of
+    one course are exchanged alike, if they go on with those of the other better so.
 
     Args:
         found: Features of all windows, in order; of at most `MAX_SOURCES` sources.
 
     Returns:
         int64 `[windows, num_sources]`, which source of a window stands in each place, the loudest over the recording in
-        the first; and how sure each is, float64
-        `[windows]` in [0, 1]: the probability of the window's order, given the means.
+        the first; and how sure each is, float64 `[windows]` in [0, 1]: the probability of the window's order in its
+        course.
+    """
+    states = np.asarray(list(itertools.permutations(range(found.energy.shape[1]))))
+    orders, certainty = np.zeros(found.energy.shape, np.int64), np.zeros(len(found.energy))
+    for first in range(min(2, len(orders))):
+        orders[first::2], certainty[first::2] = _course(WindowFeatures(*(part[first::2] for part in found)), states)
+    windows = np.arange(len(orders))[:, np.newaxis]
+    exchanged = np.stack([np.where(windows % 2 == 0, orders, orders[:, state]) for state in states])
+    going_on = found.quarters[windows[1:], exchanged[:, :-1], exchanged[:, 1:]].sum(axis=(1, 2))
+    orders = exchanged[going_on.argmax()]
+    loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
+    return orders[:, loudest_first], certainty
+
+
+def _course(found: WindowFeatures, states: Orders) -> tuple[Orders, Array]:
+    """Orders the sources of windows that overlap by half.
+
+    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope, pitch and level;
+    windows depart from them with one variance for each. States follow each other by how far waveforms go on. Means and
+    most probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome
+    is taken.
+
+    Returns:
+        The orders, `[windows, num_sources]`, and the probability of each, given the means.
     """
     num_windows, num_sources = found.energy.shape
-    states = np.asarray(list(itertools.permutations(range(num_sources))))
-    weight = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(found.energy.sum(axis=1).mean(), 1e-30)))
+    heard = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(found.energy.sum(axis=1).mean(), 1e-30)))
     level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
+    # The level of a source that is not heard is known as well as any other.
+    weight = np.concatenate([np.broadcast_to(heard[..., np.newaxis], found.sound.shape), np.ones((*level.shape, 1))], 2)
     sound = _standardised(np.concatenate([found.sound, level[..., np.newaxis]], axis=2), weight)
     places = np.arange(num_sources)
     # [windows, states before, states]
-    going_on = found.overlaps[:, states[:, np.newaxis, places], states[np.newaxis, :, places]]
+    going_on = found.halves[:, states[:, np.newaxis, places], states[np.newaxis, :, places]]
     steps = _OVERLAP_WEIGHT * going_on.sum(axis=-1)
     by_overlap = _most_probable(np.zeros((1, num_windows, len(states))), steps)
     by_sound = _states_of(np.argsort(sound.transpose(2, 0, 1), axis=2, kind="stable"), states)
@@ -133,15 +166,13 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     of_steps = steps[windows[1:], chosen[:, :-1], chosen[:, 1:]].sum(axis=1)
     of_windows = np.take_along_axis(scores, chosen[:, :, np.newaxis], axis=2)[:, :, 0].sum(axis=1)
     best = int(np.argmax(constants + of_windows + of_steps))
-    orders = states[chosen[best]]
-    loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
-    return orders[:, loudest_first], _probabilities(scores[best], steps)[windows, chosen[best]]
+    return states[chosen[best]], _probabilities(scores[best], steps)[windows, chosen[best]]
 
 
 def _standardised(sound: Array, weight: Array) -> Array:
-    weights = weight[:, :, np.newaxis] / max(weight.sum(), 1e-30)
-    centred = sound - (weights * sound).sum(axis=(0, 1))
-    return centred / np.sqrt((weights * centred**2).sum(axis=(0, 1)) + 1e-12)
+    shares = weight / np.maximum(weight.sum(axis=(0, 1)), 1e-30)
+    centred = sound - (shares * sound).sum(axis=(0, 1))
+    return centred / np.sqrt((shares * centred**2).sum(axis=(0, 1)) + 1e-12)
 
 
 def _states_of(orders: Orders, states: Orders) -> Orders:
@@ -152,19 +183,22 @@ def _states_of(orders: Orders, states: Orders) -> Orders:
 def _window_scores(sound: Array, weight: Array, orders: Orders, states: Orders) -> tuple[Array, Array]:
     """How well each state of each window fits the means that orders `[beginnings, windows, num_sources]` give.
 
+    Features and their weights are `[windows, num_sources, features]`.
+
     Returns:
         Log probabilities, `[beginnings, windows, states]`, up to constants, `[beginnings]`.
     """
     windows = np.arange(len(sound))[np.newaxis, :, np.newaxis]
-    placed, weights = sound[windows, orders], weight[windows, orders][..., np.newaxis]
+    placed, weights = sound[windows, orders], weight[windows, orders]
     means = (weights * placed).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
     deviations = (weights * (placed - means[:, np.newaxis]) ** 2).sum(axis=(1, 2))
-    variances = deviations / max(weight.sum(), 1e-30) + _LEAST_VARIANCE
+    variances = deviations / np.maximum(weight.sum(axis=(0, 1)), 1e-30) + _LEAST_VARIANCE
     # [beginnings, windows, sources, places]
     distances = sound[np.newaxis, :, :, np.newaxis] - means[:, np.newaxis, np.newaxis]
-    fits = -0.5 * weight[..., np.newaxis] * (distances**2 / variances[:, np.newaxis, np.newaxis, np.newaxis]).sum(-1)
+    strays = np.minimum(distances**2 / variances[:, np.newaxis, np.newaxis, np.newaxis], _FARTHEST)
+    fits = -0.5 * (weight[:, :, np.newaxis] * strays).sum(axis=-1)
     scores = sum(fits[:, :, states[:, k], k] for k in range(states.shape[1]))
-    return np.asarray(scores), -0.5 * weight.sum() * np.log(variances).sum(axis=1)
+    return np.asarray(scores), -0.5 * (weight.sum(axis=(0, 1)) * np.log(variances)).sum(axis=1)
 
 
 def _most_probable(scores: Array, steps: Array) -> Orders:

@@ -39,9 +39,9 @@ class SeparationModel(Protocol):
 class Separator:
     """Separates recordings of any length, rate and one or two channels.
 
-    The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by
-    half; what is separated in them is cross-faded. Which source is which is decided by the whole recording, in a first
-    pass (`find_orders`), and in a stream by inner products with the window before. The masks come from the mean of the
+    The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by three
+    quarters; what is separated in them is averaged. Which source is which is decided by the whole recording, in a first
+    pass (`find_orders`), and in a stream by inner products with the windows before. The masks come from the mean of the
     channels and act on each of them, so a source keeps its place between left and right. What the model cannot hear,
     above half its rate, is shared among the sources in proportion to their energy at the time: the sources sum to the
     recording.
@@ -296,11 +296,11 @@ class Separator:
             return None, None
         rate = self.audio.sample_rate
         low = recordings.resampled(_checked(blocks, num_channels, name), sample_rate, rate, num_channels)
-        found, before = [], None
+        found, before = [], np.zeros((2, self.audio.num_samples, self.num_sources), np.float32)
         for batch, _ in self._separated(low, num_channels):
             heard = batch.mean(axis=-1)
             found.append(order.features(heard, before, rate))
-            before = heard[-1]
+            before = np.concatenate([before, heard])[-2:]
         orders, certainty = order.consistent_orders(
             order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True)))
         )
@@ -313,10 +313,10 @@ class Separator:
             raise ConfigError(f"gains are {', '.join(map(str, gains_db))} dB; the largest allowed is {MAX_GAIN_DB:g}.")
         return np.asarray([10 ** (gain / 20) for gain in gains_db], np.float32)
 
-    def _separated(self, blocks: Iterator[Array], num_channels: int) -> Iterator[tuple[Array, int]]:
+    def _separated(self, blocks: Iterator[Array], num_channels: int) -> Iterator[tuple[Array, float]]:
         """Turns blocks at the model's rate, `[samples, channels]`, into what `overlap_add` takes."""
-        for batch, remaining in windows(blocks, self.audio.num_samples, num_channels):
-            yield self._separate_windows(batch), remaining
+        for batch, end in windows(blocks, self.audio.num_samples, num_channels):
+            yield self._separate_windows(batch), end
 
     def _separate_windows(self, windows: Array) -> Array:
         """Separates `[n, channels, num_samples]` into `[n, num_samples, num_sources, channels]`."""
