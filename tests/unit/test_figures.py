@@ -95,6 +95,19 @@ def test_recordings_are_drawn_below_each_other_in_decibels_of_the_mixture() -> N
         assert axis.images[0].norm(-15) == 1 > axis.images[0].norm(-40) > 0.5  # bright
 
 
+def test_a_last_row_is_dark_where_the_order_is_not_sure() -> None:
+    tone = np.sin(np.arange(8_000)).astype(np.float32)
+    certainty = np.asarray([1.0, 1.0, 0.0, 1.0])
+    figure = spectrograms({"mixture": tone, "source 1": tone}, 8_000, certainty=(certainty, 0.25))
+    *rows, last = figure.axes
+    assert len(rows) == 2
+    assert last.get_xlim() == (0, 1)
+    shown = last.images[0]
+    np.testing.assert_array_equal(np.asarray(shown.get_array())[0], certainty)
+    assert shown.cmap(shown.norm(0.0))[:3] == (0, 0, 0)
+    assert shown.get_extent()[:2] == [0.375, 1.375]  # a window's middle is two hops after its start
+
+
 def test_scores_against_time_have_a_legend_beside_them_with_the_best_first() -> None:
     systems = [s for s in SYSTEMS if "images" in s.domains]
     results = [

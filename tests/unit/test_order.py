@@ -105,7 +105,23 @@ def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -
     expected = (best, exchanged)[int(np.argmax(joins))]
     np.testing.assert_array_equal(orders, expected if (orders[0] == expected[0]).all() else expected[:, ::-1])
     # Nothing tells a course from the same with all sources exchanged: each window's order is as likely as the other.
-    np.testing.assert_allclose(certainty, 0.5, atol=1e-9)
+    windows = np.arange(1, num_windows)[:, np.newaxis]
+    kept, other = (quarters[windows, orders[:-1], o].sum(axis=1) for o in (orders[1:], orders[1:, ::-1]))
+    against = [False, *(other > kept), False]
+    expected = [0.0 if against[w] or against[w + 1] else 0.5 for w in range(num_windows)]
+    np.testing.assert_allclose(certainty, expected, atol=1e-9)
+
+
+def test_windows_that_go_on_better_in_another_order_are_not_sure() -> None:
+    num_windows = 20
+    sound = np.zeros((num_windows, 2, 6))
+    sound[:, 1] = 1
+    same = np.broadcast_to(0.5 * np.eye(2), (num_windows, 2, 2))
+    quarters = same.copy()
+    quarters[7] = 0.5 * np.eye(2)[::-1]
+    orders, certainty = consistent_orders(WindowFeatures(sound, np.ones((num_windows, 2)), quarters, same))
+    assert (orders == orders[0]).all()
+    np.testing.assert_allclose(certainty, [0.0 if w in (6, 7) else 1.0 for w in range(num_windows)], atol=1e-3)
 
 
 def test_the_loudest_source_is_the_first() -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.audio import recordings, stems
+from vae_bss_tf.audio.overlap_add import hop_length
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.errors import ConfigError, DataError
@@ -106,7 +107,8 @@ def _report(path: Path, result: SeparatedFile) -> None:
     if result.remix is not None:
         print(f"  {result.remix}")
     if result.sure is not None:
-        print(f"  which source is which is sure in {result.sure:.0%} of the windows")
+        print(f"  which source is which is sure in {result.sure:.0%} of the windows; suspected exchanges: "
+              f"{result.suspected_exchanges}")  # fmt: skip
     if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
               "know such recordings.", file=sys.stderr)  # fmt: skip
@@ -121,7 +123,11 @@ def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place:
     audio = separator.audio
     files = {"mixture": path, **{f"source {k}": source for k, source in result.sources.items()}}
     waveforms = {title: _beginning(file, audio.sample_rate) for title, file in files.items()}
-    figure = spectrograms(waveforms, audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length)
+    hop = hop_length(audio.num_samples) / audio.sample_rate
+    certainty = None if result.certainty is None else (result.certainty, hop)
+    figure = spectrograms(
+        waveforms, audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length, certainty=certainty
+    )
     with replacing(place) as partial:
         figure.savefig(partial)
 

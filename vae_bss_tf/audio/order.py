@@ -119,7 +119,7 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     Returns:
         int64 `[windows, num_sources]`, which source of a window stands in each place, the loudest over the recording in
         the first; and how sure each is, float64 `[windows]` in [0, 1]: the probability of the window's order in its
-        course.
+        course, or 0 where the window before or after it, which is of the other course, goes on better in another order.
     """
     states = np.asarray(list(itertools.permutations(range(found.energy.shape[1]))))
     orders, certainty = np.zeros(found.energy.shape, np.int64), np.zeros(len(found.energy))
@@ -129,6 +129,10 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     exchanged = np.stack([np.where(windows % 2 == 0, orders, orders[:, state]) for state in states])
     going_on = found.quarters[windows[1:], exchanged[:, :-1], exchanged[:, 1:]].sum(axis=(1, 2))
     orders = exchanged[going_on.argmax()]
+    # [states, windows - 1]; the first state leaves the order as it is.
+    others = np.stack([found.quarters[windows[1:], orders[:-1], orders[1:, state]].sum(axis=1) for state in states])
+    against = others.max(axis=0) > others[0]
+    certainty[:-1][against] = certainty[1:][against] = 0
     loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
     return orders[:, loudest_first], certainty
 

@@ -25,7 +25,6 @@ Array = npt.NDArray[np.float32]
 MAX_CHANNELS = 2
 SILENT_SOURCE_DB = -40.0
 MAX_GAIN_DB = 100.0
-_SURE = 0.99  # probability of a window's order from which on it counts as sure
 
 
 class SeparationModel(Protocol):
@@ -188,7 +187,7 @@ class Separator:
                 if progress is not None:
                     progress(len(block) / (2 * rate))
 
-        orders, sure = self.find_orders(blocks(), rate, num_channels, str(path))
+        orders, certainty = self.find_orders(blocks(), rate, num_channels, str(path))
         energy, mixture_energy = np.zeros(self.num_sources), 0.0
         with contextlib.ExitStack() as stack:
             partial = [stack.enter_context(replacing(place)) for place in every_place]
@@ -212,7 +211,7 @@ class Separator:
             remix=None if factors is None else remix,
             levels=tuple(float(level) for level in levels),
             clipped=sum(file.clipped for file in files),
-            sure=sure,
+            certainty=certainty,
         )
 
     def stream(
@@ -273,7 +272,7 @@ class Separator:
 
     def find_orders(
         self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the recording"
-    ) -> tuple[Orders | None, float | None]:
+    ) -> tuple[Orders | None, npt.NDArray[np.float64] | None]:
         """Finds which source is which in each window of a whole recording (see `audio.order`).
 
         Args:
@@ -283,9 +282,8 @@ class Separator:
             name: What the recording is, for messages.
 
         Returns:
-            int64 `[windows, num_sources]`, to be given to `stream`; and the share of the windows whose order has a
-            probability of 99 % or more, in [0, 1]. Both None for a model of more sources than
-            `order.MAX_SOURCES`.
+            int64 `[windows, num_sources]`, to be given to `stream`; and how sure each is, float64 `[windows]` in
+            [0, 1]. Both None for a model of more sources than `order.MAX_SOURCES`.
 
         Raises:
             DataError: As `stream`.
@@ -301,10 +299,7 @@ class Separator:
             heard = batch.mean(axis=-1)
             found.append(order.features(heard, before, rate))
             before = np.concatenate([before, heard])[-2:]
-        orders, certainty = order.consistent_orders(
-            order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True)))
-        )
-        return orders, float((certainty >= _SURE).mean())
+        return order.consistent_orders(order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True))))
 
     def _factors(self, gains_db: Sequence[float]) -> Array:
         if len(gains_db) != self.num_sources:

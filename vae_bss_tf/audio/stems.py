@@ -17,6 +17,7 @@ from vae_bss_tf.errors import ConfigError, DataError
 
 MAX_WAV_BYTES = 4_000_000_000
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
+_SURE = 0.99
 _MAX_OGG_RATE = 200_000
 _MAX_FLAC_RATE = 655_350
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -31,15 +32,27 @@ class SeparatedFile:
         remix: The remix's file, if gains were given.
         levels: Level of each source against the mixture's, dB.
         clipped: Samples that exceeded full scale in a format that cannot hold them.
-        sure: Share of the windows, in [0, 1], in which the order of the sources is sure; None where windows were only
-            matched to the one before.
+        certainty: float64 `[windows]` in [0, 1], how sure the order of the sources is in each window, as
+            `order.consistent_orders` tells it; None where windows were only matched to those before.
     """
 
     sources: dict[int, Path]
     remix: Path | None
     levels: tuple[float, ...]
     clipped: int
-    sure: float | None
+    certainty: npt.NDArray[np.float64] | None
+
+    @property
+    def sure(self) -> float | None:
+        """Share of the windows, in [0, 1], whose order is sure: has a certainty of 99 % or more."""
+        return None if self.certainty is None else float((self.certainty >= _SURE).mean())
+
+    @property
+    def suspected_exchanges(self) -> int | None:
+        """Stretches of windows in whose order the two courses through the recording disagree."""
+        if self.certainty is None:
+            return None
+        return int((np.diff((self.certainty == 0).astype(int), prepend=0) == 1).sum())
 
 
 def choose_format(recording: Recording, file_format: str | None = None) -> str:

@@ -122,7 +122,8 @@ export class WindowFeatures {
  *
  * @param {WindowFeatures} found Features of all windows, of at most `MAX_SOURCES` sources.
  * @returns {{ orders: number[][], sure: number }} Which source of each window stands in each place, the loudest over the
- *   recording first; and the share of the windows whose order has a probability of 99 % or more.
+ *   recording first; and the share of the windows whose order has a probability of 99 % or more in its course and which
+ *   the windows before and after, of the other course, agree with.
  */
 export function consistentOrders({ sound, energy, quarters, halves, numSources }) {
   const states = permutations(numSources);
@@ -143,14 +144,20 @@ export function consistentOrders({ sound, energy, quarters, halves, numSources }
     ),
   );
   const orders = exchanged[indexOfLargest(goingOn)];
+  // Whether each window goes on better from the one before it in another order.
+  const against = orders.map((order, w) => {
+    if (w === 0) return false;
+    const sums = states.map((state) => state.reduce((s, j, place) => s + quarters[w][orders[w - 1][place]][order[j]], 0));
+    return Math.max(...sums) > sums[0];
+  });
   const loudness = new Array(numSources).fill(0);
   orders.forEach((order, w) => order.forEach((k, place) => (loudness[place] += energy[w][k])));
   const places = loudness.map((_, place) => place).sort((a, b) => loudness[b] - loudness[a] || a - b);
-  const certain = courses.reduce((sum, course) => sum + (course?.certain ?? 0), 0);
+  const certain = orders.filter((_, w) => courses[w % 2].certain[w >> 1] && !against[w] && !against[w + 1]).length;
   return { orders: orders.map((order) => places.map((place) => order[place])), sure: certain / orders.length };
 }
 
-/** Orders the sources of windows that overlap by half, and counts those whose order is certain. */
+/** Orders the sources of windows that overlap by half, and tells in which of them the order is certain. */
 function courseOf(raw, energy, halves, states) {
   const numSources = states[0].length;
   const total = energy.reduce((sum, window) => sum + window.reduce((a, b) => a + b), 0);
@@ -194,7 +201,7 @@ function courseOf(raw, energy, halves, states) {
   const best = beginnings
     .map((beginning) => ({ ...beginning, total: beginning.constant + pathScore(beginning, steps) }))
     .reduce((a, b) => (b.total > a.total ? b : a));
-  const certain = probabilities(best.scores, steps).filter((of, w) => of[best.chosen[w]] >= SURE).length;
+  const certain = probabilities(best.scores, steps).map((of, w) => of[best.chosen[w]] >= SURE);
   return { orders: best.chosen.map((s) => states[s]), certain };
 }
 
