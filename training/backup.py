@@ -164,7 +164,11 @@ class Backup:
             _load(model, best[-1])
 
     def load_epoch(self, learner: keras.Model, state: Path) -> None:
-        """Gives a compiled learner the weights and the optimizer of a state."""
+        """Gives a compiled learner the weights and the optimizer of a state.
+
+        Raises:
+            CheckpointError: Another version of the package made it, whose optimizer has other variables.
+        """
         learner.optimizer.build(learner.trainable_variables)
         _load(learner, state)
 
@@ -215,9 +219,16 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _load(model: keras.Model, state: Path) -> None:
+    variables = _variables(model)
     with np.load(state / _WEIGHTS) as stored:
-        for variable, value in zip(_variables(model), stored.values(), strict=True):
-            variable.assign(value)
+        values = list(stored.values())
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+        raise CheckpointError(
+            f"backup {state} was made by another version of this package, which alone can resume it; start again with "
+            "--force."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 class EpochBackup(keras.callbacks.Callback):

@@ -144,6 +144,15 @@ def test_a_foreign_state_is_refused(trained: tuple[Learner, Path]) -> None:
         Backup(trained[1], "another hash").progress()
 
 
+def test_a_state_whose_optimizer_has_other_variables_is_refused(trained: tuple[Learner, Path]) -> None:
+    learner, folder = trained
+    model = learner.separator.copy()
+    narrower = Learner(model, Elbo(), ("encoder",))
+    narrower.compile(optimizer=keras.optimizers.Adam(), jit_compile=False)
+    with pytest.raises(CheckpointError, match=r"another version of this package.*--force"):
+        Backup(folder, "hash").load_epoch(narrower, folder / "epoch-00004")
+
+
 def test_a_damaged_start_of_the_phase_is_refused(trained: tuple[Learner, Path]) -> None:
     (trained[1] / "phase-000" / "state.npz").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"phase-000 is damaged.*--force"):

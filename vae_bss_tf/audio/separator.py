@@ -301,6 +301,22 @@ class Separator:
             before = np.concatenate([before, heard])[-2:]
         return order.consistent_orders(order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True))))
 
+    def separate_windows(self, windows: Array) -> Array:
+        """Separates windows one by one, each with its sources in an order of its own.
+
+        Args:
+            windows: float32 `[n, channels, num_samples]`, at the model's rate.
+
+        Returns:
+            float32 `[n, num_samples, num_sources, channels]`, of sum `windows`.
+        """
+        audio = self.audio
+        spectra = [spectrogram.stft(windows[:, c], audio) for c in range(windows.shape[1])]
+        real, imaginary = (sum(parts) / len(spectra) for parts in zip(*spectra, strict=True))
+        masks = spectrogram.source_masks(self.model.separate(spectrogram.features(real, imaginary, audio)), audio)
+        channels = [spectrogram.apply_masks(*spectrum, masks, audio) for spectrum in spectra]
+        return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
+
     def _factors(self, gains_db: Sequence[float]) -> Array:
         if len(gains_db) != self.num_sources:
             raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
@@ -311,16 +327,7 @@ class Separator:
     def _separated(self, blocks: Iterator[Array], num_channels: int) -> Iterator[tuple[Array, float]]:
         """Turns blocks at the model's rate, `[samples, channels]`, into what `overlap_add` takes."""
         for batch, end in windows(blocks, self.audio.num_samples, num_channels):
-            yield self._separate_windows(batch), end
-
-    def _separate_windows(self, windows: Array) -> Array:
-        """Separates `[n, channels, num_samples]` into `[n, num_samples, num_sources, channels]`."""
-        audio = self.audio
-        spectra = [spectrogram.stft(windows[:, c], audio) for c in range(windows.shape[1])]
-        real, imaginary = (sum(parts) / len(spectra) for parts in zip(*spectra, strict=True))
-        masks = spectrogram.source_masks(self.model.separate(spectrogram.features(real, imaginary, audio)), audio)
-        channels = [spectrogram.apply_masks(*spectrum, masks, audio) for spectrum in spectra]
-        return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
+            yield self.separate_windows(batch), end
 
 
 def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
