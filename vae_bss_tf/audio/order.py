@@ -162,7 +162,8 @@ def _course(found: WindowFeatures, states: Orders) -> tuple[Orders, Array]:
     by_sound = _states_of(np.argsort(sound.transpose(2, 0, 1), axis=2, kind="stable"), states)
     chosen = np.concatenate([by_sound, by_overlap])
     for _ in range(_MAX_ITERATIONS):
-        scores, constants = _window_scores(sound, weight, states[chosen], states)
+        found_scores = [_window_scores(sound, weight, states[course], states) for course in chosen]
+        scores, constants = (np.stack(parts) for parts in zip(*found_scores, strict=True))
         before, chosen = chosen, _most_probable(scores, steps)
         if np.array_equal(before, chosen):
             break
@@ -185,24 +186,29 @@ def _states_of(orders: Orders, states: Orders) -> Orders:
 
 
 def _window_scores(sound: Array, weight: Array, orders: Orders, states: Orders) -> tuple[Array, Array]:
-    """How well each state of each window fits the means that orders `[beginnings, windows, num_sources]` give.
+    """How well each state of each window fits the means that the orders give.
 
-    Features and their weights are `[windows, num_sources, features]`.
+    Args:
+        sound: `[windows, num_sources, features]`.
+        weight: Of the same shape.
+        orders: `[windows, num_sources]`.
+        states: `[states, num_sources]`.
 
     Returns:
-        Log probabilities, `[beginnings, windows, states]`, up to constants, `[beginnings]`.
+        Log probabilities, `[windows, states]`, up to a constant, `[]`.
     """
-    windows = np.arange(len(sound))[np.newaxis, :, np.newaxis]
+    windows = np.arange(len(sound))[:, np.newaxis]
     placed, weights = sound[windows, orders], weight[windows, orders]
-    means = (weights * placed).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-30)
-    deviations = (weights * (placed - means[:, np.newaxis]) ** 2).sum(axis=(1, 2))
-    variances = deviations / np.maximum(weight.sum(axis=(0, 1)), 1e-30) + _LEAST_VARIANCE
-    # [beginnings, windows, sources, places]
-    distances = sound[np.newaxis, :, :, np.newaxis] - means[:, np.newaxis, np.newaxis]
-    strays = np.minimum(distances**2 / variances[:, np.newaxis, np.newaxis, np.newaxis], _FARTHEST)
+    means = (weights * placed).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-30)
+    deviations = (weights * (placed - means) ** 2).sum(axis=(0, 1))
+    totals = weight.sum(axis=(0, 1))
+    variances = deviations / np.maximum(totals, 1e-30) + _LEAST_VARIANCE
+    strays = np.minimum(
+        (sound[:, :, np.newaxis] - means) ** 2 / variances, _FARTHEST
+    )  # [windows, sources, places, ...]
     fits = -0.5 * (weight[:, :, np.newaxis] * strays).sum(axis=-1)
-    scores = sum(fits[:, :, states[:, k], k] for k in range(states.shape[1]))
-    return np.asarray(scores), -0.5 * (weight.sum(axis=(0, 1)) * np.log(variances)).sum(axis=1)
+    scores = sum(fits[:, states[:, k], k] for k in range(states.shape[1]))
+    return np.asarray(scores), -0.5 * np.asarray((totals * np.log(variances)).sum())
 
 
 def _most_probable(scores: Array, steps: Array) -> Orders:
