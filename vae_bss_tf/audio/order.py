@@ -25,6 +25,7 @@ _PITCHES_HZ = 60.0, 1500.0
 _LAGS_A_SAMPLE = 4
 _COMPRESSION = 1 / 3  # exponent of the power, so that the harmonics of a note count alike
 _LEAST_LEVEL = 0.3  # of the mean energy of a source
+_SOUNDING = 0.01  # of the mean energy: windows below it are silent
 _OVERLAP_WEIGHT = 8.0  # nats for waveforms that go on without a change
 _FULL_WEIGHT = 20.0  # a source of a 20th of the mean energy counts in full
 _LEAST_VARIANCE = 0.02  # of standardised features
@@ -119,7 +120,8 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     Returns:
         int64 `[windows, num_sources]`, which source of a window stands in each place, the loudest over the recording in
         the first; and how sure each is, float64 `[windows]` in [0, 1]: the probability of the window's order in its
-        course, or 0 where the window before or after it, which is of the other course, goes on better in another order.
+        course, or 0 where the window before or after it, which is of the other course, goes on better in another order
+        and neither is silent.
     """
     states = np.asarray(list(itertools.permutations(range(found.energy.shape[1]))))
     orders, certainty = np.zeros(found.energy.shape, np.int64), np.zeros(len(found.energy))
@@ -131,7 +133,9 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     orders = exchanged[going_on.argmax()]
     # [states, windows - 1]; the first state leaves the order as it is.
     others = np.stack([found.quarters[windows[1:], orders[:-1], orders[1:, state]].sum(axis=1) for state in states])
-    against = others.max(axis=0) > others[0]
+    energy = found.energy.sum(axis=1)
+    sounding = energy > _SOUNDING * energy.mean()
+    against = (others.max(axis=0) > others[0]) & sounding[:-1] & sounding[1:]
     certainty[:-1][against] = certainty[1:][against] = 0
     loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
     return orders[:, loudest_first], certainty

@@ -18,6 +18,7 @@ const PITCHES_HZ = [60, 1500];
 const LAGS_A_SAMPLE = 4;
 const COMPRESSION = 1 / 3; // exponent of the power, so that the harmonics of a note count alike
 const LEAST_LEVEL = 0.3; // of the mean energy of a source
+const SOUNDING = 0.01; // of the mean energy: windows below it are silent
 const OVERLAP_WEIGHT = 8; // nats for waveforms that go on without a change
 const FULL_WEIGHT = 20; // a source of a 20th of the mean energy counts in full
 const LEAST_VARIANCE = 0.02; // of standardised features
@@ -144,9 +145,11 @@ export function consistentOrders({ sound, energy, quarters, halves, numSources }
     ),
   );
   const orders = exchanged[indexOfLargest(goingOn)];
-  // Whether each window goes on better from the one before it in another order.
+  const totals = energy.map((window) => window.reduce((a, b) => a + b, 0));
+  const least = (SOUNDING * totals.reduce((a, b) => a + b, 0)) / totals.length;
+  // Whether each window goes on better from the one before it in another order, and neither is silent.
   const against = orders.map((order, w) => {
-    if (w === 0) return false;
+    if (w === 0 || totals[w] <= least || totals[w - 1] <= least) return false;
     const sums = states.map((state) => state.reduce((s, j, place) => s + quarters[w][orders[w - 1][place]][order[j]], 0));
     return Math.max(...sums) > sums[0];
   });
