@@ -13,6 +13,7 @@ import soundfile
 
 from vae_bss_tf.audio import separator, stems
 from vae_bss_tf.audio.separator import Separator
+from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
 
@@ -364,3 +365,13 @@ def test_blocks_of_another_shape_or_of_nan_are_refused(two_bands: Separator) -> 
 def test_integers_of_16_bits_are_separated_at_their_own_scale(two_bands: Separator) -> None:
     waveform = (1e4 * sum(chord(8_000, 1))).astype(np.int16)
     assert two_bands.separate(waveform, 8_000).sum(axis=0) == pytest.approx(waveform, abs=0.1)
+
+
+def test_long_stretches_of_disagreement_are_suspected_exchanges(tmp_path: Path) -> None:
+    certainty = np.concatenate([np.ones(4), np.zeros(5), [0.995, 0.5], np.zeros(4), np.ones(3), np.zeros(8)])
+    result = SeparatedFile({1: tmp_path}, None, (0.0,), 0, certainty)
+    assert result.suspected_exchanges == 2
+    assert result.sure == pytest.approx(8 / 26)
+    unknown = SeparatedFile({1: tmp_path}, None, (0.0,), 0, None)
+    assert unknown.sure is None
+    assert unknown.suspected_exchanges is None

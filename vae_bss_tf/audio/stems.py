@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from vae_bss_tf.errors import ConfigError, DataError
 MAX_WAV_BYTES = 4_000_000_000
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
 _SURE = 0.99
+_SUSPICIOUS = 5  # windows; in fewer the courses often disagree where notes change
 _MAX_OGG_RATE = 200_000
 _MAX_FLAC_RATE = 655_350
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -49,10 +51,11 @@ class SeparatedFile:
 
     @property
     def suspected_exchanges(self) -> int | None:
-        """Stretches of windows in whose order the two courses through the recording disagree."""
+        """Stretches of five windows or more in whose order the two courses through the recording disagree."""
         if self.certainty is None:
             return None
-        return int((np.diff((self.certainty == 0).astype(int), prepend=0) == 1).sum())
+        stretches = [(disagree, len(list(part))) for disagree, part in itertools.groupby(self.certainty == 0)]
+        return sum(disagree and length >= _SUSPICIOUS for disagree, length in stretches)
 
 
 def choose_format(recording: Recording, file_format: str | None = None) -> str:
