@@ -184,5 +184,5 @@ def _of_kind(kind: str, paths: dict[str, Path]) -> dict[str, Path]:
 def _passed(fmt: Format, report: dict[str, Any]) -> str:
     return (
         f"{fmt.name}: largest error of the sources {report['max_abs_error']['sources']:.1e}, "
-        f"SI-SDR {report['changes_db']['si_sdr']:+.3f} dB, {report['latency_ms']:.2f} ms a mixture"
+        f"changes SI-SDR by {report['changes_db']['si_sdr']:+.3f} dB, {report['latency_ms']:.2f} ms a mixture"
     )

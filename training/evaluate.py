@@ -224,7 +224,7 @@ def _material(
     def drawn(split: str, number: int, seed: int) -> "EvaluationSet":
         return pipeline.evaluation_data(preset, banks[split], num_mixtures=number, num_mixed=num_mixed, seed=seed)
 
-    truth = drawn("test", num_mixtures, test_seed)
+    truth = drawn("test", pipeline.num_distinct(preset, banks["test"], num_mixtures), test_seed)
     counting = drawn("train", judging.THRESHOLD_MIXTURES, judging.TRAINING_SEED).mixtures
     learning = drawn("train", judging.NMF_MIXTURES, judging.TRAINING_SEED).mixtures if learns else counting
     return Material(truth, learning), counting, banks["test"].has_truth

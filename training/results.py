@@ -26,7 +26,8 @@ def write_results(run: Run, bank: SourceBank, trained: dict[str, Any], device: s
     """
     model, preset = run.model(), run.preset
     num_mixed = [preset.data.max_mixed]
-    truth = pipeline.evaluation_data(preset, bank, num_mixtures=NUM_SCORED, num_mixed=num_mixed)
+    number = pipeline.num_distinct(preset, bank, NUM_SCORED)
+    truth = pipeline.evaluation_data(preset, bank, num_mixtures=number, num_mixed=num_mixed)
     if systems.is_baseline(run.system):
         sources, fit = model.separate(truth.mixtures), None
         scored = {run.system: sources}
@@ -39,7 +40,7 @@ def write_results(run: Run, bank: SourceBank, trained: dict[str, Any], device: s
     true_sources = truth.sources[shown] if bank.has_truth else None
     figure = figures.separation(truth.mixtures[shown], sources[shown], true_sources, audio=preset.audio)
     figures.save(figure, run.path / "separation.png")
-    test: dict[str, Any] = {"mixtures": NUM_SCORED, "has_truth": bank.has_truth}
+    test: dict[str, Any] = {"mixtures": number, "has_truth": bank.has_truth}
     if bank.has_truth:
         test["num_mixed"] = num_mixed
         if preset.model.num_sources >= preset.data.max_mixed:

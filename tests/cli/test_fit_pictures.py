@@ -40,13 +40,17 @@ def words(folder: Path, *more: str) -> list[str]:
     return ["--dataset", "images", "--data-dir", str(folder), *more]
 
 
-def test_a_folder_of_mixtures_in_colour_is_trained_on(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_mixtures_in_colour_is_trained_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fit.main([*words(folder, "--size", "8x12"), *TINY, "--output", str(tmp_path / "run")]) == 0
+    assert f"or: python -m vae_bss_tf.separate FILE --model {tmp_path / 'run'}" in capsys.readouterr().out
     run = Run.load(tmp_path / "run")
     assert run.preset.model.input_shape == (8, 12, 3)
     assert (run.preset.data.size, run.preset.data.num_mixed) == ((8, 12), (1,))
     assert {phase.name for phase in run.preset.recipe.phases} == {"separate", "remix", "masks"}
     assert not run.metrics["test"]["has_truth"]
+    assert 0 < run.metrics["test"]["mixtures"] < len(list(folder.iterdir()))  # each once
     assert run.model().separate(np.zeros((8, 12, 3))).shape == (2, 8, 12, 3)
     assert (tmp_path / "run" / "separation.png").is_file()
 

@@ -77,6 +77,15 @@ def test_evaluation_mixtures_are_the_sum_of_their_sources_and_stay_the_same(mark
     assert all(len(set(row)) == len(row) for row in drawn)
 
 
+def test_mixtures_of_one_item_come_once_each_before_any_comes_again(marked_bank):
+    drawn = evaluation_mixtures(marked_bank, num_mixed=(1,), num_mixtures=16, seed=3).labels[:, 0]
+    assert sorted(drawn[:7]) == sorted(drawn[7:14]) == list(range(7))
+    assert drawn[:7].tolist() != drawn[7:14].tolist()
+    pictures = Preset(ModelConfig(input_shape=(1, 7)), DataConfig("images", (1,)), Recipe())
+    assert pipeline.num_distinct(pictures, marked_bank, 1_000) == 7
+    assert pipeline.num_distinct(pictures.replace(data=DataConfig("images", (2,))), marked_bank, 1_000) == 1_000
+
+
 def test_a_gain_scales_the_same_draw(marked_bank):
     plain, quiet = (
         evaluation_mixtures(marked_bank, num_mixed=(2,), num_mixtures=20, gain=gain) for gain in (None, 1 / 3)

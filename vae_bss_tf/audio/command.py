@@ -66,7 +66,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
             place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
-    print(f"next: listen to {options.output}; --gains 0,-inf writes a remix")
+    print(f"next: listen to {options.output}" + ("; --gains 0,-inf writes a remix" if gains is None else ""))
 
 
 def _advance(bar: tqdm, seconds: float) -> None:
@@ -101,13 +101,13 @@ def _report(path: Path, result: SeparatedFile) -> None:
     print(path)
     for k, level in enumerate(result.levels, start=1):
         if k in result.sources:
-            print(f"  {result.sources[k]}  {level:+.1f} dB")
+            print(f"  {result.sources[k]}  {level:+.1f} dB against the recording")
         else:
             print(f"  source {k} is silent ({level:+.1f} dB against the recording) and was left out")
     if result.remix is not None:
         print(f"  {result.remix}")
     if result.sure is not None:
-        print(f"  which source is which is sure in {result.sure:.0%} of the windows; suspected exchanges: "
+        print(f"  each file keeps to one source for sure in {result.sure:.0%} of the windows; suspected exchanges: "
               f"{result.suspected_exchanges}")  # fmt: skip
     if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "

@@ -122,7 +122,8 @@ def evaluation_mixtures(
 ) -> EvaluationSet:
     """Draws a fixed set of mixtures: the same for the same bank, counts, number and seed.
 
-    No mixture holds one source twice.
+    No mixture holds one source twice. Where every mixture is one item of the bank, none comes again before all have
+    come.
 
     Args:
         bank: The sources, at least `max(num_mixed)` of them.
@@ -145,7 +146,11 @@ def evaluation_mixtures(
     """
     counts = check_counts(num_mixed)
     largest = max(counts)
-    drawn, count = draw_sources(bank, counts, num_mixtures, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    drawn, count = draw_sources(bank, counts, num_mixtures, rng)
+    if largest == 1:
+        rounds = [rng.permutation(len(bank)) for _ in range(-(-num_mixtures // len(bank)))]
+        drawn = np.concatenate(rounds)[:num_mixtures, np.newaxis]
     gain = 1 / largest if gain is None else gain
     present = np.arange(largest) < count[:, np.newaxis]
     scales = present * np.float32(gain / bank.full_scale)

@@ -70,6 +70,20 @@ def training_data(preset: Preset, bank: SourceBank, *, batch_size: int, start_st
     )
 
 
+def num_distinct(preset: Preset, bank: SourceBank, wanted: int) -> int:
+    """How many mixtures can be judged: pictures that are mixtures as they are come once each.
+
+    Args:
+        preset: The settings.
+        bank: The sources, or the mixtures.
+        wanted: How many are wanted.
+
+    Returns:
+        `wanted`, or the size of a bank of pictures that are mixtures where it is smaller.
+    """
+    return min(wanted, len(bank)) if preset.audio is None and preset.data.max_mixed == 1 else wanted
+
+
 def evaluation_data(
     preset: Preset, bank: SourceBank, *, num_mixtures: int, num_mixed: Sequence[int] | None = None, seed: int = 0
 ) -> EvaluationSet:
