@@ -68,8 +68,8 @@ def overlay() -> npt.NDArray[np.uint8]:
     """Lays two of scikit-learn's digits over each other, each at half its brightness.
 
     Returns:
-        uint8 `[112, 112]`. In the middle 80 x 80 pixels are the digits, enlarged from 8 x 8 by bicubic interpolation, with
-        more contrast.
+        uint8 `[112, 112]`. In the middle 80 x 80 pixels are the digits, enlarged from 8 x 8 by bicubic interpolation,
+        with more contrast.
     """
     from sklearn.datasets import load_digits
 
