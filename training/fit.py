@@ -95,11 +95,12 @@ def train(
     preset = with_resolved_precision(preset)
     source = source_of(init, system) if init is not None and resume is None else None
     mine = cluster.place_in(distribution)
+    rates: dict[str, float] = {}
     with cluster.own_folder(mine, output, resume=resume is not None) as folder:
         if resume is None:
             Run.check_new(folder, force=force)
             if minutes is not None:
-                preset = _within_minutes(preset, system, banks, distribution, minutes, started)
+                preset, rates = _within_minutes(preset, system, banks, distribution, minutes, started)
             run = Run.create(folder, preset, system, init=None if init is None else init.name, force=force)
         else:
             run = _resumed(folder, preset, system, planned_in_minutes=minutes is not None)
@@ -109,7 +110,7 @@ def train(
 
             settings = (preset.config_hash(), system, run.init)
             cluster.agree(distribution, lambda: repr((settings, [bank.checksum() for bank in banks.values()])))
-            trained = Trainer(run, banks, distribution, quiet=quiet).train(source, resume)
+            trained = Trainer(run, banks, distribution, quiet=quiet, rates=rates).train(source, resume)
             if mine.is_chief:
                 write_results(run, banks["test"], trained, devices.describe(distribution))
             cluster.agree(distribution, lambda: "finished")
@@ -186,8 +187,8 @@ def _check_batches(preset: Preset, system: str, replicas: int) -> None:
 
 def _within_minutes(
     preset: Preset, system: str, banks: Any, distribution: Any, minutes: float, started: float
-) -> Preset:
-    """The preset with as many epochs as fit into a time, at speeds that are measured."""
+) -> tuple[Preset, dict[str, float]]:
+    """The preset with as many epochs as fit into a time, and the measured mixtures per second of each phase."""
     import tempfile
 
     from training import speed
@@ -203,17 +204,18 @@ def _within_minutes(
         )
         trainer = Trainer(Run(Path(folder), trial, system), banks, distribution, quiet=True)
         speeds = speed.measured(trainer)
-    told = ", ".join(f"{name} {found.mixtures_per_second:,.0f}" for name, found in speeds.items())
+    rates = {name: found.mixtures_per_second for name, found in speeds.items()}
+    told = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     print(f"measured, in mixtures per second: {told}", flush=True)
     recipe = within_minutes(
         preset.recipe,
         minutes,
-        {name: found.mixtures_per_second for name, found in speeds.items()},
+        rates,
         {name: found.start_up for name, found in speeds.items()},
         time.perf_counter() - started,
     )
     print(f"planned: {recipe.epochs} epochs of {recipe.mixtures_per_epoch:,} mixtures", flush=True)
-    return preset.replace(recipe=recipe)
+    return preset.replace(recipe=recipe), rates
 
 
 def _resumed(output: Path, preset: Preset, system: str, *, planned_in_minutes: bool) -> "Run":

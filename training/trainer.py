@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,23 @@ class Trainer:
         banks: The sources, by split.
         distribution: The devices.
         quiet: Whether to print one plain line an epoch instead of a progress bar.
+        rates: Mixtures per second of each phase, where they are known, for the time left.
     """
 
     def __init__(
-        self, run: Run, banks: dict[str, SourceBank], distribution: tf.distribute.Strategy, *, quiet: bool
+        self,
+        run: Run,
+        banks: dict[str, SourceBank],
+        distribution: tf.distribute.Strategy,
+        *,
+        quiet: bool,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.run = run
         self.banks = banks
         self.distribution = distribution
         self.quiet = quiet
+        self.rates = dict(rates or {})
         self.preset = run.preset
         self.domain = domain_of(run.preset.audio)
         self.plan = plan(run.preset.recipe)
@@ -96,7 +105,7 @@ class Trainer:
             done = Progress()
             self.backup.begin_phase(done, model)
         self._truncate_history(done.epochs)
-        bar = ProgressBar(self.plan, done.epochs, self.quiet)
+        bar = ProgressBar(self.plan, done.epochs, self.quiet, self.rates)
         before = done
         for planned in self.plan[before.phase :]:
             if planned.index > before.phase:
