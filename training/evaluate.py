@@ -269,13 +269,15 @@ def _write(
     comparisons: "list[Comparison]", jobs: list[_Job], output: Path, options: argparse.Namespace, started: float
 ) -> None:
     from training.evaluation import figures as pictures
-    from training.evaluation import report
+    from training.evaluation import report, without_truth
     from training.figures import save
 
     for comparison in comparisons:
         print(f"\n{report.title(comparison)}\n{tables.to_screen(report.table(comparison))}")
         if comparison.has_truth and len(comparison.results) > 1:
             print(f"\n{tables.to_screen(report.paired_table(comparison))}")
+        if not comparison.has_truth:
+            print(f"{without_truth.NOTE} `separate` writes what VAEM gives.")
         if sentence := report.verdict(comparison):
             print(sentence)
         counted = report.confusion(comparison, report.reference(comparison))

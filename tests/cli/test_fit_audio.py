@@ -142,6 +142,9 @@ def test_mixtures_without_a_truth_have_no_score_against_one(
     assert evaluate.main(["--run", str(run.path), *where]) == 0
     printed = capsys.readouterr().out
     assert "mixtures: 20 test mixtures without a truth, K = 2" in printed
+    assert (
+        "It compares models of one kind and is no estimate of the SI-SDR. `separate` writes what VAEM gives." in printed
+    )
     assert "ahead" not in printed
     (comparison,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["comparisons"]
     assert not comparison["has_truth"]
