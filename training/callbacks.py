@@ -151,17 +151,15 @@ class Progress(keras.callbacks.Callback):
         plan: The phases of the training.
         epochs_done: Epochs before a resume.
         quiet: Whether to print one plain line an epoch instead.
-        rates: Mixtures per second of each phase, as far as they are known; those of a phase that runs take their place.
+        rates: Mixtures per second of the phases whose speed is known; what a phase is found to take replaces it.
     """
 
-    def __init__(
-        self, plan: Sequence[PlannedPhase], epochs_done: int, quiet: bool, rates: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, plan: Sequence[PlannedPhase], epochs_done: int, quiet: bool, rates: Mapping[str, float]) -> None:
         super().__init__()
         self.plan = plan
         self.quiet = quiet
         self.epochs = sum(planned.epochs for planned in plan)
-        self.rates = dict(rates or {})
+        self.rates = dict(rates)
         self.seconds, self.mixtures = 0.0, 0
         done = sum(
             min(max(epochs_done - p.first_epoch, 0), p.epochs) * p.steps_per_epoch * p.phase.batch_size for p in plan

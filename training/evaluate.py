@@ -277,7 +277,8 @@ def _write(
         if comparison.has_truth and len(comparison.results) > 1:
             print(f"\n{tables.to_screen(report.paired_table(comparison))}")
         if not comparison.has_truth:
-            print(f"{without_truth.NOTE} `separate` writes what VAEM gives.")
+            judged_vaem = any(result.system.name == "vaem" for result in comparison.results)
+            print(without_truth.NOTE + (" `separate` writes what VAEM gives." if judged_vaem else ""))
         if sentence := report.verdict(comparison):
             print(sentence)
         counted = report.confusion(comparison, report.reference(comparison))

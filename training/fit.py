@@ -290,7 +290,7 @@ def _command(options: argparse.Namespace) -> None:
     print(f"pictures: {run.path / 'separation.png'}, {run.path / 'history.png'}")
     where = f" --data-dir {options.data_dir}" if options.data_dir else ""
     print(f"next: python -m training.evaluate --run {run.path}{where}")
-    if preset.data.dataset in ("images", "mixtures"):
+    if not run.metrics["test"]["has_truth"]:
         print(f"or: python -m vae_bss_tf.separate FILE --model {run.path} --output DIR")
 
 

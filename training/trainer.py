@@ -60,7 +60,7 @@ class Trainer:
         self.banks = banks
         self.distribution = distribution
         self.quiet = quiet
-        self.rates = dict(rates or {})
+        self.rates = rates or {}
         self.preset = run.preset
         self.domain = domain_of(run.preset.audio)
         self.plan = plan(run.preset.recipe)

@@ -59,7 +59,7 @@ def run(tiny_preset, tmp_path_factory):
         tiny_preset.recipe,
     )
     run = Run.create(tmp_path_factory.mktemp("runs") / "digits", preset, "vae")
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(2)
     bank = load_bank("digits", "train")
     mixtures = training_mixtures(bank, num_mixed=(2,), batch_size=64, seed=0)
     model = trained(preset.model.replace(mask_channels=()), mixtures, steps=300)

@@ -49,11 +49,9 @@ def test_every_format_says_what_the_model_says(name, exported, manifest, model, 
     expected = model.separate(mixtures)
     found = loaded.separate(mixtures)
     assert found.dtype == np.float32
-    tolerance = FORMATS[name].max_error or 0.02
-    np.testing.assert_allclose(found[:-2], expected[:-2], atol=tolerance)
-    # Silence and full scale, which int8 activations are not made for, are among the extremes of the manifest's error.
-    stated = manifest["formats"][name]["max_abs_error"]["sources"]
-    np.testing.assert_allclose(found[-2:], expected[-2:], rtol=0, atol=max(tolerance, stated + 1e-6))
+    tolerance = FORMATS[name].max_error or 0.1
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(found[:-2], expected[:-2], atol=min(tolerance, 0.02))  # without silence and full scale
     np.testing.assert_allclose(found.sum(axis=1), mixtures, atol=1e-5)
     np.testing.assert_allclose(loaded.separate(mixtures[0]), expected[0], atol=tolerance)
     assert loaded.metadata.format == name.split("_")[0].replace("saved", "saved_model")

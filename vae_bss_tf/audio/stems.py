@@ -17,9 +17,9 @@ from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, DataError
 
 MAX_WAV_BYTES = 4_000_000_000
-# What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
-_SURE = 0.99
+_SURE = 0.99  # certainty of a window's order from which on it counts as sure
 _SUSPICIOUS = 5  # windows; in fewer the courses often disagree where notes change
+# What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
 _MAX_OGG_RATE = 200_000
 _MAX_FLAC_RATE = 655_350
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
