@@ -13,6 +13,7 @@ from export.gate import int8_weights as weights
 from export.gate.parity import Reference, check, extreme_mixtures, extreme_waveforms
 from export.gate.workers import converters
 from export.manifest import COURSE, Export, manifest
+from export.target import check_target
 from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.history import read_history
@@ -22,7 +23,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
-from vae_bss_tf.errors import CheckpointError, OutputExistsError
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import replacing_folder, write_json, write_text
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.runtime import INPUT, MANIFEST
@@ -66,7 +67,7 @@ def export_run(
         ExportError: A file differs from the model. Nothing is left behind and an earlier export stays.
         ModuleNotFoundError: A library that a format needs is not installed.
     """
-    _check_target(target, force)
+    check_target(target, live=False, force=force)
     run = Run.load(run_path)
     with exclusive(run.path):
         if not run.metrics:
@@ -95,15 +96,6 @@ def export_run(
         write_json(staging / MANIFEST, described)
         write_text(staging / "README.md", card(export, described))
     return described
-
-
-def _check_target(target: Path, force: bool) -> None:
-    if not target.exists():
-        return
-    if not (target / MANIFEST).is_file():
-        raise OutputExistsError(f"{target} exists and is no export of ours; choose another --to.")
-    if not force:
-        raise OutputExistsError(f"{target} holds an earlier export; replace it by --force, or choose another --to.")
 
 
 def float32_model(run: Run) -> MultiSourceVAE:

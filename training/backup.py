@@ -1,8 +1,8 @@
 """The state of a training: an interrupted one resumes from it as if nothing had happened.
 
 Keras' `BackupAndRestore` writes in place: a kill while it writes leaves a damaged state. Here each state is a folder
-that appears complete or not at all and carries the hash of its content and of the settings it belongs to. There are
-three kinds:
+that appears complete or not at all, and that carries the hash of its content and the identity of its settings and data.
+There are three kinds:
 
 phase-NNN        the model as a phase of the plan begins with it, which a resumed round's teacher is made of
 epoch-NNNNN      weights and optimizer after an epoch of that phase; the last two are kept
@@ -71,16 +71,21 @@ class Backup:
 
     Args:
         folder: Where they are.
-        config_hash: Hash of the settings they belong to.
+        identity: Names the settings and the data that they belong to.
 
     Example:
         >>> Backup(Path("runs/none/backup"), "0" * 16).progress() is None
         True
     """
 
-    def __init__(self, folder: Path, config_hash: str) -> None:
+    def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder
-        self.config_hash = config_hash
+        self.identity = identity
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was saved yet."""
+        return bool(self._states("phase"))
 
     def begin_phase(self, done: Progress, model: keras.Model) -> None:
         """Saves the model that a phase begins with, and removes the states of the phase before.
@@ -120,13 +125,13 @@ class Backup:
         """Says where a training resumes.
 
         Args:
-            name: Folder name of a state of the current phase, or "latest".
+            name: Folder name of a state of the current phase, `epoch-NNNNN` or `phase-NNN`, or "latest".
 
         Returns:
             How far it has come; None where nothing was saved yet.
 
         Raises:
-            CheckpointError: The state is missing, damaged, or belongs to other settings.
+            CheckpointError: The state is missing, damaged, or belongs to other settings or data.
         """
         begun = self._states("phase")
         if not begun:
@@ -138,6 +143,8 @@ class Backup:
         except CheckpointError as error:
             raise CheckpointError(f"{error}; start again with --force.") from error
         states = [state for state in self._states("epoch") if state.name > f"epoch-{start.epochs:05d}"]
+        if name != LATEST and not name.startswith(("epoch-", "phase-")):
+            raise CheckpointError(f"{name} is no state to resume from; {self._offer(None, [begun[-1], *states])}.")
         state = self.folder / name
         if name == LATEST:
             state = states[-1] if states else begun[-1]
@@ -178,7 +185,7 @@ class Backup:
         with replacing_folder(self.folder / name) as partial:
             np.savez(partial / _WEIGHTS, *map(keras.ops.convert_to_numpy, _variables(model)))
             digest = sha256(partial / _WEIGHTS)
-            write_json(partial / "state.json", {**description, "config_hash": self.config_hash, "sha256": digest})
+            write_json(partial / "state.json", {**description, "identity": self.identity, "sha256": digest})
 
     def _states(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"))
@@ -188,7 +195,7 @@ class Backup:
         try:
             description = parse_json((state / "state.json").read_text(encoding="utf-8"))
             intact = description["sha256"] == sha256(state / _WEIGHTS)
-            own = description["config_hash"] == self.config_hash
+            own = description["identity"] == self.identity
             phase, epochs, trained, mixtures = (int(description[name]) for name in _DESCRIBED[:4])
             seconds, scores = float(description["seconds"]), tuple(map(float, description["scores"]))
             found = Progress(phase, epochs, trained, mixtures, seconds, scores)
@@ -199,10 +206,10 @@ class Backup:
         if not intact:
             raise CheckpointError(f"backup {state} is damaged (its SHA-256 differs)")
         if not own:
-            raise CheckpointError(f"backup {state} belongs to a training with other settings")
+            raise CheckpointError(f"backup {state} belongs to a training with other settings or other data")
         return found
 
-    def _offer(self, bad: Path, others: list[Path]) -> str:
+    def _offer(self, bad: Path | None, others: list[Path]) -> str:
         for other in reversed(others):
             if other == bad:
                 continue

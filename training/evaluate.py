@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
+    from vae_bss_tf.datasets import SourceBank
     from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
 _TABLES = ("comparison.json", "comparison.csv", "comparison.md")
 _OF_TRUTH = ("truth.json", "truth.csv", "truth.md")
 _LATENTS = ("latents.png", "traversal.png")
+_FEWEST_MAPPED = 3  # sources
 _MOST_MIXTURES = 20_000
 _MOST_SOURCES = 64
 
@@ -215,8 +217,8 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
 @functools.lru_cache(maxsize=1)
 def _material(
     preset: Preset, num_mixed: tuple[int, ...], learns: bool, data_dir: Path | None, num_mixtures: int, test_seed: int
-) -> "tuple[Material, Float32, bool]":
-    """What untrained systems are made from, training mixtures for the counting threshold, whether a truth is known."""
+) -> "tuple[Material, Float32, SourceBank]":
+    """What untrained systems are made from, training mixtures for the counting threshold, and the test split."""
     from training.evaluation import judging
 
     banks = pipeline.load_banks(preset, data_dir, ("train", "test"))
@@ -227,7 +229,7 @@ def _material(
     truth = drawn("test", pipeline.num_distinct(preset, banks["test"], num_mixtures), test_seed)
     counting = drawn("train", judging.THRESHOLD_MIXTURES, judging.TRAINING_SEED).mixtures
     learning = drawn("train", judging.NMF_MIXTURES, judging.TRAINING_SEED).mixtures if learns else counting
-    return Material(truth, learning), counting, banks["test"].has_truth
+    return Material(truth, learning), counting, banks["test"]
 
 
 def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
@@ -238,9 +240,18 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     data = job.preset.data if job.runs else job.preset.data.replace(num_mixed=job.num_mixed)
     preset = Preset(ModelConfig(input_shape=job.preset.model.input_shape), data, Recipe(), job.preset.audio)
     learns = any(system.learns for system in job.systems)
-    material, counting, has_truth = _material(
+    material, counting, bank = _material(
         preset, job.num_mixed, learns, options.data_dir, options.num_mixtures, options.test_seed
     )
+    has_truth = bank.has_truth
+    for run in job.runs:
+        judged_on = run.metrics.get("data", {}).get("test")
+        if run.preset.data.dataset == bank.name and judged_on not in (None, bank.fingerprint()):
+            print(
+                f"warning: the test split is not the one that {run.path} was judged on when its training ended; where "
+                "files were added, removed or moved since, it may hold some that were trained on.",
+                file=sys.stderr,
+            )
     separators = {
         name: (separate, judging.run_budget(run))
         for run in job.runs
@@ -285,21 +296,23 @@ def _write(
         if counted:
             print(f"\nsources found:\n{tables.to_screen(counted)}")
     output.mkdir(parents=True, exist_ok=True)
+    description = report.describe(options.command, started, options.test_seed)
+    write_json(output / _TABLES[0], report.to_json(comparisons, description))
+    write_text(output / _TABLES[1], report.to_csv(comparisons))
+    write_text(output / _TABLES[2], report.to_markdown(comparisons, description))
     for job, comparison in zip(jobs, comparisons, strict=True):
         separation, against_time = job.figures()
         save(pictures.systems_grid(comparison), output / separation)
         if comparison.has_truth and any(result.budget for result in comparison.results):
             save(pictures.score_against_time(comparison), output / against_time)
-    model_run = next((run for job in jobs for run in job.runs if run.system == "vae"), None)
-    if model_run is not None:
-        model, truth = model_run.model(), comparisons[0].truth
-        for name, draw in zip(_LATENTS, (pictures.latent_map, pictures.latent_traversal), strict=True):
-            if comparisons[0].has_truth or draw is pictures.latent_traversal:  # the map is coloured by true classes
-                save(draw(model, truth), output / name)
-    description = report.describe(options.command, started, options.test_seed)
-    write_json(output / _TABLES[0], report.to_json(comparisons, description))
-    write_text(output / _TABLES[1], report.to_csv(comparisons))
-    write_text(output / _TABLES[2], report.to_markdown(comparisons, description))
+    judged = [(run, comparison) for job, comparison in zip(jobs, comparisons, strict=True) for run in job.runs]
+    of_model = next(((run, comparison) for run, comparison in judged if run.system == "vae"), None)
+    if of_model is not None:
+        model, comparison = of_model[0].model(), of_model[1]
+        # The map is coloured by true classes and has two dimensions.
+        if comparison.has_truth and model.config.latent_dim > 1 and comparison.truth.counts.sum() > _FEWEST_MAPPED:
+            save(pictures.latent_map(model, comparison.truth), output / _LATENTS[0])
+        save(pictures.latent_traversal(model, comparison.truth), output / _LATENTS[1])
     print(f"\n{description['seconds']:.0f} s; tables and figures: {output}")
     print(f"next: read {output / 'comparison.md'}")
 

@@ -1,6 +1,7 @@
 """Trains a separator from mixtures alone: `python -m training.fit --dataset mnist`."""
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -19,6 +20,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
+from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -92,26 +94,36 @@ def train(
     banks = pipeline.load_banks(preset, data_dir)
     distribution = early or devices.make_strategy(strategy)
     _check_batches(preset, system, distribution.num_replicas_in_sync)
-    preset = with_resolved_precision(preset)
     source = source_of(init, system) if init is not None and resume is None else None
     mine = cluster.place_in(distribution)
     rates: dict[str, float] = {}
     with cluster.own_folder(mine, output, resume=resume is not None) as folder:
         if resume is None:
             Run.check_new(folder, force=force)
+            preset = with_resolved_precision(preset)
             if minutes is not None:
                 preset, rates = _within_minutes(preset, system, banks, distribution, minutes, started)
-            run = Run.create(folder, preset, system, init=None if init is None else init.name, force=force)
+            run = Run(folder, preset, system, None if init is None else init.name)
         else:
-            run = _resumed(folder, preset, system, planned_in_minutes=minutes is not None)
+            run = _resumed(folder, preset, system, init, planned_in_minutes=minutes is not None)
         print(f"device: {devices.describe(distribution)}\nwriting to: {output}", flush=True)
-        with exclusive(run.path), cluster.silent(mine):
-            from training.results import write_results
-
-            settings = (preset.config_hash(), system, run.init)
+        with cluster.silent(mine):
+            settings = (run.preset.config_hash(), system, run.init)
             cluster.agree(distribution, lambda: repr((settings, [bank.checksum() for bank in banks.values()])))
-            trained = Trainer(run, banks, distribution, quiet=quiet, rates=rates).train(source, resume)
+            with contextlib.ExitStack() as stack:
+                if resume is not None:
+                    stack.enter_context(exclusive(folder))
+                trainer = Trainer(run, banks, distribution, quiet=quiet, rates=rates)
+                if init is not None and resume is not None and not trainer.backup.has_begun:
+                    source = source_of(init, system)
+                trainer.prepare(source, resume)
+                if resume is None:  # what the user may have got wrong was found by now: an earlier run may go
+                    Run.create(folder, preset, system, init=run.init, force=force)
+                    stack.enter_context(exclusive(folder))
+                trained = trainer.train()
             if mine.is_chief:
+                from training.results import write_results
+
                 write_results(run, banks["test"], trained, devices.describe(distribution))
             cluster.agree(distribution, lambda: "finished")
     return Run(output, run.preset, system, run.init)
@@ -218,19 +230,30 @@ def _within_minutes(
     return preset.replace(recipe=recipe), rates
 
 
-def _resumed(output: Path, preset: Preset, system: str, *, planned_in_minutes: bool) -> "Run":
+def _resumed(output: Path, preset: Preset, system: str, init: Path | None, *, planned_in_minutes: bool) -> "Run":
+    """The run in `output`, to be resumed by a command of these settings."""
+    from training.backup import Backup
+    from training.precision import with_resolved_precision
     from training.run import Run
 
     run = Run.load(output)
-    wanted, found = preset.recipe, run.preset.recipe
+    wanted, found = with_resolved_precision(preset, run.preset), run.preset
     if planned_in_minutes:
-        wanted = wanted.replace(epochs=found.epochs, mixtures_per_epoch=found.mixtures_per_epoch)
-    if run.system != system or run.preset != preset.replace(recipe=wanted):
+        budget = {"epochs": found.recipe.epochs, "mixtures_per_epoch": found.recipe.mixtures_per_epoch}
+        wanted = wanted.replace(recipe=wanted.recipe.replace(**budget))
+    if run.system != system or found != wanted:
+        stored, given = {"system": run.system, **found.to_dict()}, {"system": system, **wanted.to_dict()}
         raise CheckpointError(
-            f"{output} was trained with other settings; give the same command again with --resume, or another --output."
+            f"{output} was trained with other settings ({first_difference(stored, given)}); give the same command "
+            "again with --resume, or another --output."
         )
-    if run.metrics and not any((output / "backup").glob("phase-*")):
-        raise CheckpointError(f"{output} is finished and has no backup; there is nothing to resume.")
+    if not Backup(output / "backup", found.config_hash()).has_begun:
+        if run.metrics:
+            raise CheckpointError(f"{output} is finished and has no backup; there is nothing to resume.")
+        if run.init is not None and init is None:
+            raise CheckpointError(
+                f"{output} was interrupted before its first backup; to begin with {run.init} again, give --init too."
+            )
     return run
 
 
@@ -258,6 +281,8 @@ def _command(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(json.dumps(preset.to_dict(), indent=2))
         return
+    if options.epochs is not None and options.minutes is not None:
+        raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     if options.resume == "":
         raise ConfigError("--resume names no backup; leave the name out for the latest.")
     if preset.model.num_sources < preset.data.max_mixed:

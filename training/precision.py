@@ -5,6 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from vae_bss_tf.config import Preset
+from vae_bss_tf.phases import Phase
 
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 _LEAST_GPU = (8, 0)  # compute capability of the first GPUs with bfloat16
@@ -33,15 +34,21 @@ def resolved_precision(name: str) -> str:
     return "mixed_bfloat16" if _CPU_FLAGS & flags else "float32"
 
 
-def with_resolved_precision(preset: Preset) -> Preset:
+def with_resolved_precision(preset: Preset, stored: Preset | None = None) -> Preset:
     """Says which dtype policy each phase is trained with.
 
     Args:
         preset: The settings.
+        stored: Those of the run that is resumed, maybe on another machine than it was begun on: it keeps its policies.
 
     Returns:
-        The settings with what "auto" is on this machine, which a training writes down.
+        The settings with what "auto" is on this machine or in the run, which a training writes down.
     """
-    phases = preset.recipe.phases
-    resolved = [phase.replace(mixed_precision=resolved_precision(phase.mixed_precision)) for phase in phases]
-    return preset.replace(recipe=preset.recipe.replace(phases=tuple(resolved)))
+    kept = {} if stored is None else {phase.name: phase.mixed_precision for phase in stored.recipe.phases}
+
+    def resolved(phase: Phase) -> Phase:
+        if phase.mixed_precision != "auto":
+            return phase
+        return phase.replace(mixed_precision=kept.get(phase.name) or resolved_precision("auto"))
+
+    return preset.replace(recipe=preset.recipe.replace(phases=tuple(map(resolved, preset.recipe.phases))))

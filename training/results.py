@@ -55,6 +55,7 @@ def write_results(run: Run, bank: SourceBank, trained: dict[str, Any], device: s
             "device": device,
             **trained,
             "parameters": num_parameters(model),
+            "data": {"test": bank.fingerprint()},
             "test": test,
         },
     )

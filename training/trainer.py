@@ -37,7 +37,7 @@ _COPIES_ON_DISK = 12  # two states and one being written, each with both moments
 
 
 class Trainer:
-    """Trains the model of a run.
+    """Trains the model of a run: `prepare`, then `train`.
 
     Args:
         run: The run; its settings, system and folder.
@@ -64,7 +64,8 @@ class Trainer:
         self.preset = run.preset
         self.domain = domain_of(run.preset.audio)
         self.plan = plan(run.preset.recipe)
-        self.backup = Backup(run.path / "backup", run.preset.config_hash())
+        data = "/".join(banks[split].fingerprint() for split in ("train", "validation"))
+        self.backup = Backup(run.path / "backup", f"{run.preset.config_hash()}/{data}")
         held_out = pipeline.evaluation_data(
             self.preset,
             banks["validation"],
@@ -74,33 +75,43 @@ class Trainer:
         self.validation = held_out.mixtures
         self.shown = held_out.first(_PICTURED)
 
-    def train(self, source: MultiSourceVAE | None = None, resume: str | None = None) -> dict[str, Any]:
-        """Trains all phases that are left, and writes `model.keras`, `history.csv` and `history.png`.
+    def prepare(self, source: MultiSourceVAE | None = None, resume: str | None = None) -> None:
+        """Makes the model that the training begins with. Nothing is written yet.
 
         Args:
-            source: The model to begin with; None begins anew. A resumed training has its own.
+            source: The model whose weights a new training begins with; None begins anew. A resumed training has its
+                own, if it came as far as a first backup.
             resume: The state to resume from, as `Backup.progress` takes it; None begins at the beginning.
+
+        Raises:
+            CheckpointError: The state is missing, damaged, or belongs to other settings or data; or `source` is of
+                another network.
+            DataError: There is no space for the training's files.
+        """
+        keras.utils.set_random_seed(self.preset.recipe.seed)
+        self.done = self.backup.progress(resume) if resume is not None else None
+        done = self.done
+        cluster.agree(self.distribution, lambda: repr(done and done._replace(state=None)))
+        with self.distribution.scope():
+            self.model = self.model_for(self.plan[0 if done is None else done.phase])
+            if done is not None:
+                self.backup.load_begin(self.model)
+            elif source is not None:
+                begin_from(self.model, source)
+        checksums = [zlib.crc32(np.ascontiguousarray(weight).data) for weight in self.model.get_weights()]
+        cluster.agree(self.distribution, lambda: repr(checksums))
+        self._check_disk(self.model)
+
+    def train(self) -> dict[str, Any]:
+        """Trains all phases that are left of what is prepared, and writes `model.keras` and the history.
 
         Returns:
             "seconds", "epochs", "epochs_before_resume", "mixtures" and "mixtures_per_second".
 
         Raises:
-            CheckpointError: The state is missing, damaged, or belongs to other settings.
-            DataError: The loss is not finite any more, or there is no space for the training's files.
+            DataError: The loss is not finite any more.
         """
-        keras.utils.set_random_seed(self.preset.recipe.seed)
-        done = self.backup.progress(resume) if resume is not None else None
-        cluster.agree(self.distribution, lambda: repr(done and done._replace(state=None)))
-        with self.distribution.scope():
-            model = self.model_for(self.plan[0 if done is None else done.phase])
-            if done is not None:
-                self.backup.load_begin(model)
-            elif source is not None:
-                begin_from(model, source)
-        cluster.agree(
-            self.distribution, lambda: repr([zlib.crc32(np.ascontiguousarray(w).data) for w in model.get_weights()])
-        )
-        self._check_disk(model, new=resume is None)
+        model, done = self.model, self.done
         if done is None:
             done = Progress()
             self.backup.begin_phase(done, model)
@@ -123,7 +134,7 @@ class Trainer:
             "epochs": done.trained,
             "epochs_before_resume": before.trained,
             "mixtures": done.mixtures,
-            "mixtures_per_second": round(bar.mixtures_per_second),
+            "mixtures_per_second": round(bar.mixtures_per_second or done.mixtures / max(done.seconds, 1e-3)),
         }
 
     def _whole(self, model: keras.Model) -> keras.Model:
@@ -280,12 +291,11 @@ class Trainer:
                 f"(--set recipe.{rows[-1]['phase'].split()[0]}.learning_rate=...) and train into another --output."
             )
 
-    def _check_disk(self, model: keras.Model, *, new: bool) -> None:
+    def _check_disk(self, model: keras.Model) -> None:
         needed = _COPIES_ON_DISK * 4 * model.count_params()
-        free = shutil.disk_usage(self.run.path).free
+        there = next(folder for folder in (self.run.path, *self.run.path.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(there).free
         if free < needed:
-            if new:
-                shutil.rmtree(self.run.path)
             raise DataError(
                 f"no space left on the disk of {self.run.path}: a training of this model needs {needed / 1e6:.0f} MB, "
                 f"{free / 1e6:.0f} MB are free. Free some, or choose another --output."

@@ -48,3 +48,30 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with some fields changed and all of them checked again."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def first_difference(stored: Any, given: Any, name: str = "") -> str:
+    """Names the first setting in which two descriptions of settings differ.
+
+    Args:
+        stored: Settings as `to_dict` gives them.
+        given: Others; the two differ.
+        name: Name of the setting that both are the values of.
+
+    Returns:
+        Such as "model.latent_dim is 12 there and 10 here".
+
+    Example:
+        >>> first_difference({"model": {"latent_dim": 12}}, {"model": {"latent_dim": 10}})
+        'model.latent_dim is 12 there and 10 here'
+    """
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in (*stored, *given):
+            if stored.get(key) != given.get(key):
+                return first_difference(stored.get(key), given.get(key), f"{name}.{key}".strip("."))
+    if isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
+        for one, other in zip(stored, given, strict=True):
+            if one != other:
+                named = one["name"] if isinstance(one, dict) and "name" in one else "an entry"
+                return first_difference(one, other, f"{name}.{named}")
+    return f"{name} is {shown(stored)} there and {shown(given)} here"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import check_libraries
+from export.target import check_target
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.checks import check_choice
-from vae_bss_tf.errors import CheckpointError, OutputExistsError
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import parse_json, replacing_folder, sha256, write_json, write_text
 from vae_bss_tf.startup import import_tensorflow
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(options: argparse.Namespace) -> None:
     names = [check_choice("format", name, FORMATS) for name in options.formats or FORMATS]
-    _check_target(options.to, options.force)
+    check_target(options.to, live=True, force=options.force)
     check_libraries(names)
     import_tensorflow()
     from export.gate.workers import converters
@@ -82,19 +83,6 @@ def _export(options: argparse.Namespace) -> None:
     print(
         f"exported to {options.to}\nnext: python -m vae_bss_tf.live --model {options.to} --input duet.wav --output DIR"
     )
-
-
-def _check_target(target: Path, force: bool) -> None:
-    if not target.exists():
-        return
-    try:
-        kind = parse_json((target / "manifest.json").read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
-        kind = None
-    if kind != "live":
-        raise OutputExistsError(f"{target} exists and is no export of a live separator; choose another --to.")
-    if not force:
-        raise OutputExistsError(f"{target} holds an earlier export; replace it by --force, or choose another --to.")
 
 
 def _manifest(

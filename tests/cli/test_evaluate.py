@@ -5,13 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from training import evaluate
+from training.evaluation import figures
 from training.evaluation import judging as comparison
 from training.fit import train
 from training.run import Run
-from vae_bss_tf.config import Preset
+from vae_bss_tf.config import DataConfig, Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.presets import get_preset
 
@@ -190,3 +193,58 @@ def test_what_is_no_number_is_told_with_the_option(option: str, capsys: pytest.C
         evaluate.main(["--dataset", "digits", option, "," if option == "--systems" else "two"])
     assert stopped.value.code == 2
     assert f"argument {option}:" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_no_run_of_a_separator_is_passed_over(runs: Path, tmp_path: Path) -> None:
+    """A live separator's run, which is trained into the same folder, and a damaged one."""
+    folder = shutil.copytree(runs, tmp_path / "runs")
+    for name, content in (("live", '{"system": "live"}'), ("damaged", "{")):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(content)
+    words = ["--dataset", "digits", "--systems", "vaem", "--runs-dir", str(folder), "--num-mixtures", "20"]
+    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 0
+
+
+def test_a_latent_of_one_dimension_and_few_sources_have_no_map(tiny_preset: Preset, runs: Path, tmp_path: Path) -> None:
+    narrow = tiny_preset.replace(model=tiny_preset.model.replace(latent_dim=1))
+    run = train(narrow, output=tmp_path / "run")
+    for path, words in ((run.path, []), (runs / "vae", ["--num-mixtures", "1"])):
+        out = tmp_path / path.name / "out"
+        assert evaluate.main(["--run", str(path), *words, "--output", str(out)]) == 0
+        assert {"comparison.md", "traversal.png"} <= {file.name for file in out.iterdir()}
+        assert not (out / "latents.png").exists()
+
+
+def test_the_latents_are_drawn_of_the_mixtures_that_their_model_separates(
+    tiny_preset: Preset, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of those of the first run, which is of another system and of other mixtures."""
+    three = tiny_preset.replace(
+        model=tiny_preset.model.replace(num_sources=3), data=tiny_preset.data.replace(num_mixed=(3,))
+    )
+    run, drawn = train(three, output=tmp_path / "run"), []
+    for name in ("latent_map", "latent_traversal"):
+        draw = getattr(figures, name)
+        recorded = lambda model, truth, draw=draw: drawn.append((model, truth)) or draw(model, truth)  # noqa: E731
+        monkeypatch.setattr(figures, name, recorded)
+    words = ["--run", str(runs / "mixit"), str(run.path), "--num-mixtures", "20", "--output", str(tmp_path / "out")]
+    assert evaluate.main(words) == 0
+    assert [(model.config.num_sources, truth.sources.shape[1]) for model, truth in drawn] == [(3, 3)] * 2
+
+
+def test_a_test_split_that_has_changed_is_told(
+    tiny_preset: Preset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(pictures / f"{i}.png")
+    run = train(tiny_preset.replace(data=DataConfig("images", (2,))), output=tmp_path / "run", data_dir=pictures)
+    words = ["--run", str(run.path), "--data-dir", str(pictures), "--num-mixtures", "20"]
+    assert evaluate.main([*words, "--output", str(tmp_path / "same")]) == 0
+    assert "warning" not in capsys.readouterr().err
+    for i in range(20, 40):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(pictures / f"{i}.png")
+    assert evaluate.main([*words, "--output", str(tmp_path / "other")]) == 0
+    assert "the test split is not the one" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from scipy.signal import ShortTimeFFT
 from benchmarks import truth_free
 from training import evaluate
 from training.evaluation import references, truth_folder
+from training.fit import train
 from training.run import Run
 from vae_bss_tf import metrics
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
@@ -162,12 +163,26 @@ def test_a_perfect_separation_has_the_best_scores_in_any_order(
         for name, picture in (("mixture", mixture), ("source1", mixture * top), ("source2_cat", mixture * ~top)):
             Image.fromarray(picture).save(folder / f"{name}.png")
         (folder / "notes.txt").write_text("not a picture")
-    monkeypatch.setattr(MultiSourceVAE, "separate", lambda self, mixture: np.stack([mixture * ~top, mixture * top]))
+    monkeypatch.setattr(
+        MultiSourceVAE, "separate", lambda self, mixture: np.stack([mixture * ~top, mixture * top], axis=1)
+    )
     _, (mixture, own) = truth_folder.judge([Run.load(image_run)], tmp_path / "truth")
     assert list(own.scores) == ["psnr", "si_sdr", "si_sir", "si_sar"]
     assert own.scores["si_sdr"].min() > 99
     assert own.scores["psnr"].min() > 99
     assert mixture.scores["si_sdr"].max() < 5
+
+
+@pytest.mark.parametrize("system", ["mixit", "remixit", "glo", "ae"])
+def test_every_trained_system_is_judged_on_pictures(system: str, tiny_preset: Preset, tmp_path: Path) -> None:
+    recipe = tiny_preset.recipe.replace(epochs=2, mixtures_per_epoch=64)
+    run = train(tiny_preset.replace(recipe=recipe), output=tmp_path / "run", system=system)
+    rng = np.random.default_rng(0)
+    (tmp_path / "truth" / "overlay").mkdir(parents=True)
+    for name in ("mixture", "source1", "source2"):
+        Image.fromarray(rng.integers(1, 240, (8, 8), np.uint8)).save(tmp_path / "truth" / "overlay" / f"{name}.png")
+    _, (_, own) = truth_folder.judge([run], tmp_path / "truth")
+    assert np.isfinite(own.scores["psnr"]).all()
 
 
 def no_sources(folder: Path) -> None:

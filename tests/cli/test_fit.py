@@ -1,6 +1,7 @@
 """The command that trains, and what it leaves in its run folder."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -367,3 +368,67 @@ def test_no_network_is_said_soon(run_module, tmp_path, monkeypatch):
     assert process.returncode == 2
     assert "--data-dir" in process.stderr
     assert "--dataset digits" in process.stderr
+
+
+def test_an_earlier_run_is_kept_where_the_new_one_cannot_begin(tiny_preset, tiny_run, tmp_path, monkeypatch):
+    earlier = shutil.copytree(tiny_run.path, tmp_path / "earlier")
+    before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+    wider = tiny_preset.replace(model=tiny_preset.model.replace(hidden_units=(32, 25)))
+    with pytest.raises(CheckpointError, match="another encoder"):
+        fit.train(wider, output=earlier, init=tiny_run.path, force=True)
+    monkeypatch.setattr("training.trainer.shutil.disk_usage", lambda path: types.SimpleNamespace(free=1))
+    with pytest.raises(DataError, match="no space left"):
+        fit.train(tiny_preset, output=earlier, force=True)
+    assert {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == before
+    with pytest.raises(CheckpointError, match="another encoder"):
+        fit.train(wider, output=tmp_path / "new", init=tiny_run.path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_stopped_before_its_first_backup_begins_with_the_same_weights(
+    tiny_preset, tiny_run, tmp_path, monkeypatch
+):
+    preset = changed(tiny_preset, epochs=1, learning_rate=1e-12)
+
+    def full(self, done, model):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.backup.Backup.begin_phase", full)
+        with pytest.raises(OSError, match="no space"):
+            fit.train(preset, output=tmp_path / "run", init=tiny_run.path)
+    with pytest.raises(CheckpointError, match="to begin with tiny again, give --init too"):
+        fit.train(preset, output=tmp_path / "run", resume="latest")
+    run = fit.train(preset, output=tmp_path / "run", init=tiny_run.path, resume="latest")
+    learned, begun = (Run.load(path).model().trainable_weights for path in (run.path, tiny_run.path))
+    for a, b in zip(learned, begun, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def test_a_run_is_resumed_in_the_precision_it_began_in(tiny_preset, tmp_path, monkeypatch):
+    """On a processor that computes in another one fast; what differs is named otherwise."""
+    auto = changed(tiny_preset, epochs=1, mixed_precision="auto")
+    monkeypatch.setattr("training.precision.resolved_precision", lambda name: "float32")
+    run = fit.train(auto, output=tmp_path / "run")
+    assert {phase.mixed_precision for phase in run.preset.recipe.phases} == {"float32"}
+    monkeypatch.setattr("training.precision.resolved_precision", lambda name: "mixed_bfloat16")
+    again = fit.train(auto, output=run.path, resume="latest")
+    assert again.preset == run.preset
+    assert again.metrics["mixtures_per_second"] > 0
+    other = changed(tiny_preset, epochs=1, batch_size=16)
+    with pytest.raises(CheckpointError, match=r"recipe.phases.separate.batch_size is 32 there and 16 here"):
+        fit.train(other, output=run.path, resume="latest")
+
+
+def test_a_training_is_not_resumed_on_other_data(tiny_preset, tiny_run, tmp_path, monkeypatch):
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    load = pipeline.load_banks
+
+    def fewer(*words):
+        banks = load(*words)
+        less = banks["train"].items[:-1], banks["train"].labels[:-1]
+        return {**banks, "train": dataclasses.replace(banks["train"], items=less[0], labels=less[1])}
+
+    monkeypatch.setattr(pipeline, "load_banks", fewer)
+    with pytest.raises(CheckpointError, match="other settings or other data"):
+        fit.train(tiny_preset, output=run, resume="latest")

@@ -39,6 +39,7 @@ BAD = {
     "phases of a kind": (["--set", "recipe.phases=3"], "phases"),
     "phases of others": (["--set", "recipe.phases=[3]"], "Phase"),
     "minutes": (["--minutes", "0"], "--minutes"),
+    "epochs and minutes": (["--epochs", "3", "--minutes", "5"], "give one of them"),
 }
 
 

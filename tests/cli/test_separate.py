@@ -297,3 +297,14 @@ def test_the_benchmark_of_recordings_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "result.json").read_text())["rows"][0]["seconds"] > 0
+
+
+def test_one_recording_of_many_channels_stops_all_before_any_is_separated(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "takes"
+    for name, channels in (("a", 1), ("b", 4), ("c", 2)):
+        record(folder / f"{name}.wav", channels=channels)
+    assert separate.main([str(folder), "--model", str(run), "--output", str(tmp_path / "out")]) == 2
+    assert "b.wav has 4 channels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

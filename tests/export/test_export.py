@@ -271,6 +271,13 @@ class TestBadInput:
         assert "is no export of ours" in error
         assert (tmp_path / "precious").read_text() == "data"
 
+    def test_the_export_of_a_live_separator(self, capsys, run, tmp_path):
+        target = shutil.copytree("saved_models/live", tmp_path / "live")
+        before = content(target)
+        error = self.refused(capsys, "--run", run.path, "--to", target, "--force")
+        assert "is no export of ours, or one of a live separator" in error
+        assert content(target) == before
+
     def test_an_earlier_export_without_force(self, capsys, run, exported):
         before = content(exported)
         error = self.refused(capsys, "--run", run.path, "--to", exported)

@@ -1,8 +1,10 @@
 """`python -m vae_bss_tf.live`: recordings, pipes, and a sound card that is made up."""
 
 import io
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -70,6 +72,8 @@ def test_another_rate_is_resampled_and_said_once(live_export, tmp_path, capsys, 
         (["--gains", "0,loud"], "such as 2 -6"),
         (["--gains", "0,nan"], "such as 2 -6"),
         (["--input", "-", "--rate", "nan", "--output", "out"], "sample rate"),
+        (["--input", "sample/duet.wav", "--output", "-", "--gains", "0,-6"], "leave it out with --output -"),
+        (["--input", "sample/duet.wav", "--output", "out", "--seconds", "3"], "leave it out with --input"),
     ],
 )
 def test_mistakes_get_one_line(words, message, live_export, capsys):
@@ -194,3 +198,45 @@ def test_devices_are_listed_and_lost_ones_told(live_export, sound, monkeypatch, 
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["--list-devices"]) == 2
     assert "vae-bss-tf[live]" in capsys.readouterr().err
+
+
+def test_an_endless_pipe_ends_by_ctrl_c_and_what_was_heard_is_kept(live_export, sound, tmp_path):
+    words = ["--model", live_export, "--input", "-", "--rate", "11025", "--sample-format", "f32"]
+    done = subprocess.Popen(
+        [sys.executable, "-m", "vae_bss_tf.live", *words, "--output", tmp_path / "out"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    done.stdin.write(sound.tobytes())
+    done.stdin.flush()
+    partial = []
+    deadline = time.monotonic() + 60
+    while not partial and time.monotonic() < deadline:
+        time.sleep(0.1)
+        partial = [p for p in (tmp_path / "out").rglob("*.wav") if p.stat().st_size > 3 * len(sound)]
+    done.send_signal(signal.SIGINT)
+    told, error = done.communicate(timeout=60)
+    assert done.returncode == 0, error
+    assert b"s separated" in told
+    expected = expected_of(live_export, sound)
+    sources = [soundfile.read(tmp_path / f"out/live_source{k}.wav", dtype="float32")[0] for k in (1, 2)]
+    np.testing.assert_allclose(sources, expected, atol=1e-6)
+
+
+def test_a_full_disk_and_a_closed_input_are_one_line(live_export, tmp_path):
+    soundfile.write(tmp_path / "take.wav", np.zeros(30_000) + 0.1, 11_025)
+    command = f"{sys.executable} -m vae_bss_tf.live --model {live_export}"
+    for script, message in (
+        (
+            f"ulimit -f 40; {command} --input {tmp_path}/take.wav --output {tmp_path}/out",
+            "could not be written in full",
+        ),
+        (f"{command} --input - --output {tmp_path}/out <&-", "standard input is closed"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"trap '' XFSZ; {script}"], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*"))

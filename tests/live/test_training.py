@@ -208,3 +208,15 @@ def test_a_training_killed_in_its_first_epoch_keeps_the_weights_it_began_with(fo
     assert fit(["--output", str(tmp_path / "killed"), "--resume"]) == 0
     for name, weights in np.load(tmp_path / "whole/weights.npz").items():
         np.testing.assert_array_equal(np.load(tmp_path / "killed/weights.npz")[name], weights)
+
+
+def test_fewer_recordings_than_sources_are_refused(folder, teacher, tmp_path, capsys):
+    takes = sorted(folder.iterdir())
+    for split, files in (("train", takes[:1]), ("validation", takes[1:3]), ("test", takes[3:4])):
+        (tmp_path / "takes" / split).mkdir(parents=True)
+        for file in files:
+            (tmp_path / "takes" / split / file.name).symlink_to(file)
+    words = ["--data-dir", str(tmp_path / "takes"), "--teacher", str(teacher), "--output", str(tmp_path / "run")]
+    assert fit(words) == 2
+    assert "1 recordings to train on are too few for 2 sources" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

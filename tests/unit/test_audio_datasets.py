@@ -334,3 +334,14 @@ def test_a_folder_inside_that_cannot_be_read_is_named(notes: Path, monkeypatch: 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(DataError, match=r"flute cannot be read \(Permission denied\)"):
         find(notes)
+
+
+def test_mixtures_of_one_name_in_folders_of_their_own_are_split(tmp_path: Path) -> None:
+    for i in range(10):
+        (tmp_path / f"take{i}").mkdir()
+        soundfile.write(tmp_path / f"take{i}" / "mixture.wav", np.full(4_000, 0.1), 4_000)
+    splits = [recordings.split_files(tmp_path, split, of_mixtures=True) for split in ("train", "validation", "test")]
+    assert [len(files) for files in splits] == [6, 2, 2]
+    assert len(set(itertools.chain(*splits))) == 10
+    with pytest.raises(DataError, match="10 recordings of 1 sources"):
+        recordings.split_files(tmp_path, "train")

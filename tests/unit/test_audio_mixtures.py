@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
+from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.phases import Recipe
 
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=64, hop_length=16, num_frames=64, num_bins=32, frame_pooling=4, power=0.5)
 
 
 def make_bank(name: str = "notes", num_items: int = 6) -> SourceBank:
     items = np.random.default_rng(0).uniform(-1, 1, (num_items, AUDIO.num_samples)).astype(np.float32)
-    return SourceBank(name, "train", items, np.arange(num_items), 1.0)
+    return SourceBank(name, "train", items, np.arange(num_items), 1.0, has_truth=name != "mixtures")
 
 
 def test_training_yields_spectrograms_of_mixtures_alone() -> None:
@@ -81,3 +83,11 @@ def test_recordings_of_mixtures_are_not_mixed_again() -> None:
     drawn = audio_mixtures.evaluation_mixtures(bank, still, num_mixed=(1,), num_mixtures=4)
     for label, waveform in zip(drawn.labels[:, 0], drawn.waveforms, strict=True):
         assert np.array_equal(waveform, bank.items[label])
+
+
+def test_a_recording_of_mixtures_is_judged_once() -> None:
+    bank = make_bank("mixtures", 7)
+    labels = audio_mixtures.evaluation_mixtures(bank, AUDIO, num_mixed=(1,), num_mixtures=10).labels[:, 0]
+    assert sorted(labels[:7]) == list(range(7))
+    preset = Preset(ModelConfig(input_shape=AUDIO.feature_shape), DataConfig("mixtures", (1,)), Recipe(), AUDIO)
+    assert pipeline.num_distinct(preset, bank, 5_000) == 7

@@ -252,3 +252,13 @@ def test_the_history_can_be_read_as_it_was_written(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", found)
     assert (tmp_path / "history.csv").read_text() == text
     assert read_history(tmp_path / "none.csv") == []
+
+
+def test_the_best_model_is_no_state_to_resume_from(trained: tuple[Learner, Path]) -> None:
+    """It has no optimizer, and nobody knows what came after it."""
+    learner, folder = trained
+    Backup(folder, "hash").keep_best(0, 3, learner.separator)
+    before = names(folder)
+    with pytest.raises(CheckpointError, match=r"best-00003 is no state to resume from.*--resume epoch-00004"):
+        Backup(folder, "hash").progress("best-00003")
+    assert names(folder) == before

@@ -134,6 +134,19 @@ def test_another_size_is_cut_around_the_centre_and_averaged() -> None:
     np.testing.assert_allclose(colour, np.repeat(found[..., None], 3, axis=-1), atol=1e-6)
 
 
+@pytest.mark.parametrize("wanted", [(28, 28), (28, 20), (64, 64)])
+def test_every_size_becomes_the_one_wanted(wanted: tuple[int, int]) -> None:
+    """Sums stay what they are, whatever the size: half of a picture is half of what it becomes."""
+    rng = np.random.default_rng(0)
+    sizes = [(side, side) for side in range(5, 130)] + [tuple(rng.integers(1, 300, 2)) for _ in range(100)]
+    for size in [*sizes, (200, 200), (400, 400), (800, 800)]:
+        image = rng.uniform(size=size).astype(np.float32)
+        found = fitted(image, wanted, resize=True, convert=False, name="one")
+        assert found.shape == wanted
+        half = fitted(image / 2, wanted, resize=True, convert=False, name="one")
+        np.testing.assert_allclose(half, found / 2, atol=1e-5)
+
+
 def header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

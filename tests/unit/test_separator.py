@@ -375,3 +375,20 @@ def test_long_stretches_of_disagreement_are_suspected_exchanges(tmp_path: Path) 
     unknown = SeparatedFile({1: tmp_path}, None, (0.0,), 0, None)
     assert unknown.sure is None
     assert unknown.suspected_exchanges is None
+
+
+def test_a_recording_that_grows_while_it_is_read_is_told(two_bands: Separator, tmp_path: Path) -> None:
+    path = tmp_path / "grows.wav"
+    soundfile.write(path, chord(8_000, 4.0)[0], 8_000)
+    longer = chord(8_000, 9.0)[0]
+    find_orders = two_bands.find_orders
+
+    def written_meanwhile(*words: object) -> object:
+        found = find_orders(*words)
+        soundfile.write(path, longer, 8_000)
+        return found
+
+    two_bands.find_orders = written_meanwhile
+    with pytest.raises(DataError, match="longer while it was read"):
+        two_bands.separate_file(path, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))

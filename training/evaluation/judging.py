@@ -17,7 +17,7 @@ from training.truth_free import MixtureFit, TruthFree, known, mixture_fit
 from vae_bss_tf import metrics
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import domain_of
-from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.errors import CheckpointError, ConfigError
 
 Float32 = npt.NDArray[np.float32]
 Separate = Callable[[Float32], Float32]
@@ -84,7 +84,10 @@ def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mi
     """
     found = []
     for config in sorted(runs_dir.glob("*/config.json")):
-        run = Run.load(config.parent)
+        try:
+            run = Run.load(config.parent)
+        except CheckpointError:  # a live separator, or something else that cannot be compared
+            continue
         data, model = run.preset.data, run.preset.model
         settings = (run.system, data.dataset, data.num_mixed, model.num_sources)
         wanted = (system, dataset, (num_mixed,), num_sources)

@@ -32,7 +32,7 @@ def of_model(model: Any, audio: AudioConfig | None) -> Separate:
         audio: The settings of its spectrograms; None for a model of pictures.
     """
     if audio is None:
-        return lambda mixture, form, sources: model.separate(mixture)
+        return lambda mixture, form, sources: model.separate(mixture[np.newaxis])[0]
     from vae_bss_tf.audio.separator import Separator
 
     separator = Separator(model, audio)

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.memory import keep_freed_memory
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.checks import check
-from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.startup import import_tensorflow
 
@@ -65,6 +65,11 @@ def _command(options: argparse.Namespace) -> None:
         for split in ("train", "validation")
     )
     config = config.replace(num_sources=train.shape[0])
+    if (found := len(set(train.recordings))) < config.num_sources:
+        raise DataError(
+            f"{found} recordings to train on are too few for {config.num_sources} sources, which are taken from "
+            "different recordings; record more."
+        )
     trained = trainer.LiveTrainer(config, training, train, held_out, init)
     if options.minutes is not None and not options.resume:
         training = trained.within(max(0.1, options.minutes - (time.perf_counter() - started) / 60))

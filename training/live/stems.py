@@ -95,7 +95,7 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
         ConfigError: The teacher is no model of audio.
         DataError: The folder is missing or holds too little, or a recording is damaged or silent.
     """
-    recordings = [describe(path) for path in split_files(data_dir, split)]
+    recordings = [describe(path) for path in split_files(data_dir, split, of_mixtures=True)]
     separator = LiveSeparator(load_live(teacher)) if is_live(teacher) else Separator.load(teacher)
     shifts = PITCH_SHIFTS if split == "train" else (0.0,)
     length = int(SECONDS * sample_rate)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.errors import DataError
+
 Array = npt.NDArray[np.float32]
 Orders = npt.NDArray[np.int64]
 
@@ -44,7 +46,9 @@ def overlap_add(separated: Iterable[tuple[Array, float]], orders: Iterable[Order
         weight = np.sin(np.pi * (np.arange(length, dtype=np.float32) + 0.5) / length)[:, None, None] ** 2
         for sources in batch:
             if given is not None:
-                sources = sources[:, next(given)]
+                if (found := next(given, None)) is None:
+                    raise DataError("the recording has become longer while it was read; separate it again.")
+                sources = sources[:, found]
             elif total is not None:
                 sources = sources[:, _match(total[: length - hop], sources[: length - hop])]
             if total is None:

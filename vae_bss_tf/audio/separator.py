@@ -120,7 +120,7 @@ class Separator:
             )
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             channels = np.atleast_2d(array).astype(np.float32)
-        _check_channels("the waveform", len(channels))
+        check_channels("the waveform", len(channels))
         if channels.shape[1] < recordings.MIN_SECONDS * sample_rate:
             raise DataError(f"the waveform holds {channels.shape[1]} samples; at least 0.1 s are needed.")
         block = int(recordings.BLOCK_SECONDS * sample_rate)
@@ -171,7 +171,7 @@ class Separator:
             OutputExistsError: A file to write exists.
         """
         recording = recordings.describe(path, allow_truncated=allow_truncated)
-        _check_channels(str(path), recording.num_channels)
+        check_channels(str(path), recording.num_channels)
         factors = None if gains_db is None else self._factors(gains_db)
         suffix = stems.choose_format(recording, file_format)
         places, remix = stems.places(recording, output, self.num_sources, suffix)
@@ -244,7 +244,7 @@ class Separator:
                 is out of its range; or as `blocks`.
         """
         recordings.check_rate(sample_rate, name)
-        _check_channels(name, num_channels)
+        check_channels(name, num_channels)
         pending: collections.deque[Array] = collections.deque()
         rate, columns = self.audio.sample_rate, self.num_sources * num_channels
 
@@ -289,7 +289,7 @@ class Separator:
             DataError: As `stream`.
         """
         recordings.check_rate(sample_rate, name)
-        _check_channels(name, num_channels)
+        check_channels(name, num_channels)
         if self.num_sources > order.MAX_SOURCES:
             return None, None
         rate = self.audio.sample_rate
@@ -356,6 +356,15 @@ def _take(pending: collections.deque[Array], count: int, num_channels: int) -> A
     return np.concatenate(parts)
 
 
-def _check_channels(name: str, num_channels: int) -> None:
+def check_channels(name: str, num_channels: int) -> None:
+    """Refuses what has another number of channels than a separator takes.
+
+    Args:
+        name: What it is, for the message.
+        num_channels: Its channels.
+
+    Raises:
+        DataError: They are not one or two.
+    """
     if not 1 <= num_channels <= MAX_CHANNELS:
         raise DataError(f"{name} has {num_channels} channels; one or two are separated: mix it down first.")

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from vae_bss_tf.audio import FORMATS, recordings
+from vae_bss_tf.audio import FORMATS
 from vae_bss_tf.audio.recordings import Recording
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, DataError
 
 MAX_WAV_BYTES = 4_000_000_000
+_READ_BACK = 1 << 16  # samples at once
 _SURE = 0.99  # certainty of a window's order from which on it counts as sure
 _SUSPICIOUS = 5  # windows; in fewer the courses often disagree where notes change
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
@@ -169,8 +170,9 @@ class StemFile:
         finally:
             os.close(descriptor)
         try:
-            found = sum(len(block) for block in recordings.blocks(recordings.describe(self._path)))
-        except DataError:
+            with soundfile.SoundFile(os.fsencode(self._path)) as file:
+                found = sum(map(len, file.blocks(_READ_BACK, dtype="float32")))
+        except soundfile.SoundFileError:
             found = -1
         if found != self._num_samples:
             raise self._incomplete()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from vae_bss_tf.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+_FINGERPRINT_ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,12 @@ class SourceBank:
     def shape(self) -> tuple[int, ...]:
         """Shape of one source."""
         return self.items.shape[1:]
+
+    def fingerprint(self) -> str:
+        """A short name of what the bank holds, made of its size and some of its sources: the same for the same data."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _FINGERPRINT_ROWS)).astype(int))
+        some = np.ascontiguousarray(self.items[rows])
+        return f"{len(self)}-{zlib.crc32(some.data):08x}"
 
     def checksum(self) -> int:
         """CRC-32 of the sources, by which several hosts see that they have the same."""

@@ -45,7 +45,7 @@ def training_mixtures(
     """
     import tensorflow as tf
 
-    counts = check_counts(num_mixed)
+    counts = check_counts(num_mixed, bank)
     largest = max(counts)
     taken = _taken(bank.items)
     scale = 1.0 / (bank.full_scale * largest)
@@ -144,13 +144,10 @@ def evaluation_mixtures(
         >>> truth.mixtures.shape, truth.sources.shape
         ((100, 8, 8), (100, 2, 8, 8))
     """
-    counts = check_counts(num_mixed)
+    counts = check_counts(num_mixed, bank)
     largest = max(counts)
     rng = np.random.default_rng(seed)
     drawn, count = draw_sources(bank, counts, num_mixtures, rng)
-    if largest == 1:
-        rounds = [rng.permutation(len(bank)) for _ in range(-(-num_mixtures // len(bank)))]
-        drawn = np.concatenate(rounds)[:num_mixtures, np.newaxis]
     gain = 1 / largest if gain is None else gain
     present = np.arange(largest) < count[:, np.newaxis]
     scales = present * np.float32(gain / bank.full_scale)
@@ -163,6 +160,8 @@ def draw_sources(
     bank: SourceBank, counts: Sequence[int], num_mixtures: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Draws which sources stand in each of a fixed set of mixtures; no mixture holds one source twice.
+
+    Where every mixture is one item of the bank, none comes again before all have come.
 
     Args:
         bank: The sources, at least `max(counts)` of them.
@@ -180,27 +179,34 @@ def draw_sources(
     check(num_mixtures >= 1, "number of mixtures", num_mixtures, "at least 1")
     if len(bank) < largest:
         raise ConfigError(f"{bank.name} {bank.split} has {len(bank)} sources; mixtures of {largest} need as many.")
+    count = np.asarray(counts, np.int64)
+    if largest == 1:
+        rounds = [rng.permutation(len(bank)) for _ in range(-(-num_mixtures // len(bank)))]
+        return np.concatenate(rounds)[:num_mixtures, np.newaxis], rng.choice(count, size=num_mixtures)
     drawn = rng.integers(len(bank), size=(num_mixtures, largest))
     while (repeated := _has_repeats(drawn)).any():
         drawn[repeated] = rng.integers(len(bank), size=(int(repeated.sum()), largest))
-    return drawn, rng.choice(np.asarray(counts, np.int64), size=num_mixtures)
+    return drawn, rng.choice(count, size=num_mixtures)
 
 
-def check_counts(num_mixed: Sequence[int]) -> tuple[int, ...]:
+def check_counts(num_mixed: Sequence[int], bank: SourceBank) -> tuple[int, ...]:
     """Returns the counts of sources in a mixture as a tuple after checking them.
 
     Args:
         num_mixed: One or more counts, each at least 1.
+        bank: What is mixed; a bank of mixtures is not mixed again.
 
     Returns:
         The counts.
 
     Raises:
-        ConfigError: There is none, or one is below 1.
+        ConfigError: There is none, or one is below 1; or the bank holds mixtures and they are not (1,).
     """
     counts = tuple(int(m) for m in num_mixed)
     if not counts or min(counts) < 1:
         raise ConfigError(f"num_mixed is {counts}; it must hold one or more counts of at least 1.")
+    if not bank.has_truth and counts != (1,):
+        raise ConfigError(f"num_mixed is {counts}; {bank.name} that are mixtures are not mixed again: it must be (1,).")
     return counts
 
 

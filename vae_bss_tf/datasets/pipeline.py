@@ -71,7 +71,7 @@ def training_data(preset: Preset, bank: SourceBank, *, batch_size: int, start_st
 
 
 def num_distinct(preset: Preset, bank: SourceBank, wanted: int) -> int:
-    """How many mixtures can be judged: pictures that are mixtures as they are come once each.
+    """How many mixtures can be judged: those that are mixtures as they are come once each.
 
     Args:
         preset: The settings.
@@ -79,9 +79,9 @@ def num_distinct(preset: Preset, bank: SourceBank, wanted: int) -> int:
         wanted: How many are wanted.
 
     Returns:
-        `wanted`, or the size of a bank of pictures that are mixtures where it is smaller.
+        `wanted`, or the size of a bank of mixtures where it is smaller.
     """
-    return min(wanted, len(bank)) if preset.audio is None and preset.data.max_mixed == 1 else wanted
+    return min(wanted, len(bank)) if preset.data.max_mixed == 1 else wanted
 
 
 def evaluation_data(

@@ -63,8 +63,8 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
 def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:
     """Loads a split of a folder in which each recording is a mixture already, cut into windows.
 
-    Split as `load_notes` splits; all windows of a recording are in one split. Windows below -80 dB of full
-    scale throughout are left out.
+    Split as `load_notes` splits, by the files' paths; all windows of a recording are in one split. Windows below -80 dB
+    of full scale throughout are left out.
 
     Args:
         split: "train", "validation" or "test".
@@ -77,7 +77,7 @@ def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> Sour
     Raises:
         DataError: As `load_notes`.
     """
-    recordings = [describe(path) for path in split_files(_folder(data_dir, "mixtures"), split)]
+    recordings = [describe(path) for path in split_files(_folder(data_dir, "mixtures"), split, of_mixtures=True)]
     pitches = versions(split, audio)
 
     def decode(recording: Recording) -> Iterator[npt.NDArray[np.float32]]:
@@ -109,12 +109,13 @@ def identity(path: Path) -> str:
     return path.stem
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str, *, of_mixtures: bool = False) -> list[Path]:
     """Lists the recordings of one split; see `load_notes` for how a folder is split.
 
     Args:
         folder: The folder.
         split: "train", "validation" or "test".
+        of_mixtures: Whether each file is a mixture of its own, whatever its name says, as in `NAME/mixture.wav`.
 
     Returns:
         The files, in the order of their paths.
@@ -124,7 +125,13 @@ def split_files(folder: Path, split: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give --data-dir the folder that holds the recordings.")
+    if of_mixtures:
+        return split_folder(folder, split, find, _place, "recordings of {} names")
     return split_folder(folder, split, find, lambda path, _: identity(path), "recordings of {} sources")
+
+
+def _place(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def _folder(data_dir: Path | None, dataset: str) -> Path:

@@ -11,7 +11,6 @@ from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet, check_counts, draw_sources
-from vae_bss_tf.errors import ConfigError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -53,7 +52,7 @@ def training_mixtures(
     import keras
     import tensorflow as tf
 
-    counts = _check_bank(bank, num_mixed)
+    counts = check_counts(num_mixed, bank)
 
     def waveforms(step: npt.NDArray[np.int64]) -> Array:
         rng = np.random.default_rng([seed, int(step)])
@@ -164,7 +163,7 @@ def evaluation_mixtures(
         ConfigError: As `training_mixtures`; or there are no mixtures to draw, or the bank is too small.
     """
     rng = np.random.default_rng(seed)
-    drawn, count = draw_sources(bank, _check_bank(bank, num_mixed), num_mixtures, rng)
+    drawn, count = draw_sources(bank, check_counts(num_mixed, bank), num_mixtures, rng)
     waveforms, sources = mix(bank, drawn, count, audio, rng)
 
     def features(waveforms: Array, sources: Array) -> Array:
@@ -227,10 +226,3 @@ def _in_chunks(function: Callable[[Array, Array], Array], one: Array, other: Arr
     # The STFT of a set of thousands would not fit in memory.
     starts = range(0, len(one), _CHUNK)
     return np.concatenate([function(one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in starts])
-
-
-def _check_bank(bank: SourceBank, num_mixed: Sequence[int]) -> tuple[int, ...]:
-    counts = check_counts(num_mixed)
-    if bank.name == "mixtures" and counts != (1,):
-        raise ConfigError(f"num_mixed is {counts}; recordings of mixtures are not mixed again: it must be (1,).")
-    return counts

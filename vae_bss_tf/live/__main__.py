@@ -18,8 +18,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Separates sound while it comes. Without --input, from the microphone to the headphones; with it, "
         "a recording or a pipe of raw samples as the microphone, and files or a pipe for the sources.",
         epilog="examples: python -m vae_bss_tf.live --model saved_models/live --gains 0,-inf; "
-        "arecord -f S16_LE -r 16000 | python -m vae_bss_tf.live --model saved_models/live --input - --rate 16000 "
-        "--output separated",
+        "arecord -f S16_LE -r 16000 -t raw | python -m vae_bss_tf.live --model saved_models/live --input - "
+        "--rate 16000 --output separated",
     )
     parser.add_argument(
         "--model", type=path, help="a live separator: an export, one of its files, or a run of training.live"

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import signal
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.audio import recordings
+from vae_bss_tf.audio import recordings, stems
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.live import devices
@@ -163,7 +164,11 @@ def separate_live(options: argparse.Namespace) -> None:
             raise ConfigError("--output needs --input, a recording or - for raw samples on standard input.")
         if options.output is None:
             raise ConfigError("give --output a folder, or - for raw samples on standard output.")
+        if options.seconds is not None:
+            raise ConfigError("--seconds ends what comes from the microphone; leave it out with --input.")
         portions = _samples(options, config.sample_rate, tell)
+        if options.input == PIPE:
+            portions = _until_interrupted(portions)
         with _sink(options, separator, gains, tell) as write:
             skipped = separator.delay
             for samples in portions:
@@ -182,8 +187,35 @@ def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator
         _tell_rate(recording.sample_rate, rate, tell)
         return recordings.mono(recording, rate)
     recordings.check_rate(options.rate, "--rate")
+    if sys.stdin is None:
+        raise DataError("standard input is closed; pipe raw samples of one channel into it.")
     _tell_rate(options.rate, rate, tell)
     return _resampled(_raw(sys.stdin.buffer, options.sample_format, options.block), Resampler(options.rate, rate))
+
+
+def _until_interrupted(portions: Iterator[Array]) -> Iterator[Array]:
+    """The portions until Ctrl-C, which ends a pipe that has no end of its own, between two portions."""
+    waiting = pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        if waiting:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        while not pressed:
+            waiting = True
+            samples = next(portions, None)
+            waiting = False
+            if samples is None:
+                return
+            yield samples
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _resampled(portions: Iterator[Array], resampler: Resampler) -> Iterator[Array]:
@@ -216,6 +248,8 @@ def _sink(
 ) -> Iterator[Callable[[Array], None]]:
     """A function that takes the sources, `[num_sources, n]`."""
     if options.output == PIPE:
+        if options.gains is not None:
+            raise ConfigError("--gains makes a mix to hear or a file of it; leave it out with --output -.")
 
         def pipe(sources: Array) -> None:
             interleaved = np.clip(sources.T, -1, 1)
@@ -227,28 +261,26 @@ def _sink(
 
         yield pipe
         return
-    import soundfile
-
-    folder, name = options.output, "live" if options.input == PIPE else options.input.stem
+    folder, name = options.output, Path("live") if options.input == PIPE else options.input
     count, rate = separator.model.config.num_sources, separator.model.config.sample_rate
-    places = [folder / f"{name}_source{k + 1}.wav" for k in range(count)]
+    written = recordings.Recording(name, round(rate), 1, 0, "WAV", "FLOAT")
+    places, remix = stems.places(written, folder, count, "wav")
     if options.gains is not None:
-        places.append(folder / f"{name}_remix.wav")
+        places.append(remix)
     refuse_existing(places, force=options.force)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         partial = [stack.enter_context(replacing(place)) for place in places]
-        files = [
-            stack.enter_context(soundfile.SoundFile(part, "w", round(rate), 1, "FLOAT", format="WAV"))
-            for part in partial
-        ]
+        files = [stack.enter_context(stems.StemFile(part, written, "wav")) for part in partial]
 
         def write(sources: Array) -> None:
             columns = list(sources) if len(files) == count else [*sources, gains.mixed(sources)]
             for file, samples in zip(files, columns, strict=True):
-                file.write(samples)
+                file.write(samples[:, np.newaxis])
 
         yield write
+        for file in files:
+            file.finish()
     for place in places:
         print(place, file=tell)
 

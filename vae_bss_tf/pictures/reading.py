@@ -136,7 +136,8 @@ def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bo
         if not convert:
             found, wanted = ("in colour", "grey") if values.ndim == 3 else ("grey", "colour")
             raise DataError(
-                f"{name} is {found}, where {wanted} is expected; bring all pictures to one by --channels 1 or 3."
+                f"{name} is {found}, where {wanted} is expected; bring all pictures to one (--channels 1 or 3 of "
+                "training.fit does)."
             )
         values = np.repeat(values[..., np.newaxis], 3, axis=-1) if channels else values @ _LUMINANCE
     if values.shape[:2] != (height, width):
@@ -144,7 +145,7 @@ def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bo
             rows, columns = values.shape[:2]
             raise DataError(
                 f"{name} is {rows}x{columns} pixels, height x width, where {height}x{width} is expected; bring all "
-                f"pictures to one size by --size {height}x{width} or another."
+                f"pictures to one size (--size {height}x{width} or another of training.fit does)."
             )
         planes = [_resized(plane, height, width) for plane in np.atleast_3d(values).transpose(2, 0, 1)]
         values = np.stack(planes, axis=-1).reshape(shape)
@@ -153,13 +154,10 @@ def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bo
 
 def _resized(plane: Float32, height: int, width: int) -> Float32:
     """Cuts and resizes one channel, float32 `[height, width]`."""
-    rows, columns = plane.shape
-    scale = min(rows / height, columns / width)
-    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
-    method = Image.Resampling.BOX if scale >= 1 else Image.Resampling.BILINEAR
-    box = (left, top, left + scale * width, top + scale * height)
+    enlarged = plane.shape[0] < height or plane.shape[1] < width
+    method = Image.Resampling.BILINEAR if enlarged else Image.Resampling.BOX
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
-    return np.asarray(image.resize((width, height), method, box=box), np.float32)
+    return np.asarray(ImageOps.fit(image, (width, height), method), np.float32)
 
 
 @contextlib.contextmanager
