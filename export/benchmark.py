@@ -16,12 +16,14 @@ import numpy as np
 
 from export.formats import FORMATS
 from export.gate.workers import Worker
+from training.run import Run
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import refuse_existing, write_json
-from vae_bss_tf.runtime import MANIFEST, read_manifest
+from vae_bss_tf.runtime.manifest import MANIFEST, checked_manifest
+from vae_bss_tf.runtime.trusted import check_operations
 
 _ROUNDS = 20
 _BATCH = 32  # of `run_file.py`
@@ -55,7 +57,10 @@ def measure(
         raise ConfigError("calls and threads must be at least 1.")
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} is no export: it has no {MANIFEST}. Make one: python -m export")
-    manifest = read_manifest(folder / MANIFEST)
+    manifest = checked_manifest(folder)
+    for entry in manifest["formats"].values():
+        if (folder / entry["path"]).is_dir():
+            check_operations(folder / entry["path"])
     rows = [
         {
             "format": name,
@@ -135,6 +140,8 @@ def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     model = run.resolve() / "model.keras"
     if not model.is_file():
         raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
+    if Run.load(run).preset.config_hash() != manifest["config_hash"]:
+        raise ConfigError(f"{run} has other settings than the run that the export was made from; give --run that one.")
     scores = {f"{score}_db": manifest["reference"]["scores_db"].get(score) for score in ("si_sdr", "psnr")}
     size, path = model.stat().st_size, run.resolve()
     return [{"format": kind, "path": f"{kind}:{path}", "bytes": size, **scores} for kind in KERAS_ROWS]

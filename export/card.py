@@ -43,8 +43,10 @@ def card(export: Export, described: dict[str, Any]) -> str:
         alone: no clean source was seen in training. The method was published by J. Neri, R. Badeau and P. Depalle,
         "Unsupervised Blind Source Separation with Variational Auto-Encoders", EUSIPCO 2021. This card is generated with
         the export; what it says stands in `manifest.json` too."""
-    names = f"""Every file has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they sum
-        to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
+    takes_waveforms = any(FORMATS[name].waveform for name in export.reports)
+    but = "but those that take waveforms in [-1, 1] and give `sources` alone " if takes_waveforms else ""
+    names = f"""Every file {but}has the same names: input `mixture`, float32 in [0, 1]; outputs `sources` (masked: they
+        sum to the mixture), `estimates` (the decoder's outputs), `latent_mean` and `latent_log_variance`. Nothing is
         sampled: the latent is its posterior mean. {_batch_sentence(export)}"""
     quality = f"""{_quality(export, described)} The largest error is over extreme mixtures too, such as noise. Latency:
         one mixture, one thread, median, on the machine that made the export."""

@@ -11,6 +11,8 @@ from export.deployment.folder import ServedExport, add_versions, make, move_labe
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.errors import ConfigError
 
+_CPUS = 2
+
 
 def _command(options: argparse.Namespace) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,7 +20,11 @@ def _command(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.to
     moved = options.promote or options.canary
+    if options.cpus is not None and (moved or options.add_version):
+        raise ConfigError("--cpus sizes a deployment when it is made; leave it out, or make it again with --force.")
     if moved:
+        if options.version is not None or options.data_dir is not None:
+            raise ConfigError("--version and --data-dir are for new versions; leave them out.")
         if options.exports:
             raise ConfigError("--promote and --canary move labels and take no export; add versions by --add-version.")
         name, version = moved
@@ -32,7 +38,12 @@ def _command(options: argparse.Namespace) -> None:
             models = add_versions(exports, folder, version=version, data_dir=options.data_dir)
         else:
             models = make(
-                exports, folder, version=version, data_dir=options.data_dir, cpus=options.cpus, force=options.force
+                exports,
+                folder,
+                version=version,
+                data_dir=options.data_dir,
+                cpus=options.cpus or _CPUS,
+                force=options.force,
             )
     for name, versions in models.items():
         labels = ", ".join(f"{label} {version}" for label, version in versions.labels.items())
@@ -68,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=range(1, 257),
         metavar="N",
-        default=2,
-        help="processors of the server (default: %(default)s)",
+        help=f"processors of the server (default: {_CPUS})",
     )
     return parser
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _TABLES = ("comparison.json", "comparison.csv", "comparison.md")
 _OF_TRUTH = ("truth.json", "truth.csv", "truth.md")
 _LATENTS = ("latents.png", "traversal.png")
+_OF_COMPARED = ("num_sources", "seed")
+_OF_MIXED = (*_OF_COMPARED, "num_mixed", "num_mixtures", "data_dir", "test_seed")
 _FEWEST_MAPPED = 3  # sources
 _MOST_MIXTURES = 20_000
 _MOST_SOURCES = 64
@@ -83,8 +85,11 @@ def _command(options: argparse.Namespace) -> None:
     for option, seed in (("--seed", options.seed), ("--test-seed", options.test_seed)):
         _check_range(option, seed, 0, 2**31 - 1)
     if options.truth is not None:
+        _refuse(options, _OF_MIXED, "--truth")
         _on_truth(options)
         return
+    if options.run:
+        _refuse(options, _OF_COMPARED, "--run")
     if not options.run and not options.dataset:
         raise ConfigError("nothing to judge: give --run RUN, or --dataset NAME to compare all systems.")
     import_tensorflow()
@@ -125,6 +130,13 @@ def _on_truth(options: argparse.Namespace) -> None:
     print(f"\n{description['seconds']:.0f} s; tables: {output}\nnext: read {output / _OF_TRUTH[2]}")
 
 
+def _refuse(options: argparse.Namespace, names: Sequence[str], beside: str) -> None:
+    """Refuses options that would change nothing."""
+    for name in names:
+        if getattr(options, name) != _parser().get_default(name):
+            raise ConfigError(f"--{name.replace('_', '-')} changes nothing with {beside}; leave it out.")
+
+
 def _check_range(option: str, value: int, least: int, most: int) -> None:
     check(least <= value <= most, option, value, f"from {least} to {most:,}")
 
@@ -159,6 +171,7 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
     for run, name in zip(runs, names, strict=True):
         preset, kind = run.preset, domain_of(run.preset.audio).kind
         if options.dataset:
+            check_choice("data set", options.dataset, DATASETS)
             preset = dataclasses.replace(preset, data=preset.data.replace(dataset=options.dataset))
         num_sources = preset.model.num_sources
         jobs.append(
@@ -181,7 +194,9 @@ def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[
         return [allowed[check_choice(f"system of {run.path}", name, allowed)] for name in names]
     own = [s for s in allowed.values() if s.trained_as and s.name != "vaem-refined"]
     # NMF of images first learns a dictionary; that of sound, and the oracles, come without any training.
-    beside = [s for s in allowed.values() if s.kind in ("untrained", "oracle")] if kind == "sound" else []
+    has_nmf = run.preset.model.num_sources <= min(run.preset.model.input_shape)
+    kinds = ("untrained", "oracle") if has_nmf else ("oracle",)
+    beside = [s for s in allowed.values() if s.kind in kinds] if kind == "sound" else []
     return [allowed["mixture/k"], *own, *beside]
 
 

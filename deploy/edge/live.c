@@ -54,7 +54,14 @@ static Values make(LiteRtEnvironment environment, LiteRtTensor tensor, LiteRtRan
 
 /* Reads up to `count` samples; returns how many there were. */
 static size_t read_samples(float* samples, int16_t* integers, size_t count, int is_float) {
-  if (is_float) return fread(samples, sizeof(float), count, stdin);
+  if (is_float) {
+    size_t read = fread(samples, sizeof(float), count, stdin);
+    for (size_t i = 0; i < read; ++i) {
+      /* Not to be remembered: whatever follows would be lost. NaN fails every comparison. */
+      if (!(samples[i] >= -2147483648.0f && samples[i] <= 2147483648.0f)) fail("a sample is NaN or beyond 2^31");
+    }
+    return read;
+  }
   size_t found = fread(integers, sizeof(int16_t), count, stdin);
   for (size_t i = 0; i < found; ++i) samples[i] = (float)integers[i] / 32768.0f;
   return found;

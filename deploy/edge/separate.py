@@ -2,7 +2,8 @@
 
 python separate.py MODEL.tflite MIXTURES.npy SOURCES.npy
 
-MIXTURES is float32 [height, width] or [n, height, width] in [0, 1]; SOURCES gets [num_sources, ...] for each.
+MIXTURES is float32 [height, width], or [height, width, 3] for a model of colour, or several of them, in [0, 1];
+SOURCES gets [num_sources, ...] for each.
 """
 
 import sys
@@ -13,12 +14,16 @@ from ai_edge_litert.interpreter import Interpreter
 
 def main() -> None:
     """Reads mixtures, separates them one at a time, writes the sources."""
+    if len(sys.argv) != 4:
+        sys.exit("usage: separate.py MODEL.tflite MIXTURES.npy SOURCES.npy")
     model_path, mixtures_path, sources_path = sys.argv[1:]
     separate = Interpreter(model_path=model_path, num_threads=1).get_signature_runner("separate")
-    _, height, width = separate.get_input_details()["mixture"]["shape"]
+    shape = tuple(int(n) for n in separate.get_input_details()["mixture"]["shape"][1:])
     mixtures = np.load(mixtures_path).astype(np.float32)
-    sources = [separate(mixture=m)["sources"][0] for m in mixtures.reshape(-1, 1, height, width)]
-    np.save(sources_path, sources[0] if mixtures.ndim == 2 else np.stack(sources))
+    if mixtures.shape != shape and mixtures.shape[1:] != shape:
+        sys.exit(f"{mixtures_path} has shape {mixtures.shape}; the model takes {shape}, or several of them.")
+    sources = [separate(mixture=m)["sources"][0] for m in mixtures.reshape(-1, 1, *shape)]
+    np.save(sources_path, sources[0] if mixtures.shape == shape else np.stack(sources))
 
 
 if __name__ == "__main__":

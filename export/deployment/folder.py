@@ -54,7 +54,7 @@ class ServedExport:
             CheckpointError: It is no export, has no SavedModel, or a file is damaged.
             ConfigError: The name cannot be one of a model.
         """
-        named, equals, path = text.partition("=")
+        named, equals, path = ("", "", "") if Path(text).is_dir() else text.partition("=")
         folder = Path(path if equals else text)
         name = named if equals else folder.resolve().name
         if not _NAME.fullmatch(name):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.runtime import INPUT, SIGNATURE, import_library
+from vae_bss_tf.runtime.trusted import check_operations
 
 Array = npt.NDArray[np.float32]
 
@@ -89,6 +90,7 @@ def _decoded_mixtures(preset: Preset, saved_model: Path, count: int) -> Array:
         latents = generator.standard_normal(shape)
     else:
         latents = generator.laplace(scale=np.sqrt(0.5), size=shape)
+    check_operations(saved_model)
     loaded = tf.saved_model.load(str(saved_model))
     estimates = loaded.signatures["decode"](latents=tf.constant(latents, tf.float32))["estimates"].numpy()
     return np.clip(estimates.sum(axis=1), 0.0, 1.0)

@@ -1,6 +1,7 @@
 """A development server on two ports, in this process: what `python -m export.serve` runs."""
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Sequence
@@ -53,9 +54,12 @@ class DevelopmentServer:
         self._loop = asyncio.new_event_loop()
         # Both ports are taken before the models are loaded, which takes longer.
         try:
-            self._socket = socket.create_server((host, rest_port))
-            self.port: int = self._grpc.add_insecure_port(f"{host}:{port}")
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, rest_port), family=family)
+            self.port: int = self._grpc.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except (OSError, OverflowError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EADDRINUSE:
+                raise ConfigError(f"{host} cannot be listened on ({error.strerror}): choose another --host.") from error
             raise ConfigError(f"a port of {host} is taken ({error}): choose another --port or --rest-port.") from error
         self.rest_port: int = self._socket.getsockname()[1]
         self.store.serve(models)

@@ -143,6 +143,27 @@ def test_mistakes_are_one_line_and_exit_code_2(bulk, takes, capsys, words, messa
     assert errors.count("\n") == 1
 
 
+def test_an_impossible_job_leaves_the_folder_free(bulk, tmp_path, capsys) -> None:
+    model = REPOSITORY / "saved_models" / "mnist"
+    assert bulk(REPOSITORY / "sample", "--format", "wav", model=model)[0] == 2
+    assert "--format and --allow-truncated are for recordings" in capsys.readouterr().err
+    assert not (tmp_path / "stems").exists()
+    assert bulk(REPOSITORY / "sample" / "overlay.png", model=model)[0] == 0
+
+
+def test_brackets_in_a_folders_name_are_no_pattern(bulk, takes, record, tmp_path) -> None:
+    record(tmp_path / "takes [2024]" / "four.wav")
+    record(tmp_path / "takes 2" / "five.wav")
+    assert bulk(tmp_path / "takes [2024]")[1]["files"] == 1
+    assert sorted(path.name for path in (tmp_path / "stems").glob("*.wav")) == ["four_source1.wav", "four_source2.wav"]
+
+
+def test_an_output_that_holds_the_input_is_told(bulk, takes, capsys) -> None:
+    for output in (takes, takes.parent):
+        assert bulk(takes, output=output)[0] == 2
+        assert f"lies in {output}; choose another --output" in capsys.readouterr().err
+
+
 def test_a_folder_of_another_job_is_refused(bulk, takes, tmp_path, capsys) -> None:
     assert bulk(takes)[0] == 0
     before = contents(tmp_path / "stems")

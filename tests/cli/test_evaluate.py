@@ -168,6 +168,9 @@ def test_runs_are_judged_each_by_its_name(runs: Path, tmp_path: Path, capsys: py
         (["--run", "{runs}/begun"], "not finished; finish it with --resume"),
         (["--dataset", "digits", "--test-seed", "-1"], "from 0 to"),
         (["--run", "{runs}/vae", "--num-mixed", "3"], "cannot be matched to mixtures of 3"),
+        (["--run", "{runs}/vae", "--dataset", "digit"], "Did you mean 'digits'"),
+        (["--run", "{runs}/vae", "--num-sources", "3"], "--num-sources changes nothing with --run; leave it out"),
+        (["--run", "{runs}/vae", "--truth", "x", "--test-seed", "3"], "changes nothing with --truth; leave it out"),
         (["--run", "{runs}/vae", "{runs}/images", "--dataset", "digits"], "takes mixtures of shape (28, 28)"),
     ],
 )  # fmt: skip

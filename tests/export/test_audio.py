@@ -15,7 +15,7 @@ from export.writers.onnx import ALLOWED_OPERATIONS, operations
 from training.run import Run
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
-from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import write_json
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.phases import Recipe
@@ -95,6 +95,19 @@ def test_the_manifest_has_the_settings_of_the_sound(exported_audio):
 def test_the_runtime_takes_spectrograms(exported_audio):
     with pytest.raises(CheckpointError, match="load its form for spectrograms"):
         load(exported_audio / "waveform.onnx")
+
+
+def test_an_export_of_waveform_files_alone_says_what_it_lacks(exported_audio, tmp_path):
+    manifest = json.loads((exported_audio / "manifest.json").read_text())
+    formats = {"tflite_waveform": manifest["formats"]["tflite_waveform"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
+    with pytest.raises(ConfigError, match="tflite_waveform alone, which take waveforms"):
+        load(tmp_path)
+
+
+def test_the_card_tells_which_files_take_waveforms(exported_audio):
+    card = " ".join((exported_audio / "README.md").read_text().split())
+    assert "Every file but those that take waveforms in [-1, 1] and give `sources` alone has the same names" in card
 
 
 def test_the_benchmark_says_how_fast_against_the_sound(exported_audio):

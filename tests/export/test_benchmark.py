@@ -17,7 +17,7 @@ def test_table_and_json(exported, manifest, capsys, tmp_path):
     light = tmp_path / "light"
     light.mkdir()
     for entry in formats.values():
-        (light / entry["path"]).symlink_to(exported / entry["path"])
+        shutil.copy(exported / entry["path"], light / entry["path"])
     (light / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
     assert main([str(light), "--threads", "1", "2", "--calls", "2", "--json", str(tmp_path / "rows.json")]) == 0
     printed = capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_tflite_is_no_slower_than_keras(exported, manifest, run, monkeypatch, tm
     monkeypatch.delitem(benchmark.KERAS_ROWS, "keras_call")  # saves a start of TensorFlow
     formats = {"tflite_float32": manifest["formats"]["tflite_float32"]}
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "formats": formats}))
-    (tmp_path / "float32.tflite").symlink_to(exported / "float32.tflite")
+    shutil.copy(exported / "float32.tflite", tmp_path)
     tflite, predict = benchmark.measure(tmp_path, run=run.path, threads=[1], calls=2)
     assert predict["format"] == "keras_predict"
     assert predict["bytes"] == (run.path / "model.keras").stat().st_size
@@ -64,3 +64,19 @@ def test_bad_input(exported, capsys, tmp_path):
     assert "is no export" in capsys.readouterr().err
     assert main([str(exported), "--run", str(tmp_path)]) == 2
     assert "has no model.keras" in capsys.readouterr().err
+
+
+def test_only_the_runs_own_export_and_the_files_of_its_manifest_are_timed(exported, manifest, run, capsys, tmp_path):
+    other = shutil.copytree(run.path, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "recipe": {**config["recipe"], "seed": 7}}))
+    assert main([str(exported), "--run", str(other), "--calls", "1"]) == 2
+    assert "has other settings than the run that the export was made from" in capsys.readouterr().err
+    for path, said in (("../../../elsewhere", "is not in its folder"), ("float32.tflite", "is not the file that")):
+        folder = tmp_path / f"export{len(path)}"
+        folder.mkdir()
+        (folder / "float32.tflite").write_bytes(b"another model")
+        entry = {**manifest["formats"]["tflite_float32"], "path": path}
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "formats": {"tflite_float32": entry}}))
+        assert main([str(folder), "--calls", "1"]) == 2
+        assert said in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """A model of pictures in colour through the gate: every format says what the model says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -38,6 +40,17 @@ def test_a_model_of_colour_is_exported(tiny_preset: Preset, tmp_path: Path, monk
     target = tmp_path / "exported"
     export_run(run.path, target, names=list(FORMATS), data_dir=tmp_path / "pictures", report=lambda line: None)
     mixtures = rng.uniform(size=(3, *SHAPE)).astype(np.float32)
+    tflite = load(target / "float32.tflite")
+    program = Path(__file__).parents[2] / "deploy" / "edge" / "separate.py"
+    for given, expected in ((mixtures, tflite.separate(mixtures)), (mixtures[0], tflite.separate(mixtures[0]))):
+        np.save(tmp_path / "mixtures.npy", given)
+        files = [target / "float32.tflite", tmp_path / "mixtures.npy", tmp_path / "sources.npy"]
+        subprocess.run([sys.executable, program, *files], check=True)
+        np.testing.assert_allclose(np.load(tmp_path / "sources.npy"), expected, atol=1e-5)
+    np.save(tmp_path / "mixtures.npy", mixtures[..., 0])
+    refused = subprocess.run([sys.executable, program, *files], capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "the model takes (8, 12, 3)" in refused.stderr
     expected = trained.separate(mixtures)
     for path in FORMATS.values():
         loaded = load(target / path)

@@ -449,6 +449,11 @@ class TestConfiguration:
         self.refused([*words, "--port", str(server.port), "--rest-port", "0"], "choose another --port", capsys)
         self.refused([*words, "--rest-port", str(server.rest_port), "--port", "0"], "is taken", capsys)
 
+    def test_a_host_that_is_not_here(self, versions, capsys):
+        words = ["--model", f"digits={versions}", "--port", "0", "--rest-port", "0"]
+        self.refused([*words, "--host", "192.0.2.1"], "choose another --host", capsys)
+        self.refused([*words, "--host", "no.such.host.invalid"], "choose another --host", capsys)
+
     def test_a_broken_model(self, versions, tmp_path, capsys):
         shutil.copytree(versions / "1", tmp_path / "served/1")
         next((tmp_path / "served/1/variables").glob("*.index")).unlink()

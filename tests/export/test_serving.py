@@ -19,6 +19,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from export import serve
 from export.deployment.files import settings
+from export.deployment.folder import ServedExport
 from export.deployment.versions import Versions
 from export.deployment.warmup import BATCH_SIZES, WARMUP_FILE
 from export.devserver.config import read_config
@@ -487,6 +488,8 @@ class TestBadInput:
             ("--promote mnist latest", "is no version"),
             ("--canary mnist 1", "is the stable one"),
             ("mnist=EXPORTED --promote mnist 1", "take no export"),
+            ("mnist=EXPORTED --add-version --cpus 8", "--cpus sizes a deployment when it is made"),
+            ("--promote mnist 1 --version 3", "--version and --data-dir are for new versions"),
         ],
     )
     def test_changing(self, words, said, refused, deployment, exported):
@@ -560,3 +563,10 @@ def test_a_version_that_cannot_be_written_leaves_the_deployment(deployment, expo
     monkeypatch.setattr(folder, "write_warmup", fail)
     assert run(f"mnist={exported}", "--to", deployment, "--add-version") == 2
     assert content(deployment) == before
+
+
+def test_an_equals_sign_in_a_folder_is_no_name(exported, tmp_path):
+    (tmp_path / "lr=0.1").mkdir()
+    folder = shutil.copytree(exported, tmp_path / "lr=0.1" / "digits")
+    assert ServedExport.read(str(folder)).names == ["digits"]
+    assert ServedExport.read(f"mine={folder}").names == ["mine"]

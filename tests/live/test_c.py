@@ -99,6 +99,18 @@ def test_the_address_sanitiser_finds_nothing(live_export, sound, tmp_path):
     run(program, live_export / "float32.tflite", sound[:5_000])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e9])
+def test_a_sample_that_is_no_number_ends_it(bad, program, live_export, sound):
+    """It would stay in the state, and no sample after it would be one."""
+    samples = sound[:3_000].copy()
+    samples[1_000] = bad
+    words = [program, live_export / "float32.tflite", "f32"]
+    done = subprocess.run(words, input=samples.tobytes(), capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"a sample is NaN or beyond 2^31" in done.stderr
+    assert np.isfinite(np.frombuffer(done.stdout, np.float32)).all()
+
+
 def test_what_it_cannot_read_gets_one_line(program, live_export, sound, tmp_path):
     (tmp_path / "garbage.tflite").write_bytes(b"garbage" * 99)
     for arguments, message in (

@@ -7,8 +7,16 @@ from vae_bss_tf import metrics
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.baselines.nmf_spectrogram import DIVERGENCES, SpectrogramNMF
 from vae_bss_tf.config import AudioConfig
+from vae_bss_tf.errors import ConfigError
 
 AUDIO = AudioConfig(n_fft=64, hop_length=16, num_frames=16, num_bins=24, power=0.5)
+
+
+def test_more_sources_than_frames_are_refused() -> None:
+    audio = AudioConfig(n_fft=64, hop_length=16, num_frames=8, num_bins=32)
+    SpectrogramNMF(audio, num_sources=8)
+    with pytest.raises(ConfigError, match="num_sources is 9; it must be from 1 to 8"):
+        SpectrogramNMF(audio, num_sources=9)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)

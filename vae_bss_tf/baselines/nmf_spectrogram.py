@@ -42,7 +42,8 @@ class SpectrogramNMF:
     """
 
     def __init__(self, audio: AudioConfig, num_sources: int = 2, divergence: str = "itakura-saito") -> None:
-        check(num_sources >= 1, "num_sources", num_sources, "at least 1")
+        most = min(audio.feature_shape)
+        check(1 <= num_sources <= most, "num_sources", num_sources, f"from 1 to {most} for NMF of these spectrograms")
         self.audio = audio
         self.num_sources = num_sources
         self.divergence = check_choice("divergence", divergence, DIVERGENCES)

@@ -65,9 +65,13 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
     model = storage.absolute(options.model).rstrip("/")
     inputs = tuple(map(storage.absolute, options.input))
     of_images = separates_pictures(model, inputs)
+    if of_images and (options.format or options.allow_truncated):
+        raise ConfigError("--format and --allow-truncated are for recordings, and the model is one of images.")
     suffixes = pictures.SUFFIXES if of_images else audio.SUFFIXES
     for given, place in zip(options.input, inputs, strict=True):
         if not storage.find(place, suffixes, output):
+            if f"{place.rstrip('/')}/".startswith(f"{output}/"):
+                raise OutputExistsError(f"{given} lies in {options.output}; choose another --output.")
             raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
     settings = Settings(model, output, options.format, options.allow_truncated)
     job = pipeline.Job(inputs, suffixes, of_images, settings)

@@ -49,7 +49,7 @@ def root(places: Iterable[str]) -> str:
     """
     folders = []
     for place in places:
-        fixed = place if _is_file_here(place) else _MAGIC.split(place, maxsplit=1)[0]
+        fixed = place if _is_here(place) else _MAGIC.split(place, maxsplit=1)[0]
         folders.append(fixed[: fixed.rfind("/")].split("/"))
     common = [
         parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
@@ -73,13 +73,16 @@ def find(place: str, suffixes: Sequence[str], output: str) -> list[str]:
     Raises:
         DataError: The file system is unknown or cannot be listed.
     """
-    if _is_file_here(place):
-        return [place]
     folder = place.endswith("/")
-    # Beam's `**/` stands for one folder at least: the twin without it finds the files of the folder above.
-    patterns = [f"{place}**"] if folder else sorted({place, re.sub(r"(?<=/)\*\*/", "", place)})
-    with _told(place):
-        found = {file.path for match in FileSystems.match(patterns) for file in match.metadata_list}
+    if _is_here(place):  # whatever its name: brackets in it are no pattern
+        if not folder:
+            return [place]
+        found = {os.path.join(inner, name) for inner, _, names in os.walk(place) for name in names}
+    else:
+        # Beam's `**/` stands for one folder at least: the twin without it finds the files of the folder above.
+        patterns = [f"{place}**"] if folder else sorted({place, re.sub(r"(?<=/)\*\*/", "", place)})
+        with _told(place):
+            found = {file.path for match in FileSystems.match(patterns) for file in match.metadata_list}
     if folder:
         found = {path for path in found if path.lower().endswith(tuple(suffixes))}
     return sorted(path for path in found if files.PARTIAL not in path and not path.startswith(f"{output}/"))
@@ -209,8 +212,8 @@ def _upload(file: Path, place: str) -> None:
         FileSystems.rename([partial], [place])
 
 
-def _is_file_here(place: str) -> bool:
-    return is_local(place) and os.path.isfile(place)
+def _is_here(place: str) -> bool:
+    return is_local(place) and os.path.exists(place)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vae_bss_tf import audio, files
 from vae_bss_tf.bulk import losses, storage
-from vae_bss_tf.errors import ConfigError, DataError, VaeBssError
+from vae_bss_tf.errors import DataError, VaeBssError
 
 SEPARATED, FINISHED, FAILED = "separated", "finished", "failed"
 
@@ -148,8 +148,6 @@ class PictureWorker(Worker):
         from vae_bss_tf.pictures.separator import PictureSeparator
 
         super().__init__(settings)
-        if settings.file_format or settings.allow_truncated:
-            raise ConfigError("--format and --allow-truncated are for recordings, and the model is one of images.")
         with _model(settings.model) as model:
             self._separator = PictureSeparator.load(model)
         self.num_sources = self._separator.num_sources
@@ -224,7 +222,7 @@ def fingerprint(model: str) -> str:
 
 
 def _on_server(model: str) -> bool:
-    return model.startswith(("http://", "https://", "grpc://"))
+    return model.startswith(("http://", "grpc://"))
 
 
 @contextlib.contextmanager

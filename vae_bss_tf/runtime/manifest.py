@@ -72,6 +72,11 @@ def choose(folder: Path) -> Path:
         if name in formats and importlib.util.find_spec(_LIBRARIES[name.split("_")[0]]):
             _inside(folder, formats[name]["path"])
             return folder / formats[name]["path"]
+    if not set(formats) & set(_PREFERENCE):
+        raise ConfigError(
+            f"{folder} holds {', '.join(formats)} alone, which take waveforms; export the run with a format that takes "
+            "mixtures, such as --formats tflite_float32."
+        )
     raise ConfigError(
         f"{folder} holds {', '.join(formats)}, and the runtime of none is installed; "
         "pip install 'vae-bss-tf[tflite]' or 'vae-bss-tf[onnx]'."
@@ -102,6 +107,25 @@ def check_file(path: Path) -> Preset | None:
                     _check_files(folder, manifest["formats"], real)
                     return Preset.from_dict(manifest["preset"])
     return None
+
+
+def checked_manifest(folder: Path) -> dict[str, Any]:
+    """Reads the manifest of an export and checks every file that it lists.
+
+    Args:
+        folder: The export.
+
+    Returns:
+        The manifest, as `read_manifest` gives it.
+
+    Raises:
+        CheckpointError: As `check_file`.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    with refusing_damage(folder / MANIFEST, passing=CheckpointError):
+        for entry in manifest["formats"].values():
+            _check_files(folder, manifest["formats"], _inside(folder, entry["path"]))
+    return manifest
 
 
 def _check_files(folder: Path, formats: Mapping[str, Any], real: Path) -> None:

@@ -8,6 +8,7 @@ const FLOAT = 3;
 const EXTENSIBLE = 0xfffe;
 const STREAM_BYTES = 0x7ffff000; // and above: what programs write that do not know the length yet
 const HEADER_BYTES = 44;
+const MAX_BYTES = 0xffffffff - HEADER_BYTES;
 
 /** How a sample is coded. @enum {string} */
 export const WavFormat = { INT16: "int16", FLOAT32: "float32" };
@@ -115,10 +116,14 @@ function describe(blob, offset, bytes, { numChannels, sampleRate, bytes: width, 
  * @param {number} numSamples Of one channel.
  * @param {string} format A `WavFormat`.
  * @returns {ArrayBuffer}
+ * @throws {UserError} The file would be longer than a WAV file can be, 4 GiB.
  */
 export function wavHeader(sampleRate, numChannels, numSamples, format) {
   const width = format === WavFormat.INT16 ? 2 : 4;
   const bytes = numSamples * numChannels * width;
+  if (bytes > MAX_BYTES) {
+    throw new UserError("A source would be longer than a WAV file can be, 4 GiB; separate the recording in parts.");
+  }
   const header = new DataView(new ArrayBuffer(HEADER_BYTES));
   const write = (at, word) => [...word].forEach((letter, i) => header.setUint8(at + i, letter.charCodeAt(0)));
   write(0, "RIFF");

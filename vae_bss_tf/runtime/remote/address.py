@@ -10,6 +10,7 @@ _PATHS = {
     "http": re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?/?"),
     "grpc": re.compile(r"/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?/?"),
 }
+_HOST = re.compile(r"(?:[^\s.\x00-\x1f]{1,63}\.?)+")
 _FORMS = "http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME, with /versions/NUMBER or /labels/LABEL after it"
 
 
@@ -49,7 +50,7 @@ class Address:
             raise ConfigError(f"{url} is no URL of a model ({error}); give {_FORMS}.") from error
         if parts.scheme not in _PATHS:
             raise ConfigError(f"{url} begins with {parts.scheme}://, which is not known; give {_FORMS}.")
-        if host is None or port is None or parts.username is not None:
+        if host is None or port is None or parts.username is not None or not _HOST.fullmatch(host):
             raise ConfigError(f"{url} does not say HOST:PORT; give {_FORMS}.")
         found = _PATHS[parts.scheme].fullmatch(parts.path)
         if found is None or parts.query or parts.fragment:

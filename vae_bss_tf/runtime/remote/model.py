@@ -80,7 +80,7 @@ class RemoteModel(LoadedModel):
                     raise CheckpointError(f"{url}: {name} is {_words(tensor)}; it is no model of ours.")
             settings = self._settings() if SETTINGS in self._signatures else None
             if options.manifest is not None:
-                settings = self._check_against_manifest(settings, options.manifest)
+                settings = self._check_against_manifest(settings, Path(options.manifest))
             self.metadata = make_metadata(
                 "rest" if address.scheme == "http" else address.scheme,
                 url,

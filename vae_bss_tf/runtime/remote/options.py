@@ -39,13 +39,15 @@ class ServerOptions:
     backoff: float = 0.1
     max_backoff: float = 2.0
     max_message_bytes: int = 256 * 2**20
-    manifest: Path | None = None
+    manifest: Path | str | None = None
 
     def __post_init__(self) -> None:
         for name in ("deadline", "backoff", "max_backoff"):
             value = getattr(self, name)
-            check(0 < value <= _LONGEST, name, value, f"a number of seconds, above 0 and up to {_LONGEST:,}")
+            known = isinstance(value, int | float) and 0 < value <= _LONGEST
+            check(known, name, value, f"a number of seconds, above 0 and up to {_LONGEST:,}")
         for name, least in (("retries", 0), ("max_message_bytes", 1)):
-            check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+            value = getattr(self, name)
+            check(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
         if self.max_message_bytes >= 2**31:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; gRPC allows at most {2**31 - 1}.")

@@ -109,7 +109,7 @@ class RestTransport:
             raise ServerError(
                 f"{self._address.url} does not speak HTTP/1.1; it is no REST port of TensorFlow Serving."
             ) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a host's name
             raise ServerUnavailableError(_reason(error)) from error
         if keep and len(self._idle) < _IDLE_CONNECTIONS:
             self._idle.append(connection)

@@ -114,6 +114,12 @@ test("WAV files that cannot be separated are refused in a sentence", async () =>
   await refused([wavHeader(8000, 6, 8000, WavFormat.INT16), new Uint8Array(96_000)], /6 channels/);
 });
 
+test("a WAV file longer than its header can say is refused", () => {
+  const longest = (2 ** 32 - 45) / 8;
+  wavHeader(192_000, 2, Math.floor(longest), WavFormat.FLOAT32);
+  assert.throws(() => wavHeader(192_000, 2, Math.ceil(longest) + 1, WavFormat.FLOAT32), refusedAs(/4 GiB/));
+});
+
 test("a model and a manifest that do not belong together are refused", async () => {
   const manifest = { preset: { model: { input_shape: [8, 33], num_sources: 2 }, audio: AUDIO }, formats: {} };
   const file = new TextEncoder().encode("model").buffer;
