@@ -260,8 +260,8 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     )
     has_truth = bank.has_truth
     for run in job.runs:
-        judged_on = run.metrics.get("data", {}).get("test")
-        if run.preset.data.dataset == bank.name and judged_on not in (None, bank.fingerprint()):
+        judged_on = run.metrics.get("data", {"test": bank.fingerprint()})
+        if run.preset.data.dataset == bank.name and judged_on != {"test": bank.fingerprint()}:
             print(
                 f"warning: the test split is not the one that {run.path} was judged on when its training ended; where "
                 "files were added, removed or moved since, it may hold some that were trained on.",
