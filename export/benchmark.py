@@ -16,7 +16,6 @@ import numpy as np
 
 from export.formats import FORMATS
 from export.gate.workers import Worker
-from training.run import Run
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.config import AudioConfig
@@ -137,6 +136,8 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    from training.run import Run  # it loads TensorFlow, which --help needs not
+
     model = run.resolve() / "model.keras"
     if not model.is_file():
         raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
