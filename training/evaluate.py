@@ -132,8 +132,9 @@ def _on_truth(options: argparse.Namespace) -> None:
 
 def _refuse(options: argparse.Namespace, names: Sequence[str], beside: str) -> None:
     """Refuses options that would change nothing."""
+    default = _parser().get_default
     for name in names:
-        if getattr(options, name) != _parser().get_default(name):
+        if getattr(options, name) != default(name):
             raise ConfigError(f"--{name.replace('_', '-')} changes nothing with {beside}; leave it out.")
 
 

@@ -45,6 +45,7 @@ const TASKS = {
         report(done / (2 * numSamples));
       }
     }
+    const header = wavHeader(sampleRate, numChannels, numSamples, format); // refuses sources too long for a file
     const started = performance.now();
     const separator = new Separator(model.run, model.audio, model.numSources);
     const { orders, sure } = await separator.findOrders(blocks, sampleRate, name);
@@ -65,7 +66,6 @@ const TASKS = {
         if (format === WavFormat.INT16) clipped += numClipped(channels);
       });
     }
-    const header = wavHeader(sampleRate, numChannels, numSamples, format);
     const top = mixture.loudest();
     return {
       sampleRate, numChannels, numSamples, format, sure, clipped,

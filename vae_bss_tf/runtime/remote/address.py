@@ -10,7 +10,8 @@ _PATHS = {
     "http": re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?/?"),
     "grpc": re.compile(r"/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?/?"),
 }
-_HOST = re.compile(r"(?:[^\s.\x00-\x1f]{1,63}\.?)+")
+_LABEL = r"[^\s.\x00-\x1f]{1,63}"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _FORMS = "http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME, with /versions/NUMBER or /labels/LABEL after it"
 
 
