@@ -33,7 +33,8 @@ _SOUNDING = 0.01  # of a source's mean energy: a window where a source is quiete
 Array = npt.NDArray[np.float32]
 
 
-def _at_rate(path: Path, rate: float) -> Array:
+def at_rate(path: Path, rate: float) -> Array:
+    """Reads a recording as float32 `[samples]` at a rate in Hz, the mean of its channels."""
     return np.concatenate(list(recordings.mono(recordings.describe(path), rate)))
 
 
@@ -66,8 +67,8 @@ def judged(separator: Separator, case: "Case") -> dict[str, Any]:
     from vae_bss_tf import metrics
 
     rate, length = separator.audio.sample_rate, separator.audio.num_samples
-    mixture = _at_rate(case.mixture, rate)
-    sources = np.stack([_at_rate(path, rate) for path in case.sources])
+    mixture = at_rate(case.mixture, rate)
+    sources = np.stack([at_rate(path, rate) for path in case.sources])
     if len(sources) != 2:
         raise ConfigError(f"{case.name} has {len(sources)} sources; it must have two.")
     cut = [list(windows(iter([signal[:, np.newaxis]]), length, 1)) for signal in (mixture, *sources)]

@@ -24,6 +24,7 @@ def _command(options: argparse.Namespace) -> None:
         dynamic_batch=options.dynamic_batch,
         force=options.force,
         command=_written_down(options),
+        data_licence=options.data_licence,
     )
     megabytes = sum(entry["bytes"] for entry in manifest["formats"].values()) / 1e6
     print(f"wrote {options.to}: {len(manifest['formats'])} formats, {megabytes:.1f} MB, and its card, README.md")
@@ -39,6 +40,8 @@ def _written_down(options: argparse.Namespace) -> str:
         words += ["--data-dir", "DIR"]
     if options.dynamic_batch:
         words += ["--dynamic-batch"]
+    if options.data_licence:
+        words += ["--data-licence", options.data_licence]
     return shlex.join(words)
 
 
@@ -52,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=path, required=True, help="folder to make")
     parser.add_argument("--formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS) + " (default: all)")
     parser.add_argument("--data-dir", type=path, help="folder of the data set's files; without it they are fetched")
+    parser.add_argument(
+        "--data-licence",
+        metavar="TEXT",
+        help="licence of the training data, for the card (default: that of the data set where it is known)",
+    )
     parser.add_argument("--dynamic-batch", action="store_true", help="TFLite files that take any number of mixtures")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
     return parser

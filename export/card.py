@@ -64,6 +64,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
         outputs still sum to the mixture but mean little. Values must lie in [0, 1]. The order of the outputs carries
         no meaning. int8 files differ from the model as the table says; full int8 was calibrated on mixtures of the
         training split."""
+    licence = export.data_licence or "not stated; `python -m export --data-licence` states it"
     return "\n\n".join(
         [
             f"# {export.name}",
@@ -73,6 +74,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
             f'model = load("{export.name}")  # this folder, or one of its files\n'
             f"sources = model.separate(mixtures)  # [n, {shape}] -> [n, {model.num_sources}, {shape}]\n```",
             _paragraph(names),
+            *_sound(export),
             _paragraph("""To train on from these weights (float16, without code in them), give this folder to
                 `python -m training.fit --init`; to write other formats, to `python -m export --run`."""),
             "## Scores and files",
@@ -85,9 +87,27 @@ def card(export: Export, described: dict[str, Any]) -> str:
             "## Limits",
             _paragraph(limits),
             "## Licence",
-            "Apache-2.0, as the project. The licence of the training data is its own.\n",
+            f"{_paragraph(f'The model: Apache-2.0, as the project. The training data: {licence}.')}\n",
         ]
     )
+
+
+def _sound(export: Export) -> list[str]:
+    """What a card of a model of sound says of recordings."""
+    audio = export.run.preset.audio
+    if audio is None:
+        return []
+    said = f"""Of recordings it hears up to {audio.highest_frequency:,.0f} Hz: it works at {audio.sample_rate:,.1f} Hz,
+        in windows of {audio.num_samples / audio.sample_rate:.2f} s ({audio.num_samples:,} samples). What a
+        recording holds above is shared among the sources in proportion to their energy at the time. Recordings of any
+        length and rate, with one channel or two, become one WAV file for each source by"""
+    code = (
+        "```python\nfrom pathlib import Path\n\nfrom vae_bss_tf.audio.separator import Separator\n\n"
+        f'separator = Separator.load("{export.name}")\n'
+        'separator.separate_file(Path("recording.wav"), Path("stems"))\n```'
+    )
+    command = f"or by `python -m vae_bss_tf.separate recording.wav --model {export.name} --output stems`."
+    return [_paragraph(said), code, _paragraph(command)]
 
 
 def _quality(export: Export, described: dict[str, Any]) -> str:

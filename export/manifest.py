@@ -44,9 +44,10 @@ class Export:
         reference: The held-out mixtures and the model's outputs.
         reports: What the gate measured, by name of format.
         dynamic_batch: Whether the TFLite files take any number of mixtures.
+        data_licence: The licence of the training data; empty where it is not known.
 
     Example:
-        >>> export = Export("mnist", "python -m export ...", run, reference, reports, dynamic_batch=False)
+        >>> export = Export("mnist", "python -m export ...", run, reference, reports, False, "CC BY-SA 3.0")
         >>> described = manifest(export, Path("exported/mnist"))
     """
 
@@ -56,6 +57,7 @@ class Export:
     reference: Reference
     reports: dict[str, dict[str, Any]]
     dynamic_batch: bool
+    data_licence: str
 
     @property
     def has_truth(self) -> bool:
@@ -79,6 +81,7 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
         "name": export.name,
         "command": export.command,
         "training_command": training_command(export.run),
+        "data_licence": export.data_licence,
         "num_sources": preset.model.num_sources,
         "signatures": _signatures(preset),
         "preset": preset.to_dict(),

@@ -20,7 +20,7 @@ from training.history import read_history
 from training.run import OF_AN_EXPORT, WEIGHTS, Run, exclusive
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.config import Preset
-from vae_bss_tf.datasets import SourceBank, pipeline
+from vae_bss_tf.datasets import DATASETS, SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.datasets.sound_mixtures import AudioEvaluationSet
 from vae_bss_tf.errors import CheckpointError
@@ -42,6 +42,7 @@ def export_run(
     dynamic_batch: bool = False,
     force: bool = False,
     command: str = "",
+    data_licence: str | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Exports a run, and proves each file equal to the model before any of it is in its place.
@@ -54,6 +55,7 @@ def export_run(
         dynamic_batch: Whether the TFLite files take any number of mixtures; else one.
         force: Whether an earlier export in `target` is replaced.
         command: The command to write down as the one that made the export.
+        data_licence: The licence of the training data, for the card; None takes the data set's where it is known.
         report: Told of each step in one line.
 
     Returns:
@@ -91,7 +93,8 @@ def export_run(
         for name in OF_AN_EXPORT:
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, staging / name)
-        export = Export(target.name, command, run, references[False], reports, dynamic_batch)
+        licence = data_licence or DATASETS[run.preset.data.dataset].licence
+        export = Export(target.name, command, run, references[False], reports, dynamic_batch, licence)
         described = manifest(export, staging)
         write_json(staging / MANIFEST, described)
         write_text(staging / "README.md", card(export, described))

@@ -12,7 +12,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import PRESETS, get_preset
-from vae_bss_tf.sizing import sized
+from vae_bss_tf.sizing import at_sample_rate, sized
 
 
 def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
@@ -37,6 +37,8 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
         preset = _of_pictures(preset, options)
     elif options.size is not None or options.channels is not None:
         raise ConfigError("--size and --channels are for a folder of pictures, --dataset images; leave them out.")
+    if options.sample_rate is not None:
+        preset = at_sample_rate(preset, options.sample_rate)
     parts = preset.to_dict()
     flags = {
         "data": {"dataset": options.dataset, "num_mixed": options.num_mixed},
@@ -133,6 +135,12 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         choices=(1, 3),
         help="of --dataset images: 1 makes all grey, 3 all colour (default: all are alike)",
+    )
+    made.add_argument(
+        "--sample-rate",
+        type=float,
+        metavar="HZ",
+        help="of sound: the rate that the model works at; it hears up to half of it (default: 5512.5)",
     )
     made.add_argument("--system", default="vae", choices=systems.trained(), help="what to train (default: vae)")
     made.add_argument("--num-sources", type=int, metavar="K", help="sources that the model emits")

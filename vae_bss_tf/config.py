@@ -197,6 +197,11 @@ class AudioConfig(Settings):
         return self.n_fft // 2 + 1
 
     @property
+    def highest_frequency(self) -> float:
+        """What the model hears up to, in Hz."""
+        return self.num_bins * self.sample_rate / self.n_fft
+
+    @property
     def feature_shape(self) -> tuple[int, int]:
         """Shape `(frames, bins)` of what the model sees of one window."""
         return self.num_frames // self.frame_pooling, self.num_bins

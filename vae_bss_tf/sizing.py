@@ -1,8 +1,10 @@
-"""The sizes of a model for pictures, from the size of a picture: the only place that knows the rule."""
+"""The sizes of a model, from those of its data: a picture's size or the sample rate of sound."""
 
 import math
 
-from vae_bss_tf.config import ModelConfig
+from vae_bss_tf.checks import check
+from vae_bss_tf.config import ModelConfig, Preset
+from vae_bss_tf.errors import ConfigError
 
 _SMALLEST = 8  # what the encoder's convolutions halve the longer side to, or below
 _CONVOLUTIONS = (24, 48, 64)  # channels; further ones have as many as the last
@@ -11,6 +13,7 @@ _DECODER_UNITS = (700, 600, 500, 400, 300)
 _HEAD_WEIGHTS = 4_000_000  # of the decoder's last layer, at most, unless its input would be narrower than
 _NARROWEST = 128
 _PATCHED_SIDE = 32  # sides up to which the mask network takes each pixel for itself
+_RATES = (2_000.0, 96_000.0)  # Hz
 
 
 def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
@@ -52,3 +55,35 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
         mask_channels=base.mask_channels[:resolutions],
         mask_patch=patch,
     )
+
+
+def at_sample_rate(preset: Preset, sample_rate: float) -> Preset:
+    """Makes the settings for sound of another sample rate, and so of another band.
+
+    Transform, hop and number of bins are multiplied by the power of two that is nearest to the ratio of the rates, so
+    that frames and bins stay about as long and as wide in seconds and Hz, and the bins reach up to half the rate.
+
+    Args:
+        preset: Settings of a model of sound.
+        sample_rate: Rate that the model shall work at, in Hz, from 2,000 to 96,000.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: The settings are of pictures, or the rate is out of its range.
+
+    Example:
+        >>> from vae_bss_tf.presets import get_preset
+        >>> at_sample_rate(get_preset("mixtures"), 11_025).model.input_shape
+        (8, 512)
+    """
+    if preset.audio is None:
+        raise ConfigError("--sample-rate is for sound; leave it out for pictures.")
+    least, most = _RATES
+    check(least <= sample_rate <= most, "--sample-rate", sample_rate, f"from {least:,.0f} to {most:,.0f} Hz")
+    audio = preset.audio
+    factor = 2.0 ** round(math.log2(sample_rate / audio.sample_rate))
+    n_fft, hop_length, num_bins = (int(n * factor) for n in (audio.n_fft, audio.hop_length, audio.num_bins))
+    audio = audio.replace(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, num_bins=num_bins)
+    return preset.replace(audio=audio, model=preset.model.replace(input_shape=audio.feature_shape))

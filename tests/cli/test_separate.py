@@ -60,6 +60,7 @@ def test_files_and_folders_end_to_end(run: Path, tmp_path: Path, capsys: pytest.
     assert np.abs(soundfile.read(output / "one_remix.wav")[0] - sources[0]).max() < 1e-4
     printed = capsys.readouterr().out
     assert f"writing to: {output}" in printed
+    assert "the model hears up to 2,000 Hz; what is above is shared out by energy" in printed
     assert "next:" in printed
     assert separate.main(arguments) == 2
     assert separate.main([*arguments, "--force", "--format", "wav", "--quiet"]) == 0

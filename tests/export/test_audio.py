@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+import soundfile
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
@@ -108,6 +109,21 @@ def test_an_export_of_waveform_files_alone_says_what_it_lacks(exported_audio, tm
 def test_the_card_tells_which_files_take_waveforms(exported_audio):
     card = " ".join((exported_audio / "README.md").read_text().split())
     assert "Every file but those that take waveforms in [-1, 1] and give `sources` alone has the same names" in card
+
+
+def test_the_card_has_band_window_licence_and_code_that_separates_a_recording(exported_audio, tmp_path, monkeypatch):
+    card = (exported_audio / "README.md").read_text()
+    told = " ".join(card.split())
+    assert "hears up to 1,875 Hz: it works at 4,000.0 Hz, in windows of 0.26 s (1,024 samples)" in told
+    assert "The training data: Apache-2.0, synthesised by vae-bss-tf." in told
+    (code,) = (part.split("```")[0] for part in card.split("```python\n") if "Separator" in part.split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tones").symlink_to(exported_audio)
+    recording = np.random.default_rng(4).uniform(-0.5, 0.5, 8_000)
+    soundfile.write("recording.wav", recording, 8_000)
+    exec(code, {})
+    sources = [soundfile.read(f"stems/recording_source{k}.wav")[0] for k in (1, 2)]
+    np.testing.assert_allclose(sum(sources), recording, atol=1e-4)
 
 
 def test_the_benchmark_says_how_fast_against_the_sound(exported_audio):

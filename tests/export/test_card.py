@@ -16,7 +16,7 @@ def test_a_card_without_a_truth_claims_no_score_against_one(tiny_preset: Preset,
     known = {"remix_si_sdri": 7.256, "shared_out": 0.914}
     write_json(run.path / "metrics.json", {"mixtures": 100, "test": {"has_truth": False, "without_truth": known}})
     reference = Reference(EvaluationSet(*[None] * 4, 1.0), None, {}, {"si_sdr": 9.87, "psnr": 6.54}, [])
-    export = Export("own", "python -m export", run, reference, {}, dynamic_batch=False)
+    export = Export("own", "python -m export", run, reference, {}, dynamic_batch=False, data_licence="")
     assert not export.has_truth
     entry = {"path": "a.onnx", "bytes": 10**6, "scores_db": {}, "max_abs_error": {"sources": 1e-7}, "latency_ms": 1.0}
     reference_values = {"num_mixtures": 500, "scores_db": {}}
@@ -30,5 +30,6 @@ def test_a_card_without_a_truth_claims_no_score_against_one(tiny_preset: Preset,
     assert "7.26 dB" in text
     assert "91 % of the mixtures" in text
     assert "mixtures, taken as they are" in text
+    assert "The training data: not stated" in text
     for absent in ("9.87", "PSNR", "mixture of 1"):
         assert absent not in text

@@ -51,6 +51,10 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
         refuse_existing([*places, *figures, *([] if gains is None else [remix])], force=options.force)
     options.output.mkdir(parents=True, exist_ok=True)
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
+    if any(recording.sample_rate > separator.audio.sample_rate for recording in found):
+        print(
+            f"the model hears up to {separator.audio.highest_frequency:,.0f} Hz; what is above is shared out by energy"
+        )
     for recording in found:
         with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
             result = separator.separate_file(

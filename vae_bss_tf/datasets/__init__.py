@@ -19,12 +19,14 @@ class Dataset(NamedTuple):
         module: The module that loads it, imported on use: the libraries that it needs may not be installed.
         function: The function that loads it.
         names: What the function is told before the rest.
+        licence: The licence of its data, and whose data it is; empty where that depends on the user's folder.
     """
 
     kind: str
     module: str
     function: str = "load"
     names: tuple[str, ...] = ()
+    licence: str = ""
 
     def load(self, *arguments: Any) -> SourceBank:
         """Loads a bank.
@@ -41,13 +43,13 @@ class Dataset(NamedTuple):
 
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset("images", "digits"),
-    "mnist": Dataset("images", "idx", names=("mnist",)),
-    "fashion-mnist": Dataset("images", "idx", names=("fashion-mnist",)),
+    "digits": Dataset("images", "digits", licence="CC BY 4.0, E. Alpaydin and C. Kaynak"),
+    "mnist": Dataset("images", "idx", names=("mnist",), licence="CC BY-SA 3.0, Y. LeCun, C. Cortes and C. Burges"),
+    "fashion-mnist": Dataset("images", "idx", names=("fashion-mnist",), licence="MIT, Zalando SE"),
     "images": Dataset("images", "own_pictures"),
-    "tones": Dataset("sound", "tones"),
+    "tones": Dataset("sound", "tones", licence="Apache-2.0, synthesised by vae-bss-tf"),
     "notes": Dataset("sound", "recordings", "load_notes"),
-    "nsynth": Dataset("sound", "nsynth"),
+    "nsynth": Dataset("sound", "nsynth", licence="CC BY 4.0, Google Inc."),
     "mixtures": Dataset("sound", "recordings", "load_mixtures"),
 }
 
