@@ -1,7 +1,8 @@
 """What makes recordings harder to separate: `python -m benchmarks.conditions saved_models/duets --truth DUETS`.
 
 Recordings with known sources are changed in one way at a time, and separated whole by the same model: one source is
-louder than the other, both sound in a room, noise is added. The true sources are those of the changed mixture.
+louder than the other, one comes later so that notes seldom begin together, both sound in a room, noise is added. The
+true sources are those of the changed mixture.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from vae_bss_tf.startup import import_tensorflow
 
 Array = npt.NDArray[np.float64]
 
+_DELAY_SECONDS = 0.2
 _ROOM_SECONDS = 0.3  # in which the reverberation falls by 60 dB
 _ROOM_DB = -6.0  # energy of the reverberation against the direct sound
 _NOISE_DB = -30.0  # energy of the noise against the mixture
@@ -37,6 +39,14 @@ def louder(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array
     gains = np.ones((len(sources), 1))
     gains[rng.integers(len(sources))] = 10 ** (6 / 20)
     return as_they_are(gains * sources, rate, rng)
+
+
+def later(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """As `as_they_are`, with one source, drawn at random, later by a time that is no note's length."""
+    delayed, k = sources.copy(), rng.integers(len(sources))
+    delay = int(_DELAY_SECONDS * rate)
+    delayed[k] = np.concatenate([np.zeros(delay), sources[k, :-delay]])
+    return as_they_are(delayed, rate, rng)
 
 
 def in_a_room(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -63,6 +73,7 @@ def noisy(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array,
 CONDITIONS: dict[str, Callable[[Array, float, np.random.Generator], tuple[Array, Array]]] = {
     "as they are": as_they_are,
     "one source 6 dB louder": louder,
+    "one source 0.2 s later, so that notes seldom begin together": later,
     "reverberation of 0.3 s, 6 dB below the direct sound": in_a_room,
     "white noise, 30 dB below the mixture": noisy,
 }
