@@ -32,7 +32,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _written_down(options: argparse.Namespace) -> str:
-    """The command for the manifest, without the place of the data on this machine."""
+    """The command for the manifest, which has the licence of the data elsewhere, and the data's place nowhere."""
     words = ["python", "-m", "export", "--run", str(options.run), "--to", str(options.to)]
     if options.formats:
         words += ["--formats", *options.formats]
@@ -41,7 +41,7 @@ def _written_down(options: argparse.Namespace) -> str:
     if options.dynamic_batch:
         words += ["--dynamic-batch"]
     if options.data_licence:
-        words += ["--data-licence", options.data_licence]
+        words += ["--data-licence", "TEXT"]
     return shlex.join(words)
 
 
