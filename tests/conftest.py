@@ -9,7 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import strategies as st
 
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
@@ -130,6 +132,18 @@ def tiny_recipe(tiny_preset: Preset) -> Preset:
         model=tiny_preset.model.replace(mask_channels=(3, 4)),
         recipe=tiny_preset.recipe.replace(epochs=4, phases=(first.replace(keep="best"), remix, masks)),
     )
+
+
+@pytest.fixture
+def two_bands(tmp_path: Path) -> Path:
+    """A folder with one recording of 6 s at 4 kHz: two tones far apart in pitch, whose levels change, and their sum."""
+    time = np.arange(6 * 4_000) / 4_000
+    low, high = (0.3 * np.sin(2 * np.pi * f * time) * (1 + 0.3 * np.sin(3 * time)) for f in (220, 1_200))
+    folder = tmp_path / "truth" / "duet"
+    folder.mkdir(parents=True)
+    for name, signal in (("mixture", low + high), ("source1", low), ("source2", high)):
+        soundfile.write(folder / f"{name}.wav", signal, 4_000, subtype="FLOAT")
+    return folder.parent
 
 
 @pytest.fixture(scope="session")

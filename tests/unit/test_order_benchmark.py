@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from benchmarks.order import judged, true_orders
 from training.evaluation.truth_folder import find_cases
@@ -31,14 +30,8 @@ def test_the_truth_chooses_the_order_of_least_error() -> None:
     np.testing.assert_array_equal(true_orders(separated, sources), np.stack([exchanged, 1 - exchanged], axis=1))
 
 
-def test_a_recording_of_two_bands_is_put_together_right(tmp_path: Path) -> None:
-    time = np.arange(6 * 4_000) / 4_000
-    low, high = (0.3 * np.sin(2 * np.pi * f * time) * (1 + 0.3 * np.sin(3 * time)) for f in (220, 1_200))
-    folder = tmp_path / "duet"
-    folder.mkdir()
-    for name, signal in (("mixture", low + high), ("source1", low), ("source2", high)):
-        soundfile.write(folder / f"{name}.wav", signal, 4_000, subtype="FLOAT")
-    (case,) = find_cases(tmp_path, (".wav",))
+def test_a_recording_of_two_bands_is_put_together_right(two_bands: Path) -> None:
+    (case,) = find_cases(two_bands, (".wav",))
     found = judged(Separator(BandSplit(), AUDIO), case)
     assert min(found["si_sdr"].values()) > 25
     assert found["si_sdr"]["truth"] >= found["si_sdr"]["recording"] - 1e-6
