@@ -78,30 +78,35 @@ _TONES_RECIPE = Recipe(epochs=28, mixtures_per_epoch=10_000, validation_mixtures
 # recording of the instrument has are separated as well as those it was trained on.
 _NOTES_AUDIO = _TONES_AUDIO.replace(pitch_shifts=(-2, -1, 0, 1, 2))
 _NOTES_MODEL = _TONES_MODEL.replace(
-    latent_dim=12, hidden_units=(192, 192, 192, 192, 384, 256), mask_exponent=2.0, mask_channels=(8, 16, 24, 32)
+    latent_dim=12,
+    hidden_units=(192, 192, 192, 192, 384, 256),
+    mask_exponent=2.0,
+    mask_channels=(16, 32, 48),
+    mask_patch=2,
 )
 _NOTES_RECIPE = _TONES_RECIPE.replace(
-    epochs=75,
+    epochs=120,
     phases=(
-        _SEPARATE_SOUND.replace(share=0.6, keep="best"),
+        _SEPARATE_SOUND.replace(share=0.72, most=1_000_000, keep="best"),
         Phase(
             "remix",
             objective="remixed_elbo",
-            share=0.15,
+            share=0.14,
+            most=200_000,
             batch_size=32,
             learning_rate=5e-4,
             kl_weight=0.2,
             remix_masked=True,
             steps_per_execution=16,
         ),
-        _MASKS.replace(share=0.25, rounds=3, batch_size=32),
+        _MASKS.replace(share=0.14, rounds=4, batch_size=32),
     ),
 )
 
 # Music that goes on: a window holds little more than a note of each source, since a latent that is wide enough for
 # several notes is wide enough for both sources.
 _MUSIC_AUDIO = _NOTES_AUDIO.replace(num_frames=32, max_onset=0.0)
-_MUSIC_MODEL = _NOTES_MODEL.replace(input_shape=(8, 256), latent_dim=6)
+_MUSIC_MODEL = _NOTES_MODEL.replace(input_shape=(8, 256), latent_dim=6, mask_channels=(8, 16, 24, 32), mask_patch=1)
 _MUSIC_REMIX = Phase(
     "remix",
     objective="remixed_elbo",
