@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from vae_bss_tf.errors import ConfigError, DataError, run_command
 from vae_bss_tf.files import write_json
 
@@ -274,9 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=3, help="times that the job is killed (default: %(default)s)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to do (default: all)")
     parser.add_argument("--folder", type=Path, help="where recordings and outputs are kept (default: nowhere)")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/bulk.json"), help="file to write (default: %(default)s)"
-    )
+    add_json(parser, "bulk")
     options = parser.parse_args(arguments)
     return run_command(lambda: run(options))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command
 from vae_bss_tf.audio import SUFFIXES
@@ -42,7 +42,7 @@ def louder(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array
 
 
 def later(sources: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """As `as_they_are`, with one source, drawn at random, later by a time that is no note's length."""
+    """As `as_they_are`, with one source, drawn at random, 0.2 s later, which is less than most notes last."""
     delayed, k = sources.copy(), rng.integers(len(sources))
     delay = int(_DELAY_SECONDS * rate)
     delayed[k] = np.concatenate([np.zeros(delay), sources[k, :-delay]])
@@ -137,12 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, help="run or export of a model of sound")
     parser.add_argument("--truth", required=True, type=Path, help="folder of folders, each a mixture and its sources")
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path("benchmarks/results/conditions.json"),
-        help="file to write (default: %(default)s)",
-    )
+    add_json(parser, "conditions")
     return parser
 
 

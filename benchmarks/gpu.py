@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError, DataError, run_command
@@ -158,9 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, help="mixtures a step in every phase (default: the preset's)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase (default: %(default)s)")
     parser.add_argument("--setup", help="measure this one alone, in this process, and print its figures as JSON")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/gpu.json"), help="file to write (default: %(default)s)"
-    )
+    add_json(parser, "gpu")
     options = parser.parse_args(arguments)
     return run_command(lambda: _command(options))
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from benchmarks.order import at_rate, true_orders
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command
 from vae_bss_tf.audio import SUFFIXES, spectrogram
-from vae_bss_tf.audio.overlap_add import overlap_add, windows
+from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.startup import import_tensorflow
 
@@ -91,20 +91,22 @@ def judged(ways: dict[str, Separate], audio: "AudioConfig", case: "Case") -> dic
 
     signals = [at_rate(path, audio.sample_rate) for path in (case.mixture, *case.sources)]
     cut = [list(windows(iter([signal[:, np.newaxis]]), audio.num_samples, 1)) for signal in signals]
-    scores = {}
-    for name, separate in ways.items():
-        batches, orders = [], []
-        for parts in zip(*cut, strict=True):
-            mixture, *sources = (batch[:, 0] for batch, _ in parts)
-            real, imaginary = spectrogram.stft(mixture, audio)
-            scale = spectrogram.largest_magnitude(real, imaginary, audio)
-            seen = [spectrogram.features(*spectrogram.stft(s, audio), audio, scale=scale) for s in sources]
-            given = separate(spectrogram.features(real, imaginary, audio), np.clip(np.stack(seen, axis=1), 0, 1))
-            masks = spectrogram.source_masks(given, audio)
+    batches: dict[str, list[tuple[Array, float]]] = {name: [] for name in ways}
+    orders: dict[str, list[Orders]] = {name: [] for name in ways}
+    for parts in zip(*cut, strict=True):
+        mixture, *sources = (batch[:, 0] for batch, _ in parts)
+        real, imaginary = spectrogram.stft(mixture, audio)
+        scale = spectrogram.largest_magnitude(real, imaginary, audio)
+        seen = [spectrogram.features(*spectrogram.stft(s, audio), audio, scale=scale) for s in sources]
+        features, of_sources = spectrogram.features(real, imaginary, audio), np.clip(np.stack(seen, axis=1), 0, 1)
+        for name, separate in ways.items():
+            masks = spectrogram.source_masks(separate(features, of_sources), audio)
             separated = spectrogram.apply_masks(real, imaginary, masks, audio).transpose(0, 2, 1)
-            orders.append(true_orders(separated, np.stack(sources, axis=-1)))
-            batches.append((separated[..., np.newaxis], parts[0][1]))
-        outputs = np.concatenate(list(overlap_add(batches, np.concatenate(orders))))[..., 0].T
+            orders[name].append(true_orders(separated, np.stack(sources, axis=-1)))
+            batches[name].append((separated[..., np.newaxis], parts[0][1]))
+    scores = {}
+    for name in ways:
+        outputs = np.concatenate(list(overlap_add(batches[name], np.concatenate(orders[name]))))[..., 0].T
         ratios = metrics.pairwise_si_bss_eval(outputs[np.newaxis], np.stack(signals[1:])[np.newaxis]).sdr
         scores[name] = float(np.take_along_axis(ratios, metrics.match_sources(ratios)[:, np.newaxis], axis=1).mean())
     return scores
@@ -146,9 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, help="run folder of a model of sound, or an export with weights")
     parser.add_argument("--truth", required=True, type=Path, help="folder of folders, each a mixture and its sources")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/limits.json"), help="file to write (default: %(default)s)"
-    )
+    add_json(parser, "limits")
     return parser
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command
 from vae_bss_tf.audio import SUFFIXES, recordings
@@ -128,9 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", help="model of two sources of sound")
     parser.add_argument("--truth", required=True, type=Path, help="folder of folders, each a mixture and its sources")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/order.json"), help="file to write (default: %(default)s)"
-    )
+    add_json(parser, "order")
     return parser
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import ConfigError, run_command
@@ -265,9 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), help="networks (default: %(default)s)")
     parser.add_argument("--no-choice", action="store_true", help="leave out the choice of the batching parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: %(default)s)")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/sizing.json"), help="file to write (default: %(default)s)"
-    )
+    add_json(parser, "sizing")
     options = parser.parse_args(arguments)
     return run_command(lambda: run(options))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from benchmarks.order import WAYS, judged
 from training.tables import to_markdown
 from vae_bss_tf.arguments import command
@@ -68,10 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth", required=True, type=Path, help="folder of folders, each a mixture and its sources")
     parser.add_argument("--minutes", type=float, default=4.0, help="training of each model (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks/results/temporal.json"),
-        help="file to write (default: %(default)s)",
-    )  # fmt: skip
+    add_json(parser, "temporal")
     return parser
 
 

@@ -12,6 +12,7 @@ from vae_bss_tf import metrics
 from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.model import MultiSourceVAE
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 AUDIO = AudioConfig(sample_rate=4_000, n_fft=256, hop_length=64, num_frames=32, num_bins=128)
 
 
@@ -45,5 +46,10 @@ def test_masks_of_the_true_sources_separate_two_bands(two_bands: Path) -> None:
 
 
 def test_a_model_of_pictures_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert limits.main(["saved_models/mnist", "--truth", str(tmp_path), "--json", str(tmp_path / "l.json")]) == 2
+    assert (
+        limits.main(
+            [str(REPOSITORY / "saved_models/mnist"), "--truth", str(tmp_path), "--json", str(tmp_path / "l.json")]
+        )
+        == 2
+    )
     assert "no multi-source VAE of sound" in capsys.readouterr().err
