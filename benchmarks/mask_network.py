@@ -46,7 +46,7 @@ class Variant(NamedTuple):
 VARIANTS = {
     "release 0.1": Variant((16, 32, 64), 1, True),
     "release 0.1, without XLA": Variant((16, 32, 64), 1, False),
-    "release 0.1, without XLA, auto precision": Variant((16, 32, 64), 1, False, "auto"),
+    "release 0.1, without XLA, in bfloat16": Variant((16, 32, 64), 1, False, "mixed_bfloat16"),
     "twice the channels": Variant((32, 64, 128), 1, False, "auto"),
     "half as much again": Variant((24, 48, 96), 1, False, "auto"),
     "patches": Variant((32, 64), 2, False, "auto"),

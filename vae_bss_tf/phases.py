@@ -53,7 +53,7 @@ class Phase(Settings):
         keep: Which model the phase ends with: "last", or "best" by the validation mixtures (see `Recipe.choose_by`).
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
-        mixed_precision: Keras' dtype policy; "auto" takes "mixed_bfloat16" where the processor or GPU computes in it.
+        mixed_precision: Keras' dtype policy; "auto" takes "mixed_bfloat16" where that is faster (`training.precision`).
 
     Example:
         >>> Phase("remix", objective="remixed_elbo", batch_size=128).remixes

@@ -54,6 +54,13 @@ def test_bad_input_is_one_line_and_exit_code_2(case, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_mixtures_of_many_sources_have_smaller_kl_weights_unless_they_are_set(capsys):
+    words = ["--preset", "mnist", "--num-sources", "4", "--num-mixed", "1,2,3,4", "--dry-run"]
+    assert fit.main([*words, "--set", "recipe.remix.kl_weight=0.3"]) == 0
+    phases = {phase.name: phase for phase in Preset.from_dict(json.loads(capsys.readouterr().out)).recipe.phases}
+    assert (phases["separate"].kl_weight, phases["remix"].kl_weight) == (0.125, 0.3)
+
+
 def test_phases_are_chosen_and_set_by_name(capsys):
     words = ["--preset", "mnist", "--phases", "separate,remix", "--set", "recipe.remix.kl_weight=0.125"]
     assert fit.main([*words, "--batch-size", "6", "--epochs", "2", "--dry-run"]) == 0

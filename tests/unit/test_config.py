@@ -5,7 +5,7 @@ import pytest
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.phases import Phase, Recipe
-from vae_bss_tf.presets import PRESETS, get_preset
+from vae_bss_tf.presets import PRESETS, for_count, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -150,3 +150,13 @@ def test_lists_of_numbers_are_nothing_else(value):
         AudioConfig.from_dict({"pitch_shifts": value})
     with pytest.raises(ConfigError, match="hidden_units"):
         ModelConfig.from_dict({"hidden_units": value})
+
+
+def test_kl_weights_fall_with_the_square_of_the_number_of_sources_in_a_mixture() -> None:
+    pairs, four = get_preset("mnist"), for_count("mnist", 4)
+    assert for_count("mnist", 1) == for_count("mnist", 2) == pairs
+    for two, many in zip(pairs.recipe.phases, four.recipe.phases, strict=True):
+        factor = 1 / 4 if "encoder" in two.trains else 1
+        assert (many.kl_weight, many.kl_weight_end) == (factor * two.kl_weight, factor * two.kl_weight_end)
+    assert for_count("mnist-paper", 4) == get_preset("mnist-paper")
+    assert for_count("notes", 4) == get_preset("notes")
