@@ -85,47 +85,44 @@ def test_overlaps_of_what_goes_on_are_one_and_of_strangers_are_none() -> None:
     assert not found.halves[:2].any()
 
 
+@pytest.mark.parametrize("num_sources", [2, 3])
 @pytest.mark.parametrize("seed", range(5))
-def test_where_all_sound_alike_the_whole_course_of_overlaps_decides(seed: int) -> None:
-    """Against every course of every other window, the best two of which are joined."""
-    rng, num_windows, weight = np.random.default_rng(seed), 10, 8.0
-    quarters, halves = rng.uniform(0, 0.5, (2, num_windows, 2, 2))
+def test_where_all_sound_alike_the_course_that_goes_on_best_is_found(seed: int, num_sources: int) -> None:
+    """Of all courses, by what windows share with the two before."""
+    num_windows = {2: 10, 3: 5}[num_sources]
+    rng = np.random.default_rng(seed)
+    quarters, halves = rng.uniform(0, 0.5, (2, num_windows, num_sources, num_sources))
     quarters[0] = halves[:2] = 0
-    found = WindowFeatures(np.zeros((num_windows, 2, 6)), np.ones((num_windows, 2)), quarters, halves)
-    orders, certainty = consistent_orders(found)
-    courses = [np.asarray([(0, 1), *rest]) for rest in itertools.product([(0, 1), (1, 0)], repeat=num_windows // 2 - 1)]
-    best = np.zeros((num_windows, 2), int)
-    for first in range(2):
-        part = weight * halves[first::2]
-        scores = [sum(part[w, c[w - 1], c[w]].sum() for w in range(1, len(c))) for c in courses]
-        best[first::2] = courses[int(np.argmax(scores))]
-    exchanged = best.copy()
-    exchanged[1::2] = best[1::2, ::-1]
-    joins = [sum(quarters[w, o[w - 1], o[w]].sum() for w in range(1, num_windows)) for o in (best, exchanged)]
-    expected = (best, exchanged)[int(np.argmax(joins))]
-    np.testing.assert_array_equal(orders, expected if (orders[0] == expected[0]).all() else expected[:, ::-1])
-    # Nothing tells a course from the same with all sources exchanged: each window's order is as likely as the other.
-    windows = np.arange(1, num_windows)[:, np.newaxis]
-    kept, other = (quarters[windows, orders[:-1], o].sum(axis=1) for o in (orders[1:], orders[1:, ::-1]))
-    against = [False, *(other > kept), False]
-    expected = [0.0 if against[w] or against[w + 1] else 0.5 for w in range(num_windows)]
-    np.testing.assert_allclose(certainty, expected, atol=1e-9)
+    alike = np.zeros((num_windows, num_sources, 9)), np.ones((num_windows, num_sources))
+    orders, certainty = consistent_orders(WindowFeatures(*alike, quarters, halves))
+
+    def going_on(course: np.ndarray) -> float:
+        steps = [quarters[w, course[w - 1], course[w]].sum() for w in range(1, num_windows)]
+        return sum(steps) + sum(halves[w, course[w - 2], course[w]].sum() for w in range(2, num_windows))
+
+    states = list(itertools.permutations(range(num_sources)))
+    courses = (np.asarray(course) for course in itertools.product(states, repeat=num_windows))
+    best = max(going_on(course) for course in courses if (course[0] == orders[0]).all())
+    assert going_on(orders) == pytest.approx(best, abs=1e-9)
+    # Nothing tells a course from the same with all sources exchanged: each window's orders are all as likely.
+    np.testing.assert_allclose(certainty, 1 / len(states), atol=1e-9)
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_windows_that_go_on_better_in_another_order_are_not_sure(silent: bool) -> None:
-    num_windows = 20
-    energy = np.ones((num_windows, 2))
-    energy[7] = 1e-3 if silent else 1
-    sound = np.zeros((num_windows, 2, 6))
+def test_a_stretch_in_which_nothing_tells_the_order_is_not_sure_unless_it_is_silent() -> None:
+    num_windows, stretch = 40, slice(20, 28)
+    sound = np.zeros((num_windows, 2, 9))
     sound[:, 1] = 1
-    same = np.broadcast_to(0.5 * np.eye(2), (num_windows, 2, 2))
-    quarters = same.copy()
-    quarters[7] = 0.5 * np.eye(2)[::-1]
-    orders, certainty = consistent_orders(WindowFeatures(sound, energy, quarters, same))
-    assert (orders == orders[0]).all()
-    unsure = () if silent else (6, 7)
-    np.testing.assert_allclose(certainty, [0.0 if w in unsure else 1.0 for w in range(num_windows)], atol=1e-3)
+    sound[stretch] = 0.5
+    overlaps = np.broadcast_to(0.5 * np.eye(2), (num_windows, 2, 2)).copy()
+    overlaps[20:30] = 0
+    found = WindowFeatures(sound, np.ones((num_windows, 2)), overlaps, overlaps)
+    orders, certainty = consistent_orders(found)
+    elsewhere = np.delete(np.arange(num_windows), stretch)
+    assert (orders[elsewhere] == orders[0]).all()
+    np.testing.assert_allclose(certainty[stretch], 0.5, atol=0.01)
+    assert certainty[elsewhere].min() > 0.99
+    found.energy[stretch] = 1e-4
+    assert consistent_orders(found)[1].min() > 0.99
 
 
 def test_the_loudest_source_is_the_first() -> None:

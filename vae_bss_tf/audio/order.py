@@ -20,24 +20,29 @@ MAX_SOURCES = 4  # whose orders are all tried: 24 of them
 _NUM_BANDS = 18
 _LOWEST_HZ = 80.0
 _FLOOR = 1e-4  # of a source's energy, in each band
-_NUM_COEFFICIENTS = 5
+_NUM_COEFFICIENTS = 8
+_FIRST_FEATURES = [0, 1, 2, 3, 4, 8, 9]  # coefficients that carry most, pitch and level
 _PITCHES_HZ = 60.0, 1500.0
 _LAGS_A_SAMPLE = 4
 _COMPRESSION = 1 / 3  # exponent of the power, so that the harmonics of a note count alike
 _LEAST_LEVEL = 0.3  # of the mean energy of a source
 _SOUNDING = 0.01  # of the mean energy: windows below it are silent
 _OVERLAP_WEIGHT = 8.0  # nats for waveforms that go on without a change
+_FINAL_OVERLAP_WEIGHT = 3.0  # the same, where the features tell more
 _FULL_WEIGHT = 20.0  # a source of a 20th of the mean energy counts in full
 _LEAST_VARIANCE = 0.02  # of standardised features
 _FARTHEST = 4.0  # squared deviations from a mean, over the variance: whatever strays further counts as this
+_LEAST_COVARIANCE = 0.05  # of standardised features, on the diagonal
+_FARTHEST_OF_ALL = 2.8  # of each feature, on average
 _MAX_ITERATIONS = 20
+_REPEATED = 4.0  # windows that say the same
 
 
 class WindowFeatures(NamedTuple):
     """What is kept of separated windows to order their sources by.
 
     Attributes:
-        sound: float64 `[windows, num_sources, 6]`, five cepstral coefficients of the spectral envelope and the
+        sound: float64 `[windows, num_sources, 9]`, eight cepstral coefficients of the spectral envelope and the
             pitch in octaves.
         energy: float64 `[windows, num_sources]`, >= 0.
         quarters: float64 `[windows, num_sources, num_sources]`, inner products of each source of the window a quarter
@@ -103,7 +108,7 @@ def _octaves(power: Array, sample_rate: float) -> Array:
 
 
 def _cosines() -> Array:
-    """The first rows of the discrete cosine transform, without the mean: `[5, 18]`."""
+    """The first rows of the discrete cosine transform, without the mean: `[8, 18]`."""
     rows, columns = np.arange(1, _NUM_COEFFICIENTS + 1)[:, np.newaxis], np.arange(_NUM_BANDS)
     return np.sqrt(2 / _NUM_BANDS) * np.cos(np.pi * rows * (2 * columns + 1) / (2 * _NUM_BANDS))
 
@@ -111,71 +116,98 @@ def _cosines() -> Array:
 def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     """Orders the sources of all windows of a recording alike.
 
-    Every other window is ordered by itself, so that two courses through the recording vote on it; then all windows of
-    one course are exchanged alike, if they go on with those of the other better so.
+    The order is the hidden state of a chain (Rabiner 1989) in which each window depends on the two before. Each source
+    has a mean spectral envelope, pitch and level, from which windows depart by a variance; states follow each other by
+    how far waveforms go on. Means and most probable states are found in turn, as by k-means: first from several
+    beginnings, with few features that vary alike in all sources, of which the most probable outcome is taken; then from
+    this, with all features and a covariance matrix for each source.
 
     Args:
         found: Features of all windows, in order; of at most `MAX_SOURCES` sources.
 
     Returns:
         int64 `[windows, num_sources]`, which source of a window stands in each place, the loudest over the recording in
-        the first; and how sure each is, float64 `[windows]` in [0, 1]: the probability of the window's order in its
-        course, or 0 where the window before or after it, which is of the other course, goes on better in another order
-        and neither is silent.
+        the first; and how sure each is, float64 `[windows]` in [0, 1]: the probability of the window's order, for which
+        four windows count as one, since each shares three quarters of its samples with the next; 1 where it is silent.
     """
     states = np.asarray(list(itertools.permutations(range(found.energy.shape[1]))))
-    orders, certainty = np.zeros(found.energy.shape, np.int64), np.zeros(len(found.energy))
-    for first in range(min(2, len(orders))):
-        orders[first::2], certainty[first::2] = _course(WindowFeatures(*(part[first::2] for part in found)), states)
-    windows = np.arange(len(orders))[:, np.newaxis]
-    exchanged = np.stack([np.where(windows % 2 == 0, orders, orders[:, state]) for state in states])
-    going_on = found.quarters[windows[1:], exchanged[:, :-1], exchanged[:, 1:]].sum(axis=(1, 2))
-    orders = exchanged[going_on.argmax()]
-    # [states, windows - 1]; the first state leaves the order as it is.
-    others = np.stack([found.quarters[windows[1:], orders[:-1], orders[1:, state]].sum(axis=1) for state in states])
     energy = found.energy.sum(axis=1)
-    sounding = energy > _SOUNDING * energy.mean()
-    against = (others.max(axis=0) > others[0]) & sounding[:-1] & sounding[1:]
-    certainty[:-1][against] = certainty[1:][against] = 0
+    heard = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(energy.mean(), 1e-30)))
+    level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
+    sound = np.concatenate([found.sound, level[..., np.newaxis]], axis=2)
+    chosen, steps = _by_means(sound[..., _FIRST_FEATURES], heard, found, states)
+    chosen, certainty = _by_covariances(_standardised(sound, heard[..., np.newaxis]), heard, chosen, steps, states)
+    certainty[energy <= _SOUNDING * energy.mean()] = 1
+    orders = states[chosen]
     loudest_first = np.argsort(-np.take_along_axis(found.energy, orders, axis=1).sum(axis=0), kind="stable")
     return orders[:, loudest_first], certainty
 
 
-def _course(found: WindowFeatures, states: Orders) -> tuple[Orders, Array]:
-    """Orders the sources of windows that overlap by half.
+class _Steps(NamedTuple):
+    """How far each order goes on with each: `[windows, states before, states]`, of the two windows before."""
 
-    The order is the hidden state of a chain (Rabiner 1989). Each source has a mean spectral envelope, pitch and level;
-    windows depart from them with one variance for each. States follow each other by how far waveforms go on. Means and
-    most probable states are found in turn, as by k-means, from several beginnings, of which the most probable outcome
-    is taken.
+    quarters: Array
+    halves: Array
 
-    Returns:
-        The orders, `[windows, num_sources]`, and the probability of each, given the means.
-    """
-    num_windows, num_sources = found.energy.shape
-    heard = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(found.energy.sum(axis=1).mean(), 1e-30)))
-    level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
+    def weighted(self, weight: float) -> "_Steps":
+        return _Steps(weight * self.quarters, weight * self.halves)
+
+
+def _by_means(sound: Array, heard: Array, found: WindowFeatures, states: Orders) -> tuple[Orders, _Steps]:
+    """The first of the two ways of `consistent_orders`: the states `[windows]`, and the steps between them."""
+    places = np.arange(states.shape[1])
+    of_states = states[:, np.newaxis, places], states[np.newaxis, :, places]
+    steps = _Steps(*(part[:, *of_states].sum(axis=-1) for part in (found.quarters, found.halves)))
     # The level of a source that is not heard is known as well as any other.
-    weight = np.concatenate([np.broadcast_to(heard[..., np.newaxis], found.sound.shape), np.ones((*level.shape, 1))], 2)
-    sound = _standardised(np.concatenate([found.sound, level[..., np.newaxis]], axis=2), weight)
-    places = np.arange(num_sources)
-    # [windows, states before, states]
-    going_on = found.halves[:, states[:, np.newaxis, places], states[np.newaxis, :, places]]
-    steps = _OVERLAP_WEIGHT * going_on.sum(axis=-1)
-    by_overlap = _most_probable(np.zeros((1, num_windows, len(states))), steps)
+    weight = np.repeat(heard[..., np.newaxis], sound.shape[2], axis=2)
+    weight[..., -1] = 1
+    sound = _standardised(sound, weight)
+    strong = steps.weighted(_OVERLAP_WEIGHT)
+    by_overlap = _most_probable(np.zeros((1, len(sound), len(states))), strong)
     by_sound = _states_of(np.argsort(sound.transpose(2, 0, 1), axis=2, kind="stable"), states)
     chosen = np.concatenate([by_sound, by_overlap])
     for _ in range(_MAX_ITERATIONS):
         found_scores = [_window_scores(sound, weight, states[course], states) for course in chosen]
         scores, constants = (np.stack(parts) for parts in zip(*found_scores, strict=True))
-        before, chosen = chosen, _most_probable(scores, steps)
+        before, chosen = chosen, _most_probable(scores, strong)
         if np.array_equal(before, chosen):
             break
-    windows = np.arange(num_windows)
-    of_steps = steps[windows[1:], chosen[:, :-1], chosen[:, 1:]].sum(axis=1)
     of_windows = np.take_along_axis(scores, chosen[:, :, np.newaxis], axis=2)[:, :, 0].sum(axis=1)
-    best = int(np.argmax(constants + of_windows + of_steps))
-    return states[chosen[best]], _probabilities(scores[best], steps)[windows, chosen[best]]
+    windows = np.arange(len(sound))
+    going_on = sum(
+        part[windows[lag:], chosen[:, :-lag], chosen[:, lag:]].sum(axis=1) for lag, part in enumerate(strong, 1)
+    )
+    return chosen[np.argmax(constants + of_windows + going_on)], steps
+
+
+def _by_covariances(sound: Array, heard: Array, chosen: Orders, steps: _Steps, states: Orders) -> tuple[Orders, Array]:
+    """The second way of `consistent_orders`: the states `[windows]`, and the probability of each."""
+    steps = steps.weighted(_FINAL_OVERLAP_WEIGHT)
+    for _ in range(_MAX_ITERATIONS):
+        scores = _covariance_scores(sound, heard, states[chosen], states)
+        before, chosen = chosen, _most_probable(scores[np.newaxis], steps)[0]
+        if np.array_equal(before, chosen):
+            break
+    probabilities = _probabilities(scores / _REPEATED, steps.weighted(1 / _REPEATED))
+    return chosen, probabilities[np.arange(len(chosen)), chosen]
+
+
+def _covariance_scores(sound: Array, heard: Array, orders: Orders, states: Orders) -> Array:
+    """As `_window_scores`, with a covariance matrix for each source: log probabilities `[windows, states]`."""
+    num_features = sound.shape[2]
+    weights = np.take_along_axis(heard, orders, axis=1)
+    placed = np.take_along_axis(sound, orders[..., np.newaxis], axis=1)
+    fits = []
+    for weight, values in zip(weights.T, placed.swapaxes(0, 1), strict=True):
+        total = max(weight.sum(), 1e-30)
+        mean = weight @ values / total
+        covariance = (weight[:, np.newaxis] * (values - mean)).T @ (values - mean) / total
+        covariance += _LEAST_COVARIANCE * np.eye(num_features)
+        departures = sound - mean
+        strays = np.einsum("tkf,fg,tkg->tk", departures, np.linalg.inv(covariance), departures)
+        strays = np.minimum(strays, _FARTHEST_OF_ALL * num_features)
+        fits.append(-0.5 * heard * (strays + np.linalg.slogdet(covariance)[1]))
+    return np.asarray(sum(fit[:, states[:, place]] for place, fit in enumerate(fits)))
 
 
 def _standardised(sound: Array, weight: Array) -> Array:
@@ -215,30 +247,44 @@ def _window_scores(sound: Array, weight: Array, orders: Orders, states: Orders) 
     return np.asarray(scores), -0.5 * np.asarray((totals * np.log(variances)).sum())
 
 
-def _most_probable(scores: Array, steps: Array) -> Orders:
-    """The most probable states of a chain (Viterbi 1967): `[beginnings, windows]`."""
-    reached = scores[:, 0]
+def _most_probable(scores: Array, steps: _Steps) -> Orders:
+    """The most probable states of chains (Viterbi 1967): `[chains, windows]`, from `[chains, windows, states]`."""
+    if scores.shape[1] == 1:
+        return scores[:, :1].argmax(axis=2)
+    chains, states = np.arange(len(scores)), scores.shape[2]
+    reached = _begin(scores, steps)  # [chains, state before, state]
     came_from = []
-    for score, step in zip(scores.swapaxes(0, 1)[1:], steps[1:], strict=True):
-        ways = reached[:, :, np.newaxis] + step
-        came_from.append(ways.argmax(axis=1))
-        reached = ways.max(axis=1) + score
-    path = [reached.argmax(axis=1)]
+    for window in range(2, scores.shape[1]):
+        ways = reached[..., np.newaxis] + steps.halves[window][:, np.newaxis]
+        came_from.append(ways.argmax(axis=1).astype(np.int8))
+        reached = ways.max(axis=1) + steps.quarters[window] + scores[:, window, np.newaxis]
+    earlier, later = np.divmod(reached.reshape(len(scores), -1).argmax(axis=1), states)
+    path = [later, earlier]
     for origin in reversed(came_from):
-        path.append(origin[np.arange(len(origin)), path[-1]])
+        earlier, later = origin[chains, earlier, later].astype(int), earlier
+        path.append(earlier)
     return np.stack(path[::-1], axis=1)
 
 
-def _probabilities(scores: Array, steps: Array) -> Array:
+def _begin(scores: Array, steps: _Steps) -> Array:
+    return np.asarray(scores[:, 0, :, np.newaxis] + scores[:, 1, np.newaxis] + steps.quarters[1])
+
+
+def _probabilities(scores: Array, steps: _Steps) -> Array:
     """The probability of each state of each window, given all windows: `[windows, states]`."""
-
-    def passed(scores: Array, steps: Array) -> Array:
-        found = [scores[0]]
-        for score, step in zip(scores[1:], steps, strict=True):
-            found.append(np.logaddexp.reduce(found[-1][:, np.newaxis] + step, axis=0) + score)
-        return np.stack(found)
-
-    forward = passed(scores, steps[1:])
-    backward = passed(scores[::-1], steps[:0:-1].swapaxes(1, 2))[::-1]
-    both = forward + backward - scores
-    return np.exp(both - np.logaddexp.reduce(both, axis=1, keepdims=True))
+    if len(scores) == 1:
+        logarithms = scores
+    else:
+        forward = [_begin(scores[np.newaxis], steps)[0]]  # [state before, state], of each window from the second on
+        for window in range(2, len(scores)):
+            ways = np.logaddexp.reduce(forward[-1][..., np.newaxis] + steps.halves[window][:, np.newaxis], axis=0)
+            forward.append(ways + steps.quarters[window] + scores[window])
+        backward = np.zeros_like(forward[0])
+        both = [np.logaddexp.reduce(forward[-1], axis=0)]
+        for window in range(len(scores) - 1, 1, -1):
+            after = backward + steps.quarters[window] + scores[window]
+            backward = np.logaddexp.reduce(steps.halves[window][:, np.newaxis] + after, axis=2)
+            both.append(np.logaddexp.reduce(forward[window - 2] + backward, axis=0))
+        both.append(np.logaddexp.reduce(forward[0] + backward, axis=1))
+        logarithms = np.stack(both[::-1])
+    return np.asarray(np.exp(logarithms - np.logaddexp.reduce(logarithms, axis=1, keepdims=True)))

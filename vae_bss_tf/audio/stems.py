@@ -19,7 +19,8 @@ from vae_bss_tf.errors import ConfigError, DataError
 MAX_WAV_BYTES = 4_000_000_000
 _READ_BACK = 1 << 16  # samples at once
 _SURE = 0.99  # certainty of a window's order from which on it counts as sure
-_SUSPICIOUS = 5  # windows; in fewer the courses often disagree where notes change
+_DOUBTED = 0.95  # certainty below which a window's order is doubted
+_SUSPICIOUS = 5  # windows; fewer are often doubted where notes change
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
 _MAX_OGG_RATE = 200_000
 _MAX_FLAC_RATE = 655_350
@@ -52,11 +53,11 @@ class SeparatedFile:
 
     @property
     def suspected_exchanges(self) -> int | None:
-        """Stretches of five windows or more in whose order the two courses through the recording disagree."""
+        """Stretches of five windows or more in which the order has a probability below 95 %."""
         if self.certainty is None:
             return None
-        stretches = [(disagree, len(list(part))) for disagree, part in itertools.groupby(self.certainty == 0)]
-        return sum(disagree and length >= _SUSPICIOUS for disagree, length in stretches)
+        stretches = [(doubted, len(list(part))) for doubted, part in itertools.groupby(self.certainty < _DOUBTED)]
+        return sum(doubted and length >= _SUSPICIOUS for doubted, length in stretches)
 
 
 def choose_format(recording: Recording, file_format: str | None = None) -> str:

@@ -13,17 +13,22 @@ export const MAX_SOURCES = 4; // whose orders are all tried: 24 of them
 const NUM_BANDS = 18;
 const LOWEST_HZ = 80;
 const FLOOR = 1e-4; // of a source's energy, in each band
-const NUM_COEFFICIENTS = 5;
+const NUM_COEFFICIENTS = 8;
+const FIRST_FEATURES = [0, 1, 2, 3, 4, 8, 9]; // coefficients that carry most, pitch and level
 const PITCHES_HZ = [60, 1500];
 const LAGS_A_SAMPLE = 4;
 const COMPRESSION = 1 / 3; // exponent of the power, so that the harmonics of a note count alike
 const LEAST_LEVEL = 0.3; // of the mean energy of a source
 const SOUNDING = 0.01; // of the mean energy: windows below it are silent
 const OVERLAP_WEIGHT = 8; // nats for waveforms that go on without a change
+const FINAL_OVERLAP_WEIGHT = 3; // the same, where the features tell more
 const FULL_WEIGHT = 20; // a source of a 20th of the mean energy counts in full
 const LEAST_VARIANCE = 0.02; // of standardised features
 const FARTHEST = 4; // squared deviations from a mean, over the variance: whatever strays further counts as this
+const LEAST_COVARIANCE = 0.05; // of standardised features, on the diagonal
+const FARTHEST_OF_ALL = 2.8; // of each feature, on average
 const MAX_ITERATIONS = 20;
+const REPEATED = 4; // windows that say the same
 const SURE = 0.99; // probability of a window's order from which on it counts as sure
 
 /** Describes separated windows, one after the other, each a quarter of its length after the one before. */
@@ -123,65 +128,50 @@ export class WindowFeatures {
  *
  * @param {WindowFeatures} found Features of all windows, of at most `MAX_SOURCES` sources.
  * @returns {{ orders: number[][], sure: number }} Which source of each window stands in each place, the loudest over the
- *   recording first; and the share of the windows whose order has a probability of 99 % or more in its course and which
- *   the windows before and after, of the other course, agree with.
+ *   recording first; and the share of the windows that are silent or whose order has a probability of 99 % or more.
  */
 export function consistentOrders({ sound, energy, quarters, halves, numSources }) {
   const states = permutations(numSources);
-  const every = (parts, first) => parts.filter((_, w) => w % 2 === first);
-  const courses = [0, 1].map((first) =>
-    first < energy.length ? courseOf(every(sound, first), every(energy, first), every(halves, first), states) : null,
-  );
-  const exchanged = states.map((state) =>
-    energy.map((_, w) => {
-      const order = courses[w % 2].orders[w >> 1];
-      return w % 2 === 0 ? order : state.map((place) => order[place]);
-    }),
-  );
-  const goingOn = exchanged.map((orders) =>
-    orders.reduce(
-      (sum, order, w) => (w === 0 ? 0 : sum + order.reduce((s, k, place) => s + quarters[w][orders[w - 1][place]][k], 0)),
-      0,
-    ),
-  );
-  const orders = exchanged[indexOfLargest(goingOn)];
   const totals = energy.map((window) => window.reduce((a, b) => a + b, 0));
-  const least = (SOUNDING * totals.reduce((a, b) => a + b, 0)) / totals.length;
-  // Whether each window goes on better from the one before it in another order, and neither is silent.
-  const against = orders.map((order, w) => {
-    if (w === 0 || totals[w] <= least || totals[w - 1] <= least) return false;
-    const sums = states.map((state) => state.reduce((s, j, place) => s + quarters[w][orders[w - 1][place]][order[j]], 0));
-    return Math.max(...sums) > sums[0];
-  });
+  const meanEnergy = totals.reduce((a, b) => a + b, 0) / totals.length;
+  const meanOfSources = Math.max(meanEnergy / numSources, 1e-30);
+  const heard = energy.map((window) =>
+    window.map((of) => Math.sqrt(Math.min(1, (FULL_WEIGHT * of) / Math.max(meanEnergy, 1e-30)))),
+  );
+  const features = sound.map((window, w) =>
+    window.map((of, k) => [...of, Math.log(energy[w][k] / meanOfSources + LEAST_LEVEL)]),
+  );
+  const steps = { quarters: stepsOf(quarters, states), halves: stepsOf(halves, states) };
+  const first = features.map((window) => window.map((of) => FIRST_FEATURES.map((c) => of[c])));
+  const weight = heard.map((window) => window.map((h) => features[0][0].map(() => h)));
+  const beginning = byMeans(first, heard, weighted(steps, OVERLAP_WEIGHT), states);
+  const final = weighted(steps, FINAL_OVERLAP_WEIGHT);
+  const { chosen, certainty } = byCovariances(standardised(features, weight), heard, beginning, final, states);
+  const orders = chosen.map((s) => states[s]);
   const loudness = new Array(numSources).fill(0);
   orders.forEach((order, w) => order.forEach((k, place) => (loudness[place] += energy[w][k])));
   const places = loudness.map((_, place) => place).sort((a, b) => loudness[b] - loudness[a] || a - b);
-  const certain = orders.filter((_, w) => courses[w % 2].certain[w >> 1] && !against[w] && !against[w + 1]).length;
+  const certain = certainty.filter((p, w) => p >= SURE || totals[w] <= SOUNDING * meanEnergy).length;
   return { orders: orders.map((order) => places.map((place) => order[place])), sure: certain / orders.length };
 }
 
-/** Orders the sources of windows that overlap by half, and tells in which of them the order is certain. */
-function courseOf(raw, energy, halves, states) {
-  const numSources = states[0].length;
-  const total = energy.reduce((sum, window) => sum + window.reduce((a, b) => a + b), 0);
-  const meanEnergy = Math.max(total / energy.length, 1e-30);
-  const meanOfSources = Math.max(total / (energy.length * numSources), 1e-30);
-  const withLevel = raw.map((window, w) =>
-    window.map((of, k) => [...of, Math.log(energy[w][k] / meanOfSources + LEAST_LEVEL)]),
+/** How far each state goes on with each: `[windows][state before][state]`, from products of sources. */
+function stepsOf(products, states) {
+  return products.map((of) =>
+    states.map((before) => states.map((after) => before.reduce((sum, j, place) => sum + of[j][after[place]], 0))),
   );
+}
+
+function weighted({ quarters, halves }, weight) {
+  const times = (steps) => steps.map((of) => of.map((before) => before.map((x) => weight * x)));
+  return { quarters: times(quarters), halves: times(halves) };
+}
+
+/** The most probable states by means and variances that all sources share, from several beginnings. */
+function byMeans(features, heard, steps, states) {
   // The level of a source that is not heard is known as well as any other.
-  const weight = raw.map((window, w) =>
-    window.map((of, k) => {
-      const heard = Math.sqrt(Math.min(1, (FULL_WEIGHT * energy[w][k]) / meanEnergy));
-      return [...of.map(() => heard), 1];
-    }),
-  );
-  const sound = standardised(withLevel, weight);
-  const steps = halves.map((products) =>
-    states.map((before) =>
-      states.map((after) => OVERLAP_WEIGHT * before.reduce((sum, j, place) => sum + products[j][after[place]], 0)),
-    ),
-  );
+  const weight = features.map((window, w) => window.map((of, k) => of.map((_, c) => (c < of.length - 1 ? heard[w][k] : 1))));
+  const sound = standardised(features, weight);
   const indexOf = new Map(states.map((state, s) => [state.join(), s]));
   const bySound = sound[0][0].map((_, c) =>
     sound.map((window) => {
@@ -189,7 +179,7 @@ function courseOf(raw, energy, halves, states) {
       return indexOf.get(sorted.join());
     }),
   );
-  const flat = energy.map(() => new Array(states.length).fill(0));
+  const flat = features.map(() => new Array(states.length).fill(0));
   let beginnings = [...bySound, mostProbable(flat, steps)].map((chosen) => ({ chosen }));
   for (let iteration = 0; iteration < MAX_ITERATIONS; iteration++) {
     let changed = false;
@@ -201,11 +191,80 @@ function courseOf(raw, energy, halves, states) {
     });
     if (!changed) break;
   }
-  const best = beginnings
+  return beginnings
     .map((beginning) => ({ ...beginning, total: beginning.constant + pathScore(beginning, steps) }))
-    .reduce((a, b) => (b.total > a.total ? b : a));
-  const certain = probabilities(best.scores, steps).map((of, w) => of[best.chosen[w]] >= SURE);
-  return { orders: best.chosen.map((s) => states[s]), certain };
+    .reduce((a, b) => (b.total > a.total ? b : a)).chosen;
+}
+
+/** The most probable states by a covariance matrix for each source, and the probability of each. */
+function byCovariances(sound, heard, beginning, steps, states) {
+  let chosen = beginning;
+  let scores = null;
+  for (let iteration = 0; iteration < MAX_ITERATIONS; iteration++) {
+    const before = chosen;
+    scores = covarianceScores(sound, heard, before, states);
+    chosen = mostProbable(scores, steps);
+    if (chosen.every((state, w) => state === before[w])) break;
+  }
+  const tempered = scores.map((of) => of.map((score) => score / REPEATED));
+  const found = probabilities(tempered, weighted(steps, 1 / REPEATED));
+  return { chosen, certainty: found.map((of, w) => of[chosen[w]]) };
+}
+
+/** As `windowScores`, with a covariance matrix for each source: the log probabilities. */
+function covarianceScores(sound, heard, chosen, states) {
+  const numFeatures = sound[0][0].length;
+  const fits = states[0].map((_, place) => {
+    const taken = chosen.map((s, w) => ({ of: sound[w][states[s][place]], h: heard[w][states[s][place]] }));
+    const total = Math.max(
+      taken.reduce((sum, { h }) => sum + h, 0),
+      1e-30,
+    );
+    const mean = new Float64Array(numFeatures);
+    for (const { of, h } of taken) of.forEach((x, c) => (mean[c] += (h * x) / total));
+    const covariance = Array.from({ length: numFeatures }, () => new Float64Array(numFeatures));
+    for (const { of, h } of taken) {
+      const departures = of.map((x, c) => x - mean[c]);
+      for (let i = 0; i < numFeatures; i++)
+        for (let j = 0; j <= i; j++) covariance[i][j] += (h * departures[i] * departures[j]) / total;
+    }
+    for (let i = 0; i < numFeatures; i++) covariance[i][i] += LEAST_COVARIANCE;
+    const root = choleskyRoot(covariance);
+    const logDeterminant = 2 * root.reduce((sum, row, i) => sum + Math.log(row[i]), 0);
+    return sound.map((window, w) =>
+      window.map((of, k) => {
+        const strays = squaredLength(root, of.map((x, c) => x - mean[c]));
+        return -0.5 * heard[w][k] * (Math.min(strays, FARTHEST_OF_ALL * numFeatures) + logDeterminant);
+      }),
+    );
+  });
+  return sound.map((_, w) => states.map((state) => state.reduce((sum, k, place) => sum + fits[place][w][k], 0)));
+}
+
+/** The lower triangle L of a positive definite matrix L L', whose own lower triangle is read. */
+function choleskyRoot(matrix) {
+  const root = matrix.map((row) => new Float64Array(row.length));
+  for (let i = 0; i < matrix.length; i++) {
+    for (let j = 0; j <= i; j++) {
+      let rest = matrix[i][j];
+      for (let k = 0; k < j; k++) rest -= root[i][k] * root[j][k];
+      root[i][j] = i === j ? Math.sqrt(rest) : rest / root[j][j];
+    }
+  }
+  return root;
+}
+
+/** x' (L L')^-1 x. */
+function squaredLength(root, values) {
+  const solved = new Float64Array(values.length);
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) {
+    let rest = values[i];
+    for (let j = 0; j < i; j++) rest -= root[i][j] * solved[j];
+    solved[i] = rest / root[i][i];
+    sum += solved[i] ** 2;
+  }
+  return sum;
 }
 
 function innerProduct(a, b) {
@@ -272,43 +331,85 @@ function windowScores(sound, weight, chosen, states) {
   return { scores, constant: -0.5 * features.reduce((sum, c) => sum + totals[c] * Math.log(variances[c]), 0) };
 }
 
-/** The most probable states of a chain (Viterbi 1967), by number. */
-function mostProbable(scores, steps) {
-  let reached = scores[0];
+/** The most probable states of a chain (Viterbi 1967), by number, of which each depends on the two before. */
+function mostProbable(scores, { quarters, halves }) {
+  if (scores.length === 1) return [indexOfLargest(scores[0])];
+  const numStates = scores[0].length;
+  let reached = beginningOf(scores, quarters); // [state before][state]
   const origins = [];
-  for (let w = 1; w < scores.length; w++) {
-    const origin = scores[w].map((_, after) => indexOfLargest(reached.map((r, before) => r + steps[w][before][after])));
-    reached = scores[w].map((score, after) => reached[origin[after]] + steps[w][origin[after]][after] + score);
+  for (let w = 2; w < scores.length; w++) {
+    const origin = reached.map(() => new Uint8Array(numStates));
+    const next = reached.map(() => new Float64Array(numStates));
+    for (let before = 0; before < numStates; before++) {
+      for (let state = 0; state < numStates; state++) {
+        let [best, from] = [-Infinity, 0];
+        for (let earlier = 0; earlier < numStates; earlier++) {
+          const way = reached[earlier][before] + halves[w][earlier][state];
+          if (way > best) [best, from] = [way, earlier];
+        }
+        origin[before][state] = from;
+        next[before][state] = best + quarters[w][before][state] + scores[w][state];
+      }
+    }
     origins.push(origin);
+    reached = next;
   }
-  const path = [indexOfLargest(reached)];
-  for (const origin of origins.reverse()) path.push(origin[path.at(-1)]);
+  const best = indexOfLargest(reached.flatMap((of) => [...of]));
+  let [earlier, later] = [Math.floor(best / numStates), best % numStates];
+  const path = [later, earlier];
+  for (const origin of origins.reverse()) {
+    [earlier, later] = [origin[earlier][later], earlier];
+    path.push(earlier);
+  }
   return path.reverse();
 }
 
-function pathScore({ chosen, scores }, steps) {
-  return chosen.reduce((sum, s, w) => sum + scores[w][s] + (w > 0 ? steps[w][chosen[w - 1]][s] : 0), 0);
+function beginningOf(scores, quarters) {
+  return scores[0].map((before, b) => scores[1].map((score, s) => before + score + quarters[1][b][s]));
+}
+
+function pathScore({ chosen, scores }, { quarters, halves }) {
+  return chosen.reduce((sum, s, w) => {
+    const near = w > 0 ? quarters[w][chosen[w - 1]][s] : 0;
+    const far = w > 1 ? halves[w][chosen[w - 2]][s] : 0;
+    return sum + scores[w][s] + near + far;
+  }, 0);
 }
 
 /** The probability of each state of each window, given all windows. */
-function probabilities(scores, steps) {
-  const last = scores.length - 1;
-  const forward = [scores[0]];
-  for (let w = 1; w <= last; w++) {
-    const passed = forward[w - 1];
-    forward.push(scores[w].map((score, s) => logSum(passed.map((x, before) => x + steps[w][before][s])) + score));
+function probabilities(scores, { quarters, halves }) {
+  if (scores.length === 1) return [shares(scores[0])];
+  const numbers = scores[0].map((_, s) => s);
+  const forward = [beginningOf(scores, quarters)]; // [state before][state], of each window from the second on
+  for (let w = 2; w < scores.length; w++) {
+    const passed = forward[w - 2];
+    forward.push(
+      numbers.map((before) =>
+        numbers.map((s) => {
+          const ways = logSum(numbers.map((earlier) => passed[earlier][before] + halves[w][earlier][s]));
+          return ways + quarters[w][before][s] + scores[w][s];
+        }),
+      ),
+    );
   }
-  const backward = new Array(scores.length);
-  backward[last] = scores[last];
-  for (let w = last - 1; w >= 0; w--) {
-    const passed = backward[w + 1];
-    backward[w] = scores[w].map((score, s) => logSum(passed.map((x, after) => x + steps[w + 1][s][after])) + score);
+  const ofLater = (both) => numbers.map((s) => logSum(numbers.map((before) => both[before][s])));
+  let backward = numbers.map(() => numbers.map(() => 0));
+  const added = (of) => of.map((row, before) => row.map((x, s) => x + backward[before][s]));
+  const found = [ofLater(forward.at(-1))];
+  for (let w = scores.length - 1; w > 1; w--) {
+    const after = added(quarters[w].map((row) => row.map((x, s) => x + scores[w][s])));
+    backward = numbers.map((earlier) =>
+      numbers.map((before) => logSum(numbers.map((s) => halves[w][earlier][s] + after[before][s]))),
+    );
+    found.push(ofLater(added(forward[w - 2])));
   }
-  return scores.map((of, w) => {
-    const both = of.map((score, s) => forward[w][s] + backward[w][s] - score);
-    const total = logSum(both);
-    return both.map((x) => Math.exp(x - total));
-  });
+  found.push(added(forward[0]).map(logSum));
+  return found.reverse().map(shares);
+}
+
+function shares(logarithms) {
+  const total = logSum(logarithms);
+  return logarithms.map((x) => Math.exp(x - total));
 }
 
 function logSum(values) {
