@@ -121,8 +121,8 @@ def _quality(export: Export, described: dict[str, Any]) -> str:
             by {known["remix_si_sdri"]:.2f} dB, where 0 dB means that nothing is separated;
             {100 * known["shared_out"]:.0f} % of the mixtures are shared out among all sources."""
     scores = export.reference.scores
-    return f"""Means over {described["reference"]["num_mixtures"]} mixtures of the test split of `{data.dataset}`,
-        masked sources matched to the true ones{_score_of(export.run.preset)}. The Keras model: SI-SDR
+    return f"""Means over the sources of {described["reference"]["num_mixtures"]} mixtures of the test split of
+        `{data.dataset}`, masked sources matched to the true ones{_score_of(export.run.preset)}. The Keras model: SI-SDR
         {scores["si_sdr"]:.2f} dB, PSNR {scores["psnr"]:.2f} dB (sources at full scale) or
         {scores["psnr_halved"]:.2f} dB (at half scale)."""
 
