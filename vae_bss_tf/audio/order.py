@@ -34,7 +34,7 @@ _LEAST_VARIANCE = 0.02  # of standardised features
 _FARTHEST = 4.0  # squared deviations from a mean, over the variance: whatever strays further counts as this
 _LEAST_COVARIANCE = 0.05  # of standardised features, on the diagonal
 _FARTHEST_OF_ALL = 2.8  # of each feature, on average
-_MAX_ITERATIONS = 20
+_MAX_ITERATIONS = 8
 _REPEATED = 4.0  # windows that say the same
 
 

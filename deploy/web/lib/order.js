@@ -27,7 +27,7 @@ const LEAST_VARIANCE = 0.02; // of standardised features
 const FARTHEST = 4; // squared deviations from a mean, over the variance: whatever strays further counts as this
 const LEAST_COVARIANCE = 0.05; // of standardised features, on the diagonal
 const FARTHEST_OF_ALL = 2.8; // of each feature, on average
-const MAX_ITERATIONS = 20;
+const MAX_ITERATIONS = 8;
 const REPEATED = 4; // windows that say the same
 const SURE = 0.99; // probability of a window's order from which on it counts as sure
 
