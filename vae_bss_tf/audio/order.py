@@ -135,7 +135,10 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     heard = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(energy.mean(), 1e-30)))
     level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
     sound = np.concatenate([found.sound, level[..., np.newaxis]], axis=2)
-    chosen, steps = _by_means(sound[..., _FIRST_FEATURES], heard, found, states)
+    places = np.arange(states.shape[1])
+    of_states = states[:, np.newaxis, places], states[np.newaxis, :, places]
+    steps = _Steps(*(part[:, *of_states].sum(axis=-1) for part in (found.quarters, found.halves)))
+    chosen = _by_means(sound[..., _FIRST_FEATURES], heard, steps, states)
     chosen, certainty = _by_covariances(_standardised(sound, heard[..., np.newaxis]), heard, chosen, steps, states)
     certainty[energy <= _SOUNDING * energy.mean()] = 1
     orders = states[chosen]
@@ -153,31 +156,28 @@ class _Steps(NamedTuple):
         return _Steps(weight * self.quarters, weight * self.halves)
 
 
-def _by_means(sound: Array, heard: Array, found: WindowFeatures, states: Orders) -> tuple[Orders, _Steps]:
-    """The first of the two ways of `consistent_orders`: the states `[windows]`, and the steps between them."""
-    places = np.arange(states.shape[1])
-    of_states = states[:, np.newaxis, places], states[np.newaxis, :, places]
-    steps = _Steps(*(part[:, *of_states].sum(axis=-1) for part in (found.quarters, found.halves)))
+def _by_means(sound: Array, heard: Array, steps: _Steps, states: Orders) -> Orders:
+    """The first of the two ways of `consistent_orders`: the states `[windows]`."""
     # The level of a source that is not heard is known as well as any other.
     weight = np.repeat(heard[..., np.newaxis], sound.shape[2], axis=2)
     weight[..., -1] = 1
     sound = _standardised(sound, weight)
-    strong = steps.weighted(_OVERLAP_WEIGHT)
-    by_overlap = _most_probable(np.zeros((1, len(sound), len(states))), strong)
+    steps = steps.weighted(_OVERLAP_WEIGHT)
+    by_overlap = _most_probable(np.zeros((1, len(sound), len(states))), steps)
     by_sound = _states_of(np.argsort(sound.transpose(2, 0, 1), axis=2, kind="stable"), states)
     chosen = np.concatenate([by_sound, by_overlap])
     for _ in range(_MAX_ITERATIONS):
         found_scores = [_window_scores(sound, weight, states[course], states) for course in chosen]
         scores, constants = (np.stack(parts) for parts in zip(*found_scores, strict=True))
-        before, chosen = chosen, _most_probable(scores, strong)
+        before, chosen = chosen, _most_probable(scores, steps)
         if np.array_equal(before, chosen):
             break
     of_windows = np.take_along_axis(scores, chosen[:, :, np.newaxis], axis=2)[:, :, 0].sum(axis=1)
     windows = np.arange(len(sound))
     going_on = sum(
-        part[windows[lag:], chosen[:, :-lag], chosen[:, lag:]].sum(axis=1) for lag, part in enumerate(strong, 1)
+        part[windows[lag:], chosen[:, :-lag], chosen[:, lag:]].sum(axis=1) for lag, part in enumerate(steps, 1)
     )
-    return chosen[np.argmax(constants + of_windows + going_on)], steps
+    return np.asarray(chosen[np.argmax(constants + of_windows + going_on)])
 
 
 def _by_covariances(sound: Array, heard: Array, chosen: Orders, steps: _Steps, states: Orders) -> tuple[Orders, Array]:
