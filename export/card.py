@@ -32,6 +32,8 @@ def card(export: Export, described: dict[str, Any]) -> str:
         units = f"{_listed(model.encoder_units)} units in the encoder, {_listed(model.hidden_units)} in the decoder"
     if model.convolutions:
         units = f"convolutions of {_listed(model.convolutions)} channels and {units}"
+    if model.upsampling:
+        units += f", transposed convolutions of {_listed(model.upsampling)} channels at the end of the decoder"
     if model.mask_channels:
         units += f", a mask network of {_listed(model.mask_channels)} channels"
     phases = "; ".join(_described(phase) for phase in recipe.phases)

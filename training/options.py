@@ -11,8 +11,8 @@ from vae_bss_tf.checks import check_choice, shown
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.presets import PRESETS, for_count, get_preset
-from vae_bss_tf.sizing import at_sample_rate, sized
+from vae_bss_tf.presets import PRESETS, for_count, for_size, get_preset
+from vae_bss_tf.sizing import at_sample_rate
 
 
 def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
@@ -74,8 +74,8 @@ def _of_pictures(preset: Preset, options: argparse.Namespace) -> Preset:
     data = preset.data.replace(dataset="images", size=options.size or (), channels=options.channels or 0)
     shape = picture_shape(options.data_dir, data)
     own_network = preset.data.dataset == "images"
-    model = sized(shape, preset.model) if own_network else preset.model.replace(input_shape=shape)
-    return preset.replace(data=data, model=model)
+    sized = for_size(preset, shape) if own_network else preset.replace(model=preset.model.replace(input_shape=shape))
+    return sized.replace(data=data)
 
 
 def _size(text: str) -> tuple[int, ...]:

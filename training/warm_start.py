@@ -68,7 +68,7 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
 
 def _can_grow(source: ModelConfig, ours: ModelConfig) -> bool:
     """Whether an encoder of `ours` is one of `source` but for sources that it has more."""
-    alike = ("input_shape", "latent_dim", "hidden_units", "convolutions", "encoder_units", "network")
+    alike = ("input_shape", "latent_dim", "hidden_units", "convolutions", "encoder_units", "upsampling", "network")
     return source.num_sources < ours.num_sources and all(getattr(source, n) == getattr(ours, n) for n in alike)
 
 

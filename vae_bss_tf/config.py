@@ -34,6 +34,8 @@ class ModelConfig(Settings):
             "image" network only.
         encoder_units: Units of the encoder's hidden layers where they are not `hidden_units`, which are then the
             decoder's alone; of an "image" network only.
+        upsampling: Channels before each doubling of height and width at the end of the decoder (transposed convolutions
+            of 4 x 4 pixels); empty ends it in a dense layer; of an "image" network only.
         network: Kind of encoder and decoder, called after what they read: "image", the paper's, or "spectrogram".
         variational: True for a VAE; False for an AE (latent = posterior mean, no KL).
         prior: Prior of each latent dimension: "normal" N(0, 1) or "laplace" (unit variance).
@@ -57,6 +59,7 @@ class ModelConfig(Settings):
     hidden_units: tuple[int, ...] = (700, 600, 500, 400, 300)
     convolutions: tuple[int, ...] = ()
     encoder_units: tuple[int, ...] = ()
+    upsampling: tuple[int, ...] = ()
     network: str = "image"
     variational: bool = True
     prior: str = "normal"
@@ -74,10 +77,10 @@ class ModelConfig(Settings):
         check(self.latent_dim >= 1, "latent_dim", self.latent_dim, "at least 1")
         check(len(self.hidden_units) >= 1, "hidden_units", self.hidden_units, "one or more positive sizes")
         check_choice("network", self.network, NETWORKS)
-        for name in ("hidden_units", "convolutions", "encoder_units", "mask_channels"):
+        for name in ("hidden_units", "convolutions", "encoder_units", "upsampling", "mask_channels"):
             sizes = getattr(self, name)
             check(all(n >= 1 for n in sizes), name, sizes, "positive sizes")
-        for name in ("convolutions", "encoder_units"):
+        for name in ("convolutions", "encoder_units", "upsampling"):
             sizes = getattr(self, name)
             check(not sizes or self.network == "image", name, sizes, 'empty for a "spectrogram" network')
         check(self.mask_patch >= 1, "mask_patch", self.mask_patch, "at least 1")

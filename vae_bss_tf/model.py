@@ -11,7 +11,7 @@ from vae_bss_tf import legacy
 from vae_bss_tf.checks import check, check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.nn.blocks import PACKAGE, num_parameters
-from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
+from vae_bss_tf.nn.images import ImageEncoder, SourceMask, image_decoder
 from vae_bss_tf.nn.mask_network import MaskNetwork
 from vae_bss_tf.nn.spectrograms import SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.presets import get_preset
@@ -228,4 +228,4 @@ def _networks(config: ModelConfig, policy: keras.DTypePolicy) -> tuple[keras.Lay
         encoder = SpectrogramEncoder(*latents, units, **of_encoder)
         return encoder, SpectrogramDecoder(config.input_shape, units[:-3:-1], **of_decoder)
     encoder = ImageEncoder(*latents, config.encoder_units or units, config.convolutions, **of_encoder)
-    return encoder, ImageDecoder(config.input_shape, units[::-1], **of_decoder)
+    return encoder, image_decoder(config, **of_decoder)

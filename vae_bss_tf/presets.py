@@ -1,8 +1,11 @@
 """The presets: complete configurations by name, each with the recipe that trains it."""
 
+from typing import Any
+
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.phases import Phase, Recipe
+from vae_bss_tf.sizing import sized
 
 # As published: the learning rate falls slowly, the KL weight rises over 50 epochs.
 _PAPER_PHASE = Phase(
@@ -61,6 +64,15 @@ _IMAGE_RECIPE = Recipe(
 )
 
 _PICTURES = ("mnist", "images")  # presets with this recipe
+
+# Larger pictures need more of the ELBO before there is anything to remix, and as many steps of half the size. XLA
+# compiles transposed convolutions badly on CPUs.
+_OF_LARGE_PICTURES: dict[str, dict[str, Any]] = {
+    "separate": {"share": 0.65, "most": 2_000_000},
+    "spare": {"share": 0.1, "most": 300_000},
+    "remix": {"share": 0.2, "most": 1_000_000},
+    "masks": {"share": 0.15, "rounds": 4},
+}
 
 # Squared error and a mild compression make a model of sound learn the partials of notes first; the Laplace
 # likelihood on strongly compressed magnitudes spends its latents on the noise between them.
@@ -250,3 +262,28 @@ def for_count(name: str, num_sources: int) -> Preset:
         for phase in preset.recipe.phases
     )
     return preset.replace(recipe=preset.recipe.replace(phases=phases))
+
+
+def for_size(preset: Preset, input_shape: tuple[int, ...]) -> Preset:
+    """Returns a preset of pictures with the network, and the shares of the phases, that suit their size.
+
+    Args:
+        preset: `images`, as `for_count` gives it.
+        input_shape: `(height, width)` or `(height, width, channels)`.
+
+    Returns:
+        The preset with the network of `sizing.sized`. Where that has transposed convolutions, more of the training goes
+        to the ELBO, in batches of 32.
+
+    Example:
+        >>> for_size(get_preset("images"), (64, 64, 3)).recipe.phases[0].batch_size
+        32
+    """
+    model = sized(input_shape, preset.model)
+    if not model.upsampling:
+        return preset.replace(model=model)
+    phases = tuple(
+        phase.replace(batch_size=32, jit_compile=False, **_OF_LARGE_PICTURES[phase.name])
+        for phase in preset.recipe.phases
+    )
+    return preset.replace(model=model, recipe=preset.recipe.replace(phases=phases))

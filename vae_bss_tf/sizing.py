@@ -10,9 +10,11 @@ _SMALLEST = 8  # what the encoder's convolutions halve the longer side to, or be
 _CONVOLUTIONS = (24, 48, 64)  # channels; further ones have as many as the last
 _ENCODER_UNITS = (400, 300)
 _DECODER_UNITS = (700, 600, 500, 400, 300)
-_HEAD_WEIGHTS = 4_000_000  # of the decoder's last layer, at most, unless its input would be narrower than
-_NARROWEST = 128
-_PATCHED_SIDE = 32  # sides up to which the mask network takes each pixel for itself
+_LARGE_SIDE = 32  # above it the decoder ends in transposed convolutions, and the mask network takes squares of pixels
+_LARGE_DECODER_UNITS = (400, 300)
+_LARGE_LATENT_DIM = 8
+_LARGE_SCALE = 0.25  # of the Normal likelihood
+_UPSAMPLING = (64, 32, 16)  # channels before the last doublings; those before have as many as the first
 _RATES = (2_000.0, 96_000.0)  # Hz
 
 
@@ -21,8 +23,10 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
 
     - The encoder has as many convolutions as it takes to halve the longer side to 8 or less: two for 28 pixels, three
       for 64, four for 128.
-    - The decoder's layers are as wide as the paper's, but no wider than leaves its last one 4 million weights, or 128
-      units where that is more.
+    - The decoder is the paper's up to 32 pixels a side. For larger pictures two dense layers draw one of 8 pixels a
+      side or less, which transposed convolutions double as often as the encoder halves: dense layers learned nothing of
+      small objects at random places. With the Laplace likelihood the best single guess of such a picture is black, so
+      larger pictures have the Normal; and a latent that is wide enough for two objects takes both, so theirs is narrow.
     - The mask network takes squares of pixels as one: of 2 pixels a side for pictures above 32 pixels, of 4 above 64,
       and so on. It has no more resolutions than height and width can be halved for; with an odd side it has one. No
       picture is padded.
@@ -32,7 +36,7 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
         base: Whatever else a model has, and the mask network for pictures of up to 32 pixels.
 
     Returns:
-        The settings: 2 to 10 million weights for sides of 28 to 128 pixels.
+        The settings: 3 to 4 million weights of encoder and decoder for sides of 28 to 128 pixels.
 
     Example:
         >>> sized((64, 64, 3), ModelConfig()).convolutions
@@ -41,19 +45,26 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
     height, width = input_shape[:2]
     longer = max(height, width)
     halvings = max(0, math.ceil(math.log2(longer / _SMALLEST)))
-    widest = max(_NARROWEST, _HEAD_WEIGHTS // math.prod(input_shape))
-    wanted = base.mask_patch << max(0, math.ceil(math.log2(longer / _PATCHED_SIDE)))
+    large = longer > _LARGE_SIDE
+    wanted = base.mask_patch << max(0, math.ceil(math.log2(longer / _LARGE_SIDE)))
     divisor = math.gcd(height, width)
     divisor &= -divisor  # the largest power of two in both
     patch = min(wanted, divisor)
     resolutions = (divisor // patch).bit_length()  # one more than it can be halved
+    of_large = {
+        "hidden_units": _LARGE_DECODER_UNITS,
+        "upsampling": (*_UPSAMPLING[:1] * (halvings - len(_UPSAMPLING)), *_UPSAMPLING),
+        "latent_dim": _LARGE_LATENT_DIM,
+        "likelihood": "normal",
+        "likelihood_scale": _LARGE_SCALE,
+    }
     return base.replace(
         input_shape=tuple(input_shape),
         convolutions=(*_CONVOLUTIONS, *_CONVOLUTIONS[-1:] * halvings)[:halvings],
         encoder_units=_ENCODER_UNITS,
-        hidden_units=tuple(min(units, widest) for units in _DECODER_UNITS),
         mask_channels=base.mask_channels[:resolutions],
         mask_patch=patch,
+        **(of_large if large else {"hidden_units": _DECODER_UNITS}),
     )
 
 

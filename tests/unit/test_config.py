@@ -110,7 +110,7 @@ def test_remixing_is_for_few_sources():
     Preset(ModelConfig(num_sources=5), DataConfig("mnist"), Recipe())
     with pytest.raises(ConfigError, match=r"num_sources is 5.*at most 4 for the phase remix"):
         Preset(ModelConfig(num_sources=5), DataConfig("mnist"), remix)
-    for field in ("convolutions", "encoder_units"):
+    for field in ("convolutions", "encoder_units", "upsampling"):
         with pytest.raises(ConfigError, match=field):
             get_preset("tones").model.replace(**{field: (4,)})
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.nn.blocks import DenseBlock, FrameConvolutionBlock, ImageConvolutionBlock
-from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask
+from vae_bss_tf.nn.blocks import DenseBlock, FrameConvolutionBlock, ImageConvolutionBlock, ImageUpsamplingBlock
+from vae_bss_tf.nn.images import ImageDecoder, ImageEncoder, SourceMask, UpsamplingDecoder
 from vae_bss_tf.nn.sampling import sample_latents
 from vae_bss_tf.nn.spectrograms import SpectrogramDecoder, SpectrogramEncoder
 from vae_bss_tf.objectives import Noise
@@ -20,6 +20,9 @@ LAYERS = [
     (ImageConvolutionBlock(4), [(BATCH, *SHAPE, 2)]),
     (ImageEncoder(SOURCES, LATENT, (10,), convolutions=(3, 5), name="convolutional"), [(BATCH, *SHAPE)]),
     (ImageDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
+    (ImageUpsamplingBlock(4), [(BATCH, *SHAPE, 2)]),
+    (UpsamplingDecoder(SHAPE, (10,), (5, 3)), [(BATCH, SOURCES, LATENT)]),
+    (UpsamplingDecoder((*SHAPE, 3), (10,), (5,), name="colour"), [(BATCH, SOURCES, LATENT)]),
     (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
     (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
@@ -93,6 +96,31 @@ def test_a_convolutions_kernel_and_bias_start_so_too():
     for values in (block.convolution.kernel.numpy(), block.convolution.bias.numpy()):
         assert np.abs(values).max() <= 1 / np.sqrt(16 * 24)
         assert values.std() == pytest.approx(1 / np.sqrt(3 * 16 * 24), rel=0.25)
+
+
+def test_a_transposed_convolutions_kernel_and_bias_start_so_too():
+    block = ImageUpsamplingBlock(48)
+    block.build((None, 8, 8, 24))
+    for values in (block.convolution.kernel.numpy(), block.convolution.bias.numpy()):
+        assert np.abs(values).max() <= 1 / np.sqrt(4 * 24)
+        assert values.std() == pytest.approx(1 / np.sqrt(3 * 4 * 24), rel=0.25)
+
+
+def test_what_an_upsampling_decoder_draws_moves_with_its_coarse_picture():
+    decoder = UpsamplingDecoder((32, 32), (), (4, 3))
+    decoder.build((None, SOURCES, LATENT))
+    coarse = np.zeros((2, 8, 8, 4), np.float32)
+    coarse[0, 2, 3] = coarse[1, 4, 4] = 1.0  # two lower, one further right
+
+    def drawn(values):
+        for block in decoder.upsampling_blocks:
+            values = block(values)
+        return decoder.head(values).numpy()
+
+    at_first, moved = drawn(coarse)
+    away = np.roll(at_first, (8, 4), axis=(0, 1))
+    np.testing.assert_allclose(moved[12:28, 8:28], away[12:28, 8:28], atol=1e-6)
+    assert np.ptp(at_first) > 1e-4
 
 
 def test_one_decoder_serves_all_sources():

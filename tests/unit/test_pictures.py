@@ -15,7 +15,7 @@ from vae_bss_tf.datasets import decoded, load_bank
 from vae_bss_tf.datasets.image_mixtures import training_mixtures
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.pictures.reading import MAX_PIXELS, Picture, fitted, pictures_in, read
-from vae_bss_tf.presets import get_preset
+from vae_bss_tf.presets import for_size, get_preset
 from vae_bss_tf.sizing import sized
 
 SHAPE = (6, 8)
@@ -257,13 +257,23 @@ def test_networks_pick_their_sizes_from_the_picture() -> None:
     base = get_preset("images").model
     grey = sized((28, 28), base)
     assert (grey.convolutions, grey.mask_channels, grey.mask_patch) == ((24, 48), (32, 64, 128), 1)
-    assert grey.hidden_units == (700, 600, 500, 400, 300)
+    assert (grey.hidden_units, grey.upsampling) == ((700, 600, 500, 400, 300), ())
     for shape, halvings, patch in [((64, 64, 3), 3, 2), ((128, 128), 4, 4), ((128, 96, 3), 4, 4)]:
         model = sized(shape, base)
-        assert (len(model.convolutions), model.mask_patch) == (halvings, patch)
+        assert (len(model.convolutions), len(model.upsampling), model.mask_patch) == (halvings, halvings, patch)
+        assert model.hidden_units == (400, 300)
     assert sized((30, 30), base).mask_channels == (32, 64)  # 30 is halved once
     assert sized((31, 45), base).mask_channels == (32,)
     assert sized((8, 8), base).convolutions == ()
+
+
+def test_larger_pictures_have_more_of_the_elbo_and_smaller_batches() -> None:
+    base = get_preset("images")
+    assert for_size(base, (28, 28)).recipe == base.recipe
+    large = for_size(base, (64, 64, 3)).recipe
+    assert [phase.name for phase in large.phases] == [phase.name for phase in base.recipe.phases]
+    assert large.phases[0].share > base.recipe.phases[0].share
+    assert all(phase.batch_size == 32 and not phase.jit_compile for phase in large.phases)
 
 
 def test_a_picture_of_more_pixels_is_refused_whatever_its_sides() -> None:

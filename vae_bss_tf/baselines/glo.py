@@ -12,7 +12,7 @@ from vae_bss_tf.checks import check_mixtures
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.blocks import PACKAGE
-from vae_bss_tf.nn.images import ImageDecoder
+from vae_bss_tf.nn.images import image_decoder
 from vae_bss_tf.refinement import adam, search
 
 LATENT_LEARNING_RATE = 0.1
@@ -33,7 +33,8 @@ class GLO(keras.Model):
     and again. The pool and its latents are not part of a saved model; a training that is resumed draws a new pool.
 
     Args:
-        config: `input_shape`, `latent_dim`, `hidden_units`, `num_sources` and `likelihood_scale` are used.
+        config: `input_shape`, `latent_dim`, `hidden_units`, `upsampling`, `num_sources` and `likelihood_scale` are
+            used.
         pool_size: Mixtures in the pool.
         seed: Seed of the latents' start and of the pool's order.
     """
@@ -43,7 +44,7 @@ class GLO(keras.Model):
         self.config = config
         self.pool_size = pool_size
         self.seed = seed
-        self.decoder = ImageDecoder(config.input_shape, config.hidden_units[::-1], name="decoder")
+        self.decoder = image_decoder(config, name="decoder")
         self.build((None, *config.input_shape))
 
     def build(self, input_shape: Any = None) -> None:

@@ -37,6 +37,30 @@ def fan_in_dense(fan_in: int, units: int, **kwargs: Any) -> keras.layers.Dense:
     )
 
 
+def fan_in_upsampling(fan_in: int, units: int, **kwargs: Any) -> keras.layers.Conv2DTranspose:
+    """A transposed convolution of 4 x 4 pixels with stride 2, its weights and bias as those of `fan_in_dense`.
+
+    Args:
+        fan_in: Channels of the input; each output pixel sees 2 x 2 of its pixels.
+        units: Channels of the output.
+        **kwargs: Further arguments of `keras.layers.Conv2DTranspose`.
+
+    Returns:
+        The layer, not yet built.
+    """
+    limit = 1 / math.sqrt((_IMAGE_KERNEL_SIZE // _IMAGE_STRIDE) ** 2 * fan_in)
+    uniform = keras.initializers.RandomUniform(-limit, limit)
+    return keras.layers.Conv2DTranspose(
+        units,
+        _IMAGE_KERNEL_SIZE,
+        strides=_IMAGE_STRIDE,
+        padding="same",
+        kernel_initializer=uniform,
+        bias_initializer=uniform,
+        **kwargs,
+    )
+
+
 def normalization_after(layer: keras.layers.Layer) -> keras.layers.BatchNormalization:
     """Batch normalisation of the last axis, over the batch of all replicas where a strategy has several.
 
@@ -145,6 +169,43 @@ class ImageConvolutionBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape
         return batch, -(-(height or 0) // _IMAGE_STRIDE), -(-(width or 0) // _IMAGE_STRIDE), self.units
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ImageUpsamplingBlock(keras.layers.Layer):
+    """Transposed convolution of 4 x 4 pixels with stride 2, batch normalisation, ReLU.
+
+    Under a strategy of several replicas the normalisation is over the batch of all of them.
+
+    Call arguments:
+        inputs: float `[batch, height, width, channels]`.
+        training: Whether to normalise by the batch's own moments.
+
+    Returns:
+        float `[batch, 2 * height, 2 * width, units]`, >= 0.
+
+    Args:
+        units: Channels of the output; at least 1.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.convolution = fan_in_upsampling(
+            int(input_shape[-1] or 0), self.units, dtype=self.dtype_policy, name="convolution"
+        )
+        self.convolution.build(input_shape)
+        self.normalization = normalization_after(self.convolution)
+        self.normalization.build((None, None, None, self.units))
+
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        return keras.ops.relu(self.normalization(self.convolution(inputs), training=training))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, height, width, _ = input_shape
+        return batch, _IMAGE_STRIDE * (height or 0), _IMAGE_STRIDE * (width or 0), self.units
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

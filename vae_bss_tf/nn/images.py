@@ -5,8 +5,16 @@ from typing import Any
 
 import keras
 
+from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.masking import ratio_mask
-from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, ImageConvolutionBlock, fan_in_dense
+from vae_bss_tf.nn.blocks import (
+    PACKAGE,
+    DenseBlock,
+    ImageConvolutionBlock,
+    ImageUpsamplingBlock,
+    fan_in_dense,
+    fan_in_upsampling,
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -135,6 +143,96 @@ class ImageDecoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "source_shape": self.source_shape, "hidden_units": self.hidden_units}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class UpsamplingDecoder(keras.layers.Layer):
+    """A decoder that draws a source coarsely and then doubles its height and width again and again.
+
+    It takes the place of `ImageDecoder` where a source is a small object anywhere in a larger picture: what it learns
+    of an object's shape at one place serves all others (transposed convolutions as in Radford et al. 2016, figure 1).
+
+    Call arguments:
+        latents: float32 `[batch, num_sources, latent_dim]`.
+        training: Whether batch normalisation uses the batch's own moments.
+
+    Returns:
+        Source estimates, float32 `[batch, num_sources, *source_shape]`, in (0, 1).
+
+    Args:
+        source_shape: Shape of one source, `(height, width)` or `(height, width, channels)`.
+        hidden_units: Units of each dense block, from the latent to the coarse picture.
+        upsampling: Channels before each doubling, those of the coarse picture first; at least one.
+    """
+
+    def __init__(
+        self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], upsampling: tuple[int, ...], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_shape = tuple(source_shape)
+        self.hidden_units = tuple(hidden_units)
+        self.upsampling = tuple(upsampling)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        height, width = (math.ceil(n / 2 ** len(self.upsampling)) for n in self.source_shape[:2])
+        self.coarse_shape = (height, width, self.upsampling[0])
+        features = int(input_shape[-1] or 0)
+        self.blocks = [
+            DenseBlock(units, dtype=self.dtype_policy.name, name=f"block_{i}")
+            for i, units in enumerate((*self.hidden_units, math.prod(self.coarse_shape)))
+        ]
+        for block in self.blocks:
+            block.build((None, features))
+            features = block.units
+        shape: tuple[int | None, ...] = (None, *self.coarse_shape)
+        self.upsampling_blocks = [
+            ImageUpsamplingBlock(units, dtype=self.dtype_policy.name, name=f"upsampling_{i}")
+            for i, units in enumerate(self.upsampling[1:])
+        ]
+        for upsampling in self.upsampling_blocks:
+            upsampling.build(shape)
+            shape = upsampling.compute_output_shape(shape)
+        channels = self.source_shape[2] if len(self.source_shape) == 3 else 1
+        self.head = fan_in_upsampling(self.upsampling[-1], channels, activation="sigmoid", dtype="float32", name="head")
+        self.head.build(shape)
+
+    def call(self, latents: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        num_sources, latent_dim = latents.shape[1:]
+        hidden = keras.ops.reshape(latents, (-1, latent_dim))
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        hidden = keras.ops.reshape(hidden, (-1, *self.coarse_shape))
+        for upsampling in self.upsampling_blocks:
+            hidden = upsampling(hidden, training=training)
+        height, width = self.source_shape[:2]
+        return keras.ops.reshape(self.head(hidden)[:, :height, :width], (-1, num_sources, *self.source_shape))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[1], *self.source_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "source_shape": self.source_shape,
+            "hidden_units": self.hidden_units,
+            "upsampling": self.upsampling,
+        }
+
+
+def image_decoder(config: ModelConfig, **kwargs: Any) -> ImageDecoder | UpsamplingDecoder:
+    """Makes the decoder of an "image" network.
+
+    Args:
+        config: `input_shape`, `hidden_units` (in reverse order) and `upsampling` are used.
+        **kwargs: Further arguments of a Keras layer.
+
+    Returns:
+        The layer, not yet built: the paper's unless the settings have `upsampling`.
+    """
+    units = config.hidden_units[::-1]
+    if config.upsampling:
+        return UpsamplingDecoder(config.input_shape, units, config.upsampling, **kwargs)
+    return ImageDecoder(config.input_shape, units, **kwargs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
