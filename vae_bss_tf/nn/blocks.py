@@ -148,8 +148,14 @@ class ImageConvolutionBlock(keras.layers.Layer):
         self.units = units
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        limit = 1 / math.sqrt(_IMAGE_KERNEL_SIZE**2 * int(input_shape[-1] or 0))
-        self.convolution = keras.layers.Conv2D(
+        self.convolution = self._make_convolution(int(input_shape[-1] or 0))
+        self.convolution.build(input_shape)
+        self.normalization = normalization_after(self.convolution)
+        self.normalization.build((None, None, None, self.units))
+
+    def _make_convolution(self, channels: int) -> keras.layers.Layer:
+        limit = 1 / math.sqrt(_IMAGE_KERNEL_SIZE**2 * channels)
+        return keras.layers.Conv2D(
             self.units,
             _IMAGE_KERNEL_SIZE,
             strides=_IMAGE_STRIDE,
@@ -159,9 +165,6 @@ class ImageConvolutionBlock(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="convolution",
         )
-        self.convolution.build(input_shape)
-        self.normalization = normalization_after(self.convolution)
-        self.normalization.build((None, None, None, self.units))
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return keras.ops.relu(self.normalization(self.convolution(inputs), training=training))
@@ -172,10 +175,8 @@ class ImageConvolutionBlock(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ImageUpsamplingBlock(keras.layers.Layer):
+class ImageUpsamplingBlock(ImageConvolutionBlock):
     """Transposed convolution of 4 x 4 pixels with stride 2, batch normalisation, ReLU.
-
-    Under a strategy of several replicas the normalisation is over the batch of all of them.
 
     Call arguments:
         inputs: float `[batch, height, width, channels]`.
@@ -188,20 +189,8 @@ class ImageUpsamplingBlock(keras.layers.Layer):
         units: Channels of the output; at least 1.
     """
 
-    def __init__(self, units: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units = units
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.convolution = fan_in_upsampling(
-            int(input_shape[-1] or 0), self.units, dtype=self.dtype_policy, name="convolution"
-        )
-        self.convolution.build(input_shape)
-        self.normalization = normalization_after(self.convolution)
-        self.normalization.build((None, None, None, self.units))
-
-    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        return keras.ops.relu(self.normalization(self.convolution(inputs), training=training))
+    def _make_convolution(self, channels: int) -> keras.layers.Layer:
+        return fan_in_upsampling(channels, self.units, dtype=self.dtype_policy, name="convolution")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape
