@@ -51,20 +51,20 @@ def sized(input_shape: tuple[int, ...], base: ModelConfig) -> ModelConfig:
     divisor &= -divisor  # the largest power of two in both
     patch = min(wanted, divisor)
     resolutions = (divisor // patch).bit_length()  # one more than it can be halved
-    of_large = {
-        "hidden_units": _LARGE_DECODER_UNITS,
-        "upsampling": (*_UPSAMPLING[:1] * (halvings - len(_UPSAMPLING)), *_UPSAMPLING),
-        "latent_dim": _LARGE_LATENT_DIM,
-        "likelihood": "normal",
-        "likelihood_scale": _LARGE_SCALE,
-    }
+    if large:
+        base = base.replace(
+            upsampling=(*_UPSAMPLING[:1] * (halvings - len(_UPSAMPLING)), *_UPSAMPLING),
+            latent_dim=_LARGE_LATENT_DIM,
+            likelihood="normal",
+            likelihood_scale=_LARGE_SCALE,
+        )
     return base.replace(
         input_shape=tuple(input_shape),
         convolutions=(*_CONVOLUTIONS, *_CONVOLUTIONS[-1:] * halvings)[:halvings],
         encoder_units=_ENCODER_UNITS,
+        hidden_units=_LARGE_DECODER_UNITS if large else _DECODER_UNITS,
         mask_channels=base.mask_channels[:resolutions],
         mask_patch=patch,
-        **(of_large if large else {"hidden_units": _DECODER_UNITS}),
     )
 
 

@@ -146,7 +146,7 @@ class ImageDecoder(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class UpsamplingDecoder(keras.layers.Layer):
+class UpsamplingDecoder(ImageDecoder):
     """A decoder that draws a source coarsely and then doubles its height and width again and again.
 
     It takes the place of `ImageDecoder` where a source is a small object anywhere in a larger picture: what it learns
@@ -168,9 +168,7 @@ class UpsamplingDecoder(keras.layers.Layer):
     def __init__(
         self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], upsampling: tuple[int, ...], **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.source_shape = tuple(source_shape)
-        self.hidden_units = tuple(hidden_units)
+        super().__init__(source_shape, hidden_units, **kwargs)
         self.upsampling = tuple(upsampling)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -207,19 +205,11 @@ class UpsamplingDecoder(keras.layers.Layer):
         height, width = self.source_shape[:2]
         return keras.ops.reshape(self.head(hidden)[:, :height, :width], (-1, num_sources, *self.source_shape))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], input_shape[1], *self.source_shape)
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "source_shape": self.source_shape,
-            "hidden_units": self.hidden_units,
-            "upsampling": self.upsampling,
-        }
+        return {**super().get_config(), "upsampling": self.upsampling}
 
 
-def image_decoder(config: ModelConfig, **kwargs: Any) -> ImageDecoder | UpsamplingDecoder:
+def image_decoder(config: ModelConfig, **kwargs: Any) -> ImageDecoder:
     """Makes the decoder of an "image" network.
 
     Args:
