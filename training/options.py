@@ -11,7 +11,7 @@ from vae_bss_tf.checks import check_choice, shown
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
-from vae_bss_tf.presets import PRESETS, for_count, for_size, get_preset
+from vae_bss_tf.presets import PRESETS, for_counts, for_size, get_preset
 from vae_bss_tf.sizing import at_sample_rate
 
 
@@ -33,8 +33,10 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
     if options.preset is None and name not in PRESETS:
         raise ConfigError(f"{name} has no preset of its own; name one that fits by --preset, such as mnist for images.")
     preset = get_preset(name)
-    mixed = max(options.num_mixed or preset.data.num_mixed)
-    preset = for_count(name, mixed if mixed > 1 else options.num_sources or preset.model.num_sources)
+    counts = options.num_mixed or preset.data.num_mixed
+    if max(counts) == 1:  # a bank of mixtures
+        counts = (options.num_sources or preset.model.num_sources,)
+    preset = for_counts(name, counts)
     if (options.dataset or preset.data.dataset) == "images":
         preset = _of_pictures(preset, options)
     elif options.size is not None or options.channels is not None:

@@ -229,12 +229,12 @@ class Trainer:
         silence = phase.remix_silence if some_are_silent else 0.0
         if phase.objective == "masked_remix":
             teacher = model.copy(mask_network=model.mask_network is not None and model.mask_network.is_trained)
-            return MaskedRemix(teacher, self.domain, silence, noise)
+            return MaskedRemix(teacher, self.domain, silence, noise, phase.remix_from)
         beta = kl_weight_schedule(phase, planned.steps_per_epoch, planned.num_steps)
         elbo = Elbo(beta, phase.final_kl_weight, noise)
         if phase.objective == "elbo":
             return elbo
-        return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked)
+        return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked, phase.remix_from)
 
     def _monitor(self, planned: PlannedPhase, learner: Learner) -> str:
         by_remixing = self.preset.recipe.choose_by == "remixing" and planned.phase.remixes

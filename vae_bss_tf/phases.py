@@ -11,6 +11,7 @@ SOURCES = ("all", "mixed", "spare")
 PARTS = ("encoder", "decoder", "mask_network")
 KL_SCHEDULES = ("constant", "linear", "decay")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine", "exponential")
+REMIX_ORIGINS = ("neighbours", "sparsest")
 CHOOSERS = ("objective", "remixing")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -50,6 +51,8 @@ class Phase(Settings):
         remix_silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence
             before it is remixed: it teaches the outputs that a mixture does not need to stay silent. Without effect
             where every mixture needs all outputs.
+        remix_from: Where the sources of a remixed mixture are from: "neighbours", two mixtures that exchange some of
+            theirs, or "sparsest", those mixtures of the batch that hold the fewest (`objectives.remixing`).
         keep: Which model the phase ends with: "last", or "best" by the validation mixtures (see `Recipe.choose_by`).
         steps_per_execution: Steps in one compiled call.
         jit_compile: Whether the step is compiled by XLA.
@@ -81,6 +84,7 @@ class Phase(Settings):
     remix_weight: float = 1.0
     remix_masked: bool = False
     remix_silence: float = 0.0
+    remix_from: str = "neighbours"
     keep: str = "last"
     steps_per_execution: int = 32
     jit_compile: bool = True
@@ -113,6 +117,7 @@ class Phase(Settings):
         check_choice("learning_rate_schedule", self.learning_rate_schedule, LEARNING_RATE_SCHEDULES)
         check_choice("kl_schedule", self.kl_schedule, KL_SCHEDULES)
         check_choice("mixed_precision", self.mixed_precision, PRECISIONS)
+        check_choice("remix_from", self.remix_from, REMIX_ORIGINS)
         check_choice("keep", self.keep, ("last", "best"))
         check_choice("sources", self.sources, SOURCES)
 

@@ -1,5 +1,6 @@
 """The presets: complete configurations by name, each with the recipe that trains it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from vae_bss_tf.checks import check_choice
@@ -230,16 +231,18 @@ def get_preset(name: str) -> Preset:
     return PRESETS[check_choice("preset", name, PRESETS)]
 
 
-def for_count(name: str, num_sources: int) -> Preset:
-    """Returns a preset whose KL weights suit mixtures of up to so many sources.
+def for_counts(name: str, counts: Sequence[int]) -> Preset:
+    """Returns a preset that suits mixtures of so many sources.
 
     Each of M sources has 1 / M of the mixture's range, so it adds less to the likelihood the more there are, while the
     KL of its latent stays. With the weights for two, the model puts two of four digits into one output more often than
-    with (2 / M)^2 of them (docs/evaluation.md). This is for `mnist` and `images`; the other presets stay as they are.
+    with (2 / M)^2 of them. Where the counts differ, the mixtures of the fewest sources are separated best, so new
+    mixtures are made of theirs, and weigh twice as much (docs/evaluation.md has the figures of both). This is for
+    `mnist` and `images`; the other presets stay as they are.
 
     Args:
         name: A key of `PRESETS`.
-        num_sources: The most sources in a mixture, M; at least 1. Up to two, nothing changes.
+        counts: The numbers of sources in a mixture; at least 1. M is the largest. For 1 or 2 alone nothing changes.
 
     Returns:
         The preset.
@@ -248,27 +251,28 @@ def for_count(name: str, num_sources: int) -> Preset:
         ConfigError: There is no such preset.
 
     Example:
-        >>> [phase.kl_weight for phase in for_count("mnist", 4).recipe.phases]
+        >>> [phase.kl_weight for phase in for_counts("mnist", [4]).recipe.phases]
         [0.125, 0.125, 0.125, 0.5]
     """
     preset = get_preset(name)
-    if name not in _PICTURES or num_sources <= 2:
+    if name not in _PICTURES:
         return preset
-    factor = (2 / num_sources) ** 2
-    phases = tuple(
-        phase.replace(kl_weight=factor * phase.kl_weight, kl_weight_end=factor * phase.kl_weight_end)
-        if "encoder" in phase.trains
-        else phase
-        for phase in preset.recipe.phases
-    )
-    return preset.replace(recipe=preset.recipe.replace(phases=phases))
+    factor = min(1.0, (2 / max(counts)) ** 2)
+    phases = []
+    for phase in preset.recipe.phases:
+        if "encoder" in phase.trains:
+            phase = phase.replace(kl_weight=factor * phase.kl_weight, kl_weight_end=factor * phase.kl_weight_end)
+        if phase.remixes and len(set(counts)) > 1:
+            phase = phase.replace(remix_from="sparsest", remix_weight=2.0 if "encoder" in phase.trains else 1.0)
+        phases.append(phase)
+    return preset.replace(recipe=preset.recipe.replace(phases=tuple(phases)))
 
 
 def for_size(preset: Preset, input_shape: tuple[int, ...]) -> Preset:
     """Returns a preset of pictures with the network, and the shares of the phases, that suit their size.
 
     Args:
-        preset: `images`, as `for_count` gives it.
+        preset: `images`, as `for_counts` gives it.
         input_shape: `(height, width)` or `(height, width, channels)`.
 
     Returns:

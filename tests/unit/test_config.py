@@ -5,7 +5,7 @@ import pytest
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.phases import Phase, Recipe
-from vae_bss_tf.presets import PRESETS, for_count, get_preset
+from vae_bss_tf.presets import PRESETS, for_counts, get_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -153,10 +153,19 @@ def test_lists_of_numbers_are_nothing_else(value):
 
 
 def test_kl_weights_fall_with_the_square_of_the_number_of_sources_in_a_mixture() -> None:
-    pairs, four = get_preset("mnist"), for_count("mnist", 4)
-    assert for_count("mnist", 1) == for_count("mnist", 2) == pairs
+    pairs, four = get_preset("mnist"), for_counts("mnist", [4])
+    assert for_counts("mnist", [1]) == for_counts("mnist", [2]) == pairs
     for two, many in zip(pairs.recipe.phases, four.recipe.phases, strict=True):
         factor = 1 / 4 if "encoder" in two.trains else 1
         assert (many.kl_weight, many.kl_weight_end) == (factor * two.kl_weight, factor * two.kl_weight_end)
-    assert for_count("mnist-paper", 4) == get_preset("mnist-paper")
-    assert for_count("notes", 4) == get_preset("notes")
+        assert many.remix_from == "neighbours"
+    assert for_counts("mnist-paper", [1, 4]) == get_preset("mnist-paper")
+    assert for_counts("notes", [1, 4]) == get_preset("notes")
+
+
+def test_where_the_counts_differ_new_mixtures_are_made_of_those_of_the_fewest_sources() -> None:
+    for alike, differ in zip(
+        for_counts("mnist", [4]).recipe.phases, for_counts("mnist", [1, 2, 3, 4]).recipe.phases, strict=True
+    ):
+        expected = alike.replace(remix_from="sparsest") if alike.remixes else alike
+        assert differ == (expected.replace(remix_weight=2.0) if alike.name == "remix" else expected)

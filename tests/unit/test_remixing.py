@@ -109,6 +109,25 @@ def test_new_images_are_the_sums_of_exchanged_sources() -> None:
     np.testing.assert_array_equal(bright.mixture, 1.0)
 
 
+def test_new_mixtures_are_drawn_from_the_mixtures_that_hold_the_fewest_sources() -> None:
+    """Sources of 1 to 3 digits, each pixel its own number: those of the mixtures of one digit fill all of them."""
+    counts = np.array([1, 2, 3, 1, 3, 2, 1, 3, 1, 3, 2, 3])
+    numbers = 1.0 + np.arange(36).reshape(12, 3)
+    numbers[np.arange(3) >= counts[:, None]] = 0.0
+    sources = np.broadcast_to(numbers[..., None, None] / 200, (12, 3, 4, 4)).astype(np.float32)
+    mixed = remixing.remixed(Images(), tf.constant(sources), tf.zeros([12, 4, 4]), SEED, silence=0.0, origin="sparsest")
+    np.testing.assert_allclose(mixed.mixture, np.sum(mixed.sources, axis=1), atol=1e-6)
+    drawn = np.rint(mixed.sources.numpy()[:, :, 0, 0] * 200)
+    np.testing.assert_array_equal((drawn > 0).sum(1), counts)
+    assert set(drawn[drawn > 0]) == set(numbers[counts == 1, 0])
+    assert all(len(set(row[row > 0])) == count for row, count in zip(drawn, counts, strict=True))
+    assert len({tuple(sorted(row)) for row in drawn[counts == 3]}) > 1
+    with_others = remixing.remixed(
+        Images(), tf.constant(sources[[1, 2, 4, 5]]), tf.zeros([4, 4, 4]), SEED, silence=0.0, origin="sparsest"
+    )
+    assert set(np.rint(np.ravel(with_others.sources.numpy()[:, :, 0, 0]) * 200)) <= {0, *numbers[[1, 5], :2].ravel()}
+
+
 def test_no_gradient_flows_into_what_is_remixed() -> None:
     sources = tf.random.uniform([4, 2, 8, 8])
     with tf.GradientTape() as tape:

@@ -32,6 +32,7 @@ class MaskedRemix:
         domain: What the mixtures are.
         silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence.
         noise: Where the draws of what is exchanged come from.
+        origin: Where the sources of a remixed mixture are from, as `remixing.remixed` takes it.
 
     Example:
         >>> from vae_bss_tf.domains import domain_of
@@ -46,6 +47,7 @@ class MaskedRemix:
     domain: Domain
     silence: float = 0.0
     noise: Noise = dataclasses.field(default_factory=Noise)
+    origin: str = "neighbours"
 
     metrics: ClassVar[tuple[str, ...]] = ("score",)
     monitor: ClassVar[str] = "score"
@@ -60,7 +62,7 @@ class MaskedRemix:
             sources = separated_by_values(self.teacher, mixture)
         else:
             sources = self.teacher(mixture)["sources"]
-        return remixing.remixed(self.domain, sources, mixture, self.noise.remix(step), self.silence)
+        return remixing.remixed(self.domain, sources, mixture, self.noise.remix(step), self.silence, self.origin)
 
     def _score(self, model: "MultiSourceVAE", mixed: RemixedMixtures) -> tf.Tensor:
         config = model.config

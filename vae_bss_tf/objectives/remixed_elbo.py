@@ -30,6 +30,7 @@ class RemixedElbo:
         weight: Weight of the remixed mixtures' loss; > 0.
         silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence.
         masked: Whether the likelihood of the sources under the masked estimates is added.
+        origin: Where the sources of a remixed mixture are from, as `remixing.remixed` takes it.
 
     Example:
         >>> from vae_bss_tf.domains import domain_of
@@ -44,6 +45,7 @@ class RemixedElbo:
     weight: float = 1.0
     silence: float = 0.0
     masked: bool = False
+    origin: str = "neighbours"
 
     metrics: ClassVar[tuple[str, ...]] = Elbo.metrics
     monitor: ClassVar[str] = Elbo.monitor
@@ -51,7 +53,12 @@ class RemixedElbo:
     def __call__(self, model: "MultiSourceVAE", mixture: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Values]:
         """The loss of a training step; see `Objective`."""
         mixed = remixing.remixed(
-            self.domain, separated_by_values(model, mixture), mixture, self.elbo.noise.remix(step), self.silence
+            self.domain,
+            separated_by_values(model, mixture),
+            mixture,
+            self.elbo.noise.remix(step),
+            self.silence,
+            self.origin,
         )
         # Each mixture is followed by a remixed one, so that replicas that share a batch draw the noise that one would.
         both = tf.reshape(tf.stack([mixture, mixed.mixture], axis=1), [-1, *model.config.input_shape])

@@ -22,7 +22,12 @@ MASK_FLOOR = 1e-5  # added to estimates: where all vanish their ratio has no gra
 
 
 def remixed(
-    domain: "Domain", sources: tf.Tensor, mixture: tf.Tensor, seed: tf.Tensor, silence: float
+    domain: "Domain",
+    sources: tf.Tensor,
+    mixture: tf.Tensor,
+    seed: tf.Tensor,
+    silence: float,
+    origin: str = "neighbours",
 ) -> "RemixedMixtures":
     """Makes new mixtures of separated sources.
 
@@ -32,6 +37,7 @@ def remixed(
         mixture: float32 `[batch, *input_shape]`, what they were separated from.
         seed: int32 `[2]`, seed of what is exchanged.
         silence: As `silence_faint` takes it.
+        origin: Where a new mixture's sources are from: "neighbours" as `exchange`, "sparsest" as `draw_sparsest`.
 
     Returns:
         The mixtures and their sources, through which no gradient flows.
@@ -44,8 +50,12 @@ def remixed(
     sources = domain.exchangeable(tf.stop_gradient(sources), mixture)
     if silence:
         sources = silence_faint(sources, silence)
-    scores = replica_noise(tf.shape(mixture)[0], (sources.shape[1],), seed)
-    return domain.remix(exchange(sources, scores), seed)
+    num_sources = sources.shape[1]
+    if origin == "neighbours":
+        new = exchange(sources, replica_noise(tf.shape(mixture)[0], (num_sources,), seed))
+    else:
+        new = draw_sparsest(sources, replica_noise(tf.shape(mixture)[0], (mixture.shape[0] + num_sources,), seed))
+    return domain.remix(new, seed)
 
 
 def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
@@ -71,6 +81,34 @@ def exchange(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     pairs = tf.reshape(ordered, [-1, 2, *ordered.shape[1:]])
     exchanged = tf.concat([tf.reverse(pairs[:, :, :given], [1]), pairs[:, :, given:]], axis=2)
     return tf.reshape(exchanged, [-1, *ordered.shape[1:]])
+
+
+def draw_sparsest(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Fills mixtures with sources of those mixtures of the batch that hold the fewest: the best separated ones.
+
+    Where some mixtures hold one source and others several, a model finds that one whole, while it takes two of several
+    for one, or one for two, and would learn that from its own sources. Each new mixture holds as many sources as the
+    one in its place, none of them twice.
+
+    Args:
+        sources: float32 `[batch, num_sources, *shape]`; silent ones are zero everywhere.
+        scores: float32 `[batch, num_sources + batch]`, finite, random: the first ones choose among mixtures of as many
+            sources, the others what a new mixture is given.
+
+    Returns:
+        float32 `[batch, num_sources, *shape]`, drawn from one source for each `num_sources` in the batch.
+    """
+    batch, num_sources = sources.shape[:2]
+    silent = tf.reduce_all(sources == 0, axis=range(2, len(sources.shape)))
+    counts = tf.reduce_sum(tf.cast(~silent, tf.float32), axis=1, keepdims=True)
+    ties = tf.sigmoid(scores[:, :num_sources])
+    rank = tf.reshape(tf.where(silent, math.inf, counts + ties), [-1])
+    number = max(num_sources, batch // num_sources)
+    pool = tf.gather(tf.reshape(sources, [-1, *sources.shape[2:]]), tf.argsort(rank)[:number])
+    given = tf.argsort(scores[:, num_sources : num_sources + number])[:, :num_sources]
+    wanted = tf.range(num_sources, dtype=tf.float32) < counts
+    wanted = tf.reshape(wanted, [batch, num_sources, *([1] * (len(sources.shape) - 2))])
+    return tf.where(wanted, tf.gather(pool, given), 0.0)
 
 
 def silence_faint(sources: tf.Tensor, share: float) -> tf.Tensor:
