@@ -66,6 +66,8 @@ _IMAGE_RECIPE = Recipe(
 
 _PICTURES = ("mnist", "images")  # presets with this recipe
 
+_SHARES_OF_MANY = {"separate": 0.4, "spare": 0.1, "remix": 0.45, "masks": 0.15}
+
 # Larger pictures need more of the ELBO before there is anything to remix, and as many steps of half the size. XLA
 # compiles transposed convolutions badly on CPUs.
 _OF_LARGE_PICTURES: dict[str, dict[str, Any]] = {
@@ -237,8 +239,9 @@ def for_counts(name: str, counts: Sequence[int]) -> Preset:
     Each of M sources has 1 / M of the mixture's range, so it adds less to the likelihood the more there are, while the
     KL of its latent stays. With the weights for two, the model puts two of four digits into one output more often than
     with (2 / M)^2 of them. Where the counts differ, the mixtures of the fewest sources are separated best, so new
-    mixtures are made of theirs, and weigh twice as much (docs/evaluation.md has the figures of both). This is for
-    `mnist` and `images`; the other presets stay as they are.
+    mixtures are made of theirs, and weigh twice as much (docs/evaluation.md has the figures of both). Three and more are
+    harder to separate, and a step of the mask network takes as long as there are sources: a short training gives it
+    less. This is for `mnist` and `images`; the other presets stay as they are.
 
     Args:
         name: A key of `PRESETS`.
@@ -260,6 +263,8 @@ def for_counts(name: str, counts: Sequence[int]) -> Preset:
     factor = min(1.0, (2 / max(counts)) ** 2)
     phases = []
     for phase in preset.recipe.phases:
+        if max(counts) > 2:
+            phase = phase.replace(share=_SHARES_OF_MANY[phase.name])
         if "encoder" in phase.trains:
             phase = phase.replace(kl_weight=factor * phase.kl_weight, kl_weight_end=factor * phase.kl_weight_end)
         if phase.remixes and len(set(counts)) > 1:

@@ -159,6 +159,7 @@ def test_kl_weights_fall_with_the_square_of_the_number_of_sources_in_a_mixture()
         factor = 1 / 4 if "encoder" in two.trains else 1
         assert (many.kl_weight, many.kl_weight_end) == (factor * two.kl_weight, factor * two.kl_weight_end)
         assert many.remix_from == "neighbours"
+    assert four.recipe.phases[-1].share < pairs.recipe.phases[-1].share
     assert for_counts("mnist-paper", [1, 4]) == get_preset("mnist-paper")
     assert for_counts("notes", [1, 4]) == get_preset("notes")
 
