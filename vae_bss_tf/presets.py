@@ -239,7 +239,7 @@ def for_counts(name: str, counts: Sequence[int]) -> Preset:
     Each of M sources has 1 / M of the mixture's range, so it adds less to the likelihood the more there are, while the
     KL of its latent stays. With the weights for two, the model puts two of four digits into one output more often than
     with (2 / M)^2 of them. Where the counts differ, the mixtures of the fewest sources are separated best, so new
-    mixtures are made of theirs, and weigh twice as much (docs/evaluation.md has the figures of both). Three and more are
+    mixtures are made of theirs, and weigh twice as much. docs/evaluation.md has the figures of both. Three and more are
     harder to separate, and a step of the mask network takes as long as there are sources: a short training gives it
     less. This is for `mnist` and `images`; the other presets stay as they are.
 
