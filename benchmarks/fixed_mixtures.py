@@ -2,11 +2,14 @@
 
     python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 10000 --minutes 20
     python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --colour --counts 20000 --minutes 40
+    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 1000,60000,0 --epochs 6 --max-shift 2
 
 For each count it writes a folder of PNG files, overlays that are made once, trains on it as a user does
 (`training.fit --dataset images`), and judges the run on overlays of test digits (`training.evaluate --truth`). Count 0
 stands for mixing afresh: the folder then holds single digits, and `--num-mixed 2` mixes them. All trainings have the
-same recipe, seed and minutes. A training that was interrupted is resumed, a finished one is not repeated.
+same recipe and seed, and the same minutes or, by --epochs, the same number of mixtures, which a machine that does other
+work beside them does not change. --max-shift moves each overlay at random while it is trained on. A training that was
+interrupted is resumed, a finished one is not repeated.
 """
 
 import argparse
@@ -97,7 +100,9 @@ def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Pat
     return folder
 
 
-def measure(data_dir: Path, output: Path, count: int, colour: bool, minutes: float) -> dict[str, Any]:
+def measure(
+    data_dir: Path, output: Path, count: int, colour: bool, budget: dict[str, float], max_shift: int
+) -> dict[str, Any]:
     """Trains on one folder and judges the run.
 
     Args:
@@ -105,17 +110,20 @@ def measure(data_dir: Path, output: Path, count: int, colour: bool, minutes: flo
         output: Folder to work in.
         count: As `write_folders`.
         colour: As `source`.
-        minutes: Of the training.
+        budget: Of the training, {"minutes": m} or {"epochs": n}.
+        max_shift: Pixels that mixtures to train on are moved by at most (`DataConfig.max_shift`).
 
     Returns:
-        The row of the table: counts, minutes, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
+        The row of the table: counts, budget, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
     """
     folder = write_folders(data_dir, output, count, colour)
-    run = output / f"run-{folder.name}"
+    run = output / (f"run-{folder.name}" + (f"-shift{max_shift}" if max_shift else ""))
     if not (run / "metrics.json").exists():
-        fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--minutes", str(minutes)]
-        fit += ["--seed", str(SEED), "--output", str(run), "--quiet"]
+        fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--seed", str(SEED)]
+        fit += [word for name, value in budget.items() for word in (f"--{name}", f"{value:g}")]
+        fit += ["--output", str(run), "--quiet"]
         fit += [] if count else ["--num-mixed", "2"]
+        fit += ["--set", f"data.max_shift={max_shift}"] if max_shift else []
         _run([*fit, *(["--resume"] if run.exists() else [])])
     _run(["training.evaluate", "--run", str(run), "--truth", str(output / "truth"), "--force"])
     judged = json.loads((run / "evaluation" / "truth.json").read_text())
@@ -129,7 +137,8 @@ def measure(data_dir: Path, output: Path, count: int, colour: bool, minutes: flo
         }
         for i, system in enumerate(judged["results"])
     }
-    row = {"count": count, "colour": colour, "minutes": minutes, "trained": trained, "pairs": NUM_TEST, **scores}
+    settings = {"count": count, "colour": colour, **budget, **({"max_shift": max_shift} if max_shift else {})}
+    row = {**settings, "trained": trained, "pairs": NUM_TEST, **scores}
     print(json.dumps(row), flush=True)
     return row
 
@@ -152,7 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder to work in; resumed where it was")
     parser.add_argument("--counts", default="10000,0", help="numbers of fixed mixtures, with commas; 0 mixes afresh")
     parser.add_argument("--colour", action="store_true", help="coloured digits on 64 x 64 pixels, not grey on 28 x 28")
-    parser.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
+    budget.add_argument("--epochs", type=int, help="epochs of each training, in place of minutes")
+    parser.add_argument(
+        "--max-shift", type=int, default=0, help="pixels that overlays are moved by at most in training"
+    )
     parser.add_argument("--json", type=Path, help=f"where to write the rows, such as {RESULTS}")
     return parser
 
@@ -162,9 +176,10 @@ def _command(options: argparse.Namespace) -> None:
     if not all(count.isdigit() for count in counts):
         raise ConfigError(f"--counts {options.counts}: give whole numbers with commas between, such as 1000,10000,0.")
     options.output.mkdir(parents=True, exist_ok=True)
+    budget = {"minutes": options.minutes} if options.epochs is None else {"epochs": options.epochs}
     rows = []
     for count in map(int, counts):
-        rows.append(measure(options.data_dir, options.output, count, options.colour, options.minutes))
+        rows.append(measure(options.data_dir, options.output, count, options.colour, budget, options.max_shift))
         if options.json is not None:
             write_json(options.json, rows)
 

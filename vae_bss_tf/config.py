@@ -108,6 +108,9 @@ class DataConfig(Settings):
             in [0, 1] and a source has one level whatever its mixture's count.
         size: Height and width that pictures of a folder ("images") are brought to; empty takes them as they are.
         channels: Channels that they are brought to: 1 for grey, 3 for colour, 0 takes them as they are.
+        max_shift: Pixels that each mixture of pictures to train on is moved by at most, up or down and left or right.
+        mirror: Whether half of them are mirrored, left to right.
+        min_gain: The least factor, in (0, 1], that they are darkened by; 1 leaves them as they are.
 
     Example:
         >>> DataConfig("mnist", num_mixed=(1, 2, 3)).max_mixed
@@ -118,6 +121,9 @@ class DataConfig(Settings):
     num_mixed: tuple[int, ...] = (2,)
     size: tuple[int, ...] = ()
     channels: int = 0
+    max_shift: int = 0
+    mirror: bool = False
+    min_gain: float = 1.0
 
     def __post_init__(self) -> None:
         counts = self.num_mixed
@@ -125,13 +131,21 @@ class DataConfig(Settings):
         fits = not self.size or (len(self.size) == 2 and all(n >= 1 for n in self.size))
         check(fits, "size", self.size, "empty, or height and width in pixels")
         check(self.channels in (0, 1, 3), "channels", self.channels, "0, 1 or 3")
+        check(self.max_shift >= 0, "max_shift", self.max_shift, "0 or more pixels")
+        check(0 < self.min_gain <= 1, "min_gain", self.min_gain, "in (0, 1]")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a dictionary that JSON can hold, those of pictures only where pictures are read."""
         values = super().to_dict()
-        if self.dataset != "images":
-            values = {name: value for name, value in values.items() if name not in ("size", "channels")}
-        return values
+        unused = [] if self.dataset == "images" else ["size", "channels"]
+        if not self.augments:
+            unused += ["max_shift", "mirror", "min_gain"]
+        return {name: value for name, value in values.items() if name not in unused}
+
+    @property
+    def augments(self) -> bool:
+        """Whether mixtures to train on are moved, mirrored or darkened."""
+        return self.max_shift > 0 or self.mirror or self.min_gain < 1
 
     @property
     def max_mixed(self) -> int:
@@ -239,6 +253,8 @@ class Preset:
             if "mask_network" in phase.trains:
                 check(bool(self.model.mask_channels), "mask_channels", self.model.mask_channels,
                       f"given for the phase {phase.name}, which trains a mask network")  # fmt: skip
+        check(self.audio is None or not self.data.augments, "max_shift, mirror, min_gain", "given",
+              "left out for sound, which has pitch_shifts")  # fmt: skip
         if self.audio is not None:
             shape = self.audio.feature_shape
             check(self.model.input_shape == shape, "input_shape", self.model.input_shape,

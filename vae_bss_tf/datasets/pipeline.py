@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS, SPLITS, load_bank
+from vae_bss_tf.datasets.augmentation import augmented
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 from vae_bss_tf.domains import domain_of
@@ -61,13 +62,13 @@ def training_data(preset: Preset, bank: SourceBank, *, batch_size: int, start_st
     Returns:
         A `tf.data.Dataset` of `{"mixture": float32 [batch_size, *input_shape]}` in [0, 1].
     """
-    return domain_of(preset.audio).training_mixtures(
-        bank,
-        num_mixed=preset.data.num_mixed,
-        batch_size=batch_size,
-        seed=preset.recipe.seed,
-        start_step=start_step,
+    seed = preset.recipe.seed
+    mixtures = domain_of(preset.audio).training_mixtures(
+        bank, num_mixed=preset.data.num_mixed, batch_size=batch_size, seed=seed, start_step=start_step
     )
+    if preset.data.augments:
+        mixtures = augmented(mixtures, preset.data, seed=seed, start_step=start_step)
+    return mixtures
 
 
 def num_distinct(preset: Preset, bank: SourceBank, wanted: int) -> int:
