@@ -137,9 +137,9 @@ class DataConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a dictionary that JSON can hold, those of pictures only where pictures are read."""
         values = super().to_dict()
-        unused = [] if self.dataset == "images" else ["size", "channels"]
-        if not self.augments:
-            unused += ["max_shift", "mirror", "min_gain"]
+        if self.dataset == "images":
+            return values
+        unused = ("size", "channels", *(() if self.augments else ("max_shift", "mirror", "min_gain")))
         return {name: value for name, value in values.items() if name not in unused}
 
     @property

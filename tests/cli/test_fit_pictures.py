@@ -43,11 +43,13 @@ def words(folder: Path, *more: str) -> list[str]:
 def test_a_folder_of_mixtures_in_colour_is_trained_on(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit.main([*words(folder, "--size", "8x12"), *TINY, "--output", str(tmp_path / "run")]) == 0
+    moved = ["--set", "data.max_shift=1", "--set", "data.mirror=true"]
+    assert fit.main([*words(folder, "--size", "8x12"), *TINY, *moved, "--output", str(tmp_path / "run")]) == 0
     assert f"or: python -m vae_bss_tf.separate FILE --model {tmp_path / 'run'}" in capsys.readouterr().out
     run = Run.load(tmp_path / "run")
     assert run.preset.model.input_shape == (8, 12, 3)
     assert (run.preset.data.size, run.preset.data.num_mixed) == ((8, 12), (1,))
+    assert (run.preset.data.max_shift, run.preset.data.mirror) == (1, True)
     assert {phase.name for phase in run.preset.recipe.phases} == {"separate", "remix", "masks"}
     assert not run.metrics["test"]["has_truth"]
     assert 0 < run.metrics["test"]["mixtures"] < len(list(folder.iterdir()))  # each once
