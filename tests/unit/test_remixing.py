@@ -128,6 +128,13 @@ def test_new_mixtures_are_drawn_from_the_mixtures_that_hold_the_fewest_sources()
     assert set(np.rint(np.ravel(with_others.sources.numpy()[:, :, 0, 0]) * 200)) <= {0, *numbers[[1, 5], :2].ravel()}
 
 
+def test_a_batch_smaller_than_the_number_of_sources_can_be_drawn_from() -> None:
+    sources = tf.constant(np.random.default_rng(3).uniform(0.1, 0.2, size=(2, 4, 4, 4)), tf.float32)
+    mixed = remixing.remixed(Images(), sources, tf.zeros([2, 4, 4]), SEED, silence=0.0, origin="sparsest")
+    given = {row.tobytes() for row in np.reshape(sources, (8, -1))}
+    assert {row.tobytes() for row in np.reshape(mixed.sources, (8, -1))} <= given
+
+
 def test_no_gradient_flows_into_what_is_remixed() -> None:
     sources = tf.random.uniform([4, 2, 8, 8])
     with tf.GradientTape() as tape:

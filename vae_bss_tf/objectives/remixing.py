@@ -54,7 +54,8 @@ def remixed(
     if origin == "neighbours":
         new = exchange(sources, replica_noise(tf.shape(mixture)[0], (num_sources,), seed))
     else:
-        new = draw_sparsest(sources, replica_noise(tf.shape(mixture)[0], (mixture.shape[0] + num_sources,), seed))
+        width = num_sources + max(num_sources, mixture.shape[0])
+        new = draw_sparsest(sources, replica_noise(tf.shape(mixture)[0], (width,), seed))
     return domain.remix(new, seed)
 
 
@@ -92,8 +93,8 @@ def draw_sparsest(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
     Args:
         sources: float32 `[batch, num_sources, *shape]`; silent ones are zero everywhere.
-        scores: float32 `[batch, num_sources + batch]`, finite, random: the first ones choose among mixtures of as many
-            sources, the others what a new mixture is given.
+        scores: float32 `[batch, num_sources + max(num_sources, batch)]`, finite, random: the first ones choose among
+            mixtures of as many sources, the others what a new mixture is given.
 
     Returns:
         float32 `[batch, num_sources, *shape]`, drawn from one source for each `num_sources` in the batch.
