@@ -117,7 +117,8 @@ def measure(
         The row of the table: counts, budget, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
     """
     folder = write_folders(data_dir, output, count, colour)
-    run = output / (f"run-{folder.name}" + (f"-shift{max_shift}" if max_shift else ""))
+    settings = {**budget, "max_shift": max_shift}
+    run = output / "-".join(["run", folder.name, *(f"{name}{value:g}" for name, value in settings.items())])
     if not (run / "metrics.json").exists():
         fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--seed", str(SEED)]
         fit += [word for name, value in budget.items() for word in (f"--{name}", f"{value:g}")]
@@ -137,8 +138,7 @@ def measure(
         }
         for i, system in enumerate(judged["results"])
     }
-    settings = {"count": count, "colour": colour, **budget, **({"max_shift": max_shift} if max_shift else {})}
-    row = {**settings, "trained": trained, "pairs": NUM_TEST, **scores}
+    row = {"count": count, "colour": colour, **settings, "trained": trained, "pairs": NUM_TEST, **scores}
     print(json.dumps(row), flush=True)
     return row
 

@@ -97,6 +97,9 @@ class ModelConfig(Settings):
             check(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
 
 
+_OF_PICTURES = ("size", "channels", "max_shift", "mirror", "min_gain")  # fields for a folder of pictures alone
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Settings):
     """Which sources are mixed, and how.
@@ -108,9 +111,9 @@ class DataConfig(Settings):
             in [0, 1] and a source has one level whatever its mixture's count.
         size: Height and width that pictures of a folder ("images") are brought to; empty takes them as they are.
         channels: Channels that they are brought to: 1 for grey, 3 for colour, 0 takes them as they are.
-        max_shift: Pixels that each mixture of pictures to train on is moved by at most, up or down and left or right.
-        mirror: Whether half of them are mirrored, left to right.
-        min_gain: The least factor, in (0, 1], that they are darkened by; 1 leaves them as they are.
+        max_shift: Pixels that each of their mixtures to train on is moved by at most, up or down and left or right.
+        mirror: Whether half of these are mirrored, left to right.
+        min_gain: The least factor, in (0, 1], that these are darkened by; 1 leaves them as they are.
 
     Example:
         >>> DataConfig("mnist", num_mixed=(1, 2, 3)).max_mixed
@@ -133,14 +136,15 @@ class DataConfig(Settings):
         check(self.channels in (0, 1, 3), "channels", self.channels, "0, 1 or 3")
         check(self.max_shift >= 0, "max_shift", self.max_shift, "0 or more pixels")
         check(0 < self.min_gain <= 1, "min_gain", self.min_gain, "in (0, 1]")
+        check(self.dataset == "images" or not self.augments, "max_shift, mirror, min_gain", "given",
+              'left out but for a folder of pictures, "images"')  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as a dictionary that JSON can hold, those of pictures only where pictures are read."""
         values = super().to_dict()
-        if self.dataset == "images":
-            return values
-        unused = ("size", "channels", *(() if self.augments else ("max_shift", "mirror", "min_gain")))
-        return {name: value for name, value in values.items() if name not in unused}
+        if self.dataset != "images":
+            values = {name: value for name, value in values.items() if name not in _OF_PICTURES}
+        return values
 
     @property
     def augments(self) -> bool:
@@ -253,8 +257,6 @@ class Preset:
             if "mask_network" in phase.trains:
                 check(bool(self.model.mask_channels), "mask_channels", self.model.mask_channels,
                       f"given for the phase {phase.name}, which trains a mask network")  # fmt: skip
-        check(self.audio is None or not self.data.augments, "max_shift, mirror, min_gain", "given",
-              "left out for sound, which has pitch_shifts")  # fmt: skip
         if self.audio is not None:
             shape = self.audio.feature_shape
             check(self.model.input_shape == shape, "input_shape", self.model.input_shape,

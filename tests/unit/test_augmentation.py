@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vae_bss_tf.config import DataConfig, Preset
+from vae_bss_tf.config import DataConfig
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.errors import ConfigError
@@ -60,7 +60,7 @@ def test_bad_settings_are_refused(field: dict[str, float]) -> None:
         DataConfig("images", (1,), **field)  # type: ignore[arg-type]
 
 
-def test_sound_is_not_moved() -> None:
-    notes = get_preset("notes")
-    with pytest.raises(ConfigError, match="pitch_shifts"):
-        Preset(notes.model, notes.data.replace(mirror=True), notes.recipe, notes.audio)
+@pytest.mark.parametrize("dataset", ["notes", "mnist"])
+def test_only_a_folder_of_pictures_is_augmented(dataset: str) -> None:
+    with pytest.raises(ConfigError, match="folder of pictures"):
+        get_preset(dataset).data.replace(mirror=True)

@@ -90,20 +90,13 @@ def test_kernels_and_biases_start_uniform_within_one_over_root_fan_in():
         assert values.std() == pytest.approx(1 / 16 / np.sqrt(3), rel=0.1)
 
 
-def test_a_convolutions_kernel_and_bias_start_so_too():
-    block = ImageConvolutionBlock(48)
+@pytest.mark.parametrize(("kind", "pixels"), [(ImageConvolutionBlock, 16), (ImageUpsamplingBlock, 4)])
+def test_kernels_and_biases_of_convolutions_start_so_too(kind, pixels):
+    block = kind(48)
     block.build((None, 8, 8, 24))
     for values in (block.convolution.kernel.numpy(), block.convolution.bias.numpy()):
-        assert np.abs(values).max() <= 1 / np.sqrt(16 * 24)
-        assert values.std() == pytest.approx(1 / np.sqrt(3 * 16 * 24), rel=0.25)
-
-
-def test_a_transposed_convolutions_kernel_and_bias_start_so_too():
-    block = ImageUpsamplingBlock(48)
-    block.build((None, 8, 8, 24))
-    for values in (block.convolution.kernel.numpy(), block.convolution.bias.numpy()):
-        assert np.abs(values).max() <= 1 / np.sqrt(4 * 24)
-        assert values.std() == pytest.approx(1 / np.sqrt(3 * 4 * 24), rel=0.25)
+        assert np.abs(values).max() <= 1 / np.sqrt(pixels * 24)
+        assert values.std() == pytest.approx(1 / np.sqrt(3 * pixels * 24), rel=0.25)
 
 
 def test_what_an_upsampling_decoder_draws_moves_with_its_coarse_picture():

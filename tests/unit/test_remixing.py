@@ -149,6 +149,11 @@ def test_an_odd_batch_cannot_be_paired() -> None:
         remixing.remixed(Images(), tf.zeros([3, 2, 8, 8]), tf.zeros([3, 8, 8]), SEED, silence=0.0)
 
 
+def test_an_unknown_origin_of_sources_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sparsest"):
+        remixing.remixed(Images(), tf.zeros([4, 2, 8, 8]), tf.zeros([4, 8, 8]), SEED, silence=0.0, origin="sparse")
+
+
 AUDIO = get_preset("notes").audio
 assert AUDIO is not None
 

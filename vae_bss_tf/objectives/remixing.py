@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.nn.sampling import replica_noise
 from vae_bss_tf.objectives import distributions
+from vae_bss_tf.phases import REMIX_ORIGINS
 
 if TYPE_CHECKING:
     from vae_bss_tf.domains.base import Domain, RemixedMixtures
@@ -43,10 +45,11 @@ def remixed(
         The mixtures and their sources, through which no gradient flows.
 
     Raises:
-        ConfigError: The batch cannot be paired.
+        ConfigError: The batch cannot be paired, or the origin is unknown.
     """
     if (mixture.shape[0] or 0) % 2:
         raise ConfigError(f"a batch of {mixture.shape[0]} mixtures cannot be paired for remixing; use an even one.")
+    check_choice("origin", origin, REMIX_ORIGINS)
     sources = domain.exchangeable(tf.stop_gradient(sources), mixture)
     if silence:
         sources = silence_faint(sources, silence)
@@ -97,7 +100,8 @@ def draw_sparsest(sources: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
             mixtures of as many sources, the others what a new mixture is given.
 
     Returns:
-        float32 `[batch, num_sources, *shape]`, drawn from one source for each `num_sources` in the batch.
+        float32 `[batch, num_sources, *shape]`, drawn from `batch / num_sources` sources, or `num_sources` where that is
+        more.
     """
     batch, num_sources = sources.shape[:2]
     silent = tf.reduce_all(sources == 0, axis=range(2, len(sources.shape)))
