@@ -1,15 +1,15 @@
 """What a fixed folder of overlaid digits gives, beside mixtures that are made afresh in each step.
 
     python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 10000 --minutes 20
-    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --colour --counts 20000 --minutes 40
-    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 1000,60000,0 --epochs 6 --max-shift 2
+    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --side 64 --counts 20000 --minutes 40
+    python -m benchmarks.fixed_mixtures --data-dir MNIST --output WORK --counts 1000 --epochs 6 --set data.max_shift=2
 
 For each count it writes a folder of PNG files, overlays that are made once, trains on it as a user does
 (`training.fit --dataset images`), and judges the run on overlays of test digits (`training.evaluate --truth`). Count 0
 stands for mixing afresh: the folder then holds single digits, and `--num-mixed 2` mixes them. All trainings have the
 same recipe and seed, and the same minutes or, by --epochs, the same number of mixtures, which a machine that does other
-work beside them does not change. --max-shift moves each overlay at random while it is trained on. A training that was
-interrupted is resumed, a finished one is not repeated.
+work beside them does not change. --set and --phases go to `training.fit` as they are. A training that was interrupted
+is resumed, a finished one is not repeated.
 """
 
 import argparse
@@ -30,44 +30,45 @@ from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import write_json
 
 RESULTS = Path("benchmarks/results/fixed_mixtures.json")
-SIDES = {False: 28, True: 64}  # pixels, of grey and of coloured pictures
+SIDES = (28, 64, 128)  # pixels; MNIST's own grey digits, and coloured ones at random places
 NUM_VALIDATION, NUM_TEST = 500, 1_000
 SEED = 0
 
 UInt8 = npt.NDArray[np.uint8]
 
 
-def source(digit: UInt8, colour: bool, rng: np.random.Generator) -> UInt8:
+def source(digit: UInt8, side: int, rng: np.random.Generator) -> UInt8:
     """Makes one source, at the level that it has in a mixture of two.
 
     Args:
         digit: uint8 `[28, 28]`.
-        colour: Whether it is painted in a random colour of full brightness and set at a random place of 64 x 64 pixels.
+        side: One of `SIDES`. Above 28 pixels the digit is enlarged `side // 64` times, painted in a random colour of
+            full brightness and set at a random place.
         rng: Draws colour and place.
 
     Returns:
-        uint8 `[28, 28]` or `[64, 64, 3]`, at most 127: two of them add up to a picture without clipping.
+        uint8 `[28, 28]` or `[side, side, 3]`, at most 127: two of them add up to a picture without clipping.
     """
     halved = digit // 2
-    if not colour:
+    if side == len(digit):
         return halved
+    halved = np.kron(halved, np.ones((side // 64, side // 64), np.uint8))
     hue = rng.uniform(size=3)
     hue /= hue.max()
-    side = SIDES[True]
-    top, left = rng.integers(side - len(digit) + 1, size=2)
+    top, left = rng.integers(side - len(halved) + 1, size=2)
     picture = np.zeros((side, side, 3), np.uint8)
-    picture[top : top + len(digit), left : left + len(digit)] = (halved[..., None] * hue).astype(np.uint8)
+    picture[top : top + len(halved), left : left + len(halved)] = (halved[..., None] * hue).astype(np.uint8)
     return picture
 
 
-def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Path:
+def write_folders(data_dir: Path, output: Path, count: int, side: int) -> Path:
     """Writes the pictures to train on, in the layout of `--dataset images`, and the mixtures to judge with their truth.
 
     Args:
         data_dir: MNIST's four IDX files.
         output: Folder to write to; what is there already stays.
         count: Mixtures to train on; 0 writes every training digit on its own.
-        colour: As `source`.
+        side: As `source`.
 
     Returns:
         The folder to train on. The mixtures to judge, the same for every count, are in `output/truth`.
@@ -83,7 +84,7 @@ def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Pat
             if not count:
                 drawn = np.arange(len(drawn))[:, None]
             for i, digits in enumerate(drawn):
-                parts = [source(banks[split][digit], colour, rng) for digit in digits]
+                parts = [source(banks[split][digit], side, rng) for digit in digits]
                 _save(sum(parts[1:], parts[0]) if count else 2 * parts[0], partial / split / f"{i:05d}.png")
         partial.rename(folder)
     truth = output / "truth"
@@ -92,7 +93,7 @@ def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Pat
         for i, digits in enumerate(rng.integers(len(banks["test"]), size=(NUM_TEST, 2))):
             case = output / ".truth" / f"{i:05d}"
             case.mkdir(parents=True, exist_ok=True)
-            parts = [source(banks["test"][digit], colour, rng) for digit in digits]
+            parts = [source(banks["test"][digit], side, rng) for digit in digits]
             _save(parts[0] + parts[1], case / "mixture.png")
             for k, part in enumerate(parts, 1):
                 _save(part, case / f"source{k}.png")
@@ -100,31 +101,25 @@ def write_folders(data_dir: Path, output: Path, count: int, colour: bool) -> Pat
     return folder
 
 
-def measure(
-    data_dir: Path, output: Path, count: int, colour: bool, budget: dict[str, float], max_shift: int
-) -> dict[str, Any]:
+def measure(data_dir: Path, output: Path, count: int, side: int, words: Sequence[str]) -> dict[str, Any]:
     """Trains on one folder and judges the run.
 
     Args:
         data_dir: MNIST's four IDX files.
         output: Folder to work in.
         count: As `write_folders`.
-        colour: As `source`.
-        budget: Of the training, {"minutes": m} or {"epochs": n}.
-        max_shift: Pixels that mixtures to train on are moved by at most (`DataConfig.max_shift`).
+        side: As `source`.
+        words: Budget and settings of the training, as `training.fit` takes them.
 
     Returns:
-        The row of the table: counts, budget, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
+        The row of the table: count, side, words, and SI-SDR and PSNR (dB) of the run and of the mixture itself.
     """
-    folder = write_folders(data_dir, output, count, colour)
-    settings = {**budget, "max_shift": max_shift}
-    run = output / "-".join(["run", folder.name, *(f"{name}{value:g}" for name, value in settings.items())])
+    folder = write_folders(data_dir, output, count, side)
+    run = output / "-".join(["run", folder.name, *(word.removeprefix("--") for word in words)])
     if not (run / "metrics.json").exists():
-        fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--seed", str(SEED)]
-        fit += [word for name, value in budget.items() for word in (f"--{name}", f"{value:g}")]
+        fit = ["training.fit", "--dataset", "images", "--data-dir", str(folder), "--seed", str(SEED), *words]
         fit += ["--output", str(run), "--quiet"]
         fit += [] if count else ["--num-mixed", "2"]
-        fit += ["--set", f"data.max_shift={max_shift}"] if max_shift else []
         _run([*fit, *(["--resume"] if run.exists() else [])])
     _run(["training.evaluate", "--run", str(run), "--truth", str(output / "truth"), "--force"])
     judged = json.loads((run / "evaluation" / "truth.json").read_text())
@@ -138,7 +133,7 @@ def measure(
         }
         for i, system in enumerate(judged["results"])
     }
-    row = {"count": count, "colour": colour, **settings, "trained": trained, "pairs": NUM_TEST, **scores}
+    row = {"count": count, "side": side, "fit": " ".join(words), "trained": trained, "pairs": NUM_TEST, **scores}
     print(json.dumps(row), flush=True)
     return row
 
@@ -160,13 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", required=True, type=Path, help="MNIST's four IDX files")
     parser.add_argument("--output", required=True, type=Path, help="folder to work in; resumed where it was")
     parser.add_argument("--counts", default="10000,0", help="numbers of fixed mixtures, with commas; 0 mixes afresh")
-    parser.add_argument("--colour", action="store_true", help="coloured digits on 64 x 64 pixels, not grey on 28 x 28")
+    parser.add_argument("--side", type=int, choices=SIDES, default=SIDES[0], help="of the pictures, in pixels; above "
+                        "28 the digits are coloured and stand at random places (default: 28)")  # fmt: skip
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
     budget.add_argument("--epochs", type=int, help="epochs of each training, in place of minutes")
-    parser.add_argument(
-        "--max-shift", type=int, default=0, help="pixels that overlays are moved by at most in training"
-    )
+    parser.add_argument("--phases", help="as `training.fit` takes them, such as separate (default: all)")
+    parser.add_argument("--set", action="append", default=[], help="as `training.fit` takes it: data.max_shift=2")
     parser.add_argument("--json", type=Path, help=f"where to write the rows, such as {RESULTS}")
     return parser
 
@@ -176,10 +171,12 @@ def _command(options: argparse.Namespace) -> None:
     if not all(count.isdigit() for count in counts):
         raise ConfigError(f"--counts {options.counts}: give whole numbers with commas between, such as 1000,10000,0.")
     options.output.mkdir(parents=True, exist_ok=True)
-    budget = {"minutes": options.minutes} if options.epochs is None else {"epochs": options.epochs}
+    budget, value = ("minutes", options.minutes) if options.epochs is None else ("epochs", options.epochs)
+    words = [f"--{budget}", f"{value:g}", *(["--phases", options.phases] if options.phases else [])]
+    words += [word for setting in options.set for word in ("--set", setting)]
     rows = []
     for count in map(int, counts):
-        rows.append(measure(options.data_dir, options.output, count, options.colour, budget, options.max_shift))
+        rows.append(measure(options.data_dir, options.output, count, options.side, words))
         if options.json is not None:
             write_json(options.json, rows)
 

@@ -17,11 +17,12 @@ from vae_bss_tf.arguments import command, counts, path
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
+from vae_bss_tf.datasets.own_pictures import picture_shape
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import write_json, write_text
 from vae_bss_tf.phases import Recipe
-from vae_bss_tf.presets import get_preset
+from vae_bss_tf.presets import for_size, get_preset
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
         preset, kind = run.preset, domain_of(run.preset.audio).kind
         if options.dataset:
             check_choice("data set", options.dataset, DATASETS)
-            preset = dataclasses.replace(preset, data=preset.data.replace(dataset=options.dataset))
+            data = preset.data.replace(dataset=options.dataset, max_shift=0, mirror=False, min_gain=1.0)
+            preset = dataclasses.replace(preset, data=data)
         num_sources = preset.model.num_sources
         jobs.append(
             _Job(
@@ -206,6 +208,8 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
 
     dataset = check_choice("data set", options.dataset, DATASETS)
     preset = get_preset(dataset)
+    if dataset == "images":
+        preset = for_size(preset, picture_shape(options.data_dir, preset.data))
     num_mixed = options.num_mixed or preset.data.num_mixed
     kind = domain_of(preset.audio).kind
     compared = [systems.find(name, kind) for name in options.systems or systems.of(kind)]
@@ -216,7 +220,9 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
     for num_sources in options.num_sources:
         job = _Job(f"{dataset}-k{num_sources}", preset, num_mixed, num_sources, compared, [])
         runs = [
-            judging.find_run(options.runs_dir, dataset, name, num_sources, num_mixed[0], options.seed)
+            judging.find_run(
+                options.runs_dir, dataset, name, num_sources, num_mixed[0], options.seed, data_dir=options.data_dir
+            )
             for name in needed
         ]
         shapes = {(run.preset.model.input_shape, run.preset.audio): run for run in runs}

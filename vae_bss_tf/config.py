@@ -257,6 +257,10 @@ class Preset:
             if "mask_network" in phase.trains:
                 check(bool(self.model.mask_channels), "mask_channels", self.model.mask_channels,
                       f"given for the phase {phase.name}, which trains a mask network")  # fmt: skip
+        *size, channels = (*self.model.input_shape, 1)[:3]
+        fits = self.data.size in ((), tuple(size)) and self.data.channels in (0, channels)
+        check(fits, "size, channels", (self.data.size, self.data.channels),
+              f"those of the model's input, {self.model.input_shape}; --size and --channels set both")  # fmt: skip
         if self.audio is not None:
             shape = self.audio.feature_shape
             check(self.model.input_shape == shape, "input_shape", self.model.input_shape,

@@ -41,7 +41,7 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
-    """Lists the files of a kind under a folder, in the order of their paths.
+    """Lists the files of a kind under a folder, in the order of their paths. Links are followed, to each folder once.
 
     Args:
         folder: The folder; those inside it are searched too.
@@ -52,7 +52,8 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
         The files.
 
     Raises:
-        DataError: There is no such folder, no such file under it, or a folder inside it cannot be read.
+        DataError: There is no such folder, no such file under it, a link to nothing of such a name, or a folder inside
+            it cannot be read.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; name one that holds {what}s ({', '.join(suffixes)}).")
@@ -60,9 +61,19 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
 
-    walk = os.walk(folder, onerror=refuse)
-    paths = [Path(parent, name) for parent, _, names in walk for name in names]
-    paths = sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
+    paths, visited = [], set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        found = os.stat(parent)
+        if (found.st_dev, found.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((found.st_dev, found.st_ino))
+        folders.sort()  # so that of two ways to a folder it is always the same that is taken
+        paths += [path for path in map(Path(parent).joinpath, names) if path.suffix.lower() in suffixes]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} is a link to nothing; mend it, or leave it out.")
+    paths = sorted(path for path in paths if path.is_file())
     if not paths:
         raise DataError(f"{folder} holds no {what} ({', '.join(suffixes)}); name the folder that does.")
     return paths

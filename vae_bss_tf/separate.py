@@ -27,10 +27,15 @@ def _command(options: argparse.Namespace) -> None:
 
 def _separates_pictures(options: argparse.Namespace) -> bool:
     """Whether the model is one of images, by its settings or, where it comes without them, by what it is given."""
-    preset = described(options.model)
+    preset = described(options.manifest or options.model)
     if preset is not None:
         return preset.audio is None
-    return any(path.suffix.lower() in pictures.SUFFIXES for path in options.inputs)
+    return any(_holds_pictures(path) for path in options.inputs)
+
+
+def _holds_pictures(path: Path) -> bool:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return any(file.suffix.lower() in pictures.SUFFIXES for file in files)
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:

@@ -243,11 +243,25 @@ def test_a_test_split_that_has_changed_is_told(
     pictures.mkdir()
     for i in range(20):
         Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(pictures / f"{i}.png")
-    run = train(tiny_preset.replace(data=DataConfig("images", (2,))), output=tmp_path / "run", data_dir=pictures)
+    data = DataConfig("images", (2,), max_shift=1)
+    run = train(tiny_preset.replace(data=data), output=tmp_path / "run", data_dir=pictures)
     words = ["--run", str(run.path), "--data-dir", str(pictures), "--num-mixtures", "20"]
     assert evaluate.main([*words, "--output", str(tmp_path / "same")]) == 0
     assert "warning" not in capsys.readouterr().err
+    others = ["--dataset", "digits", "--num-mixtures", "20", "--output", str(tmp_path / "digits")]
+    assert evaluate.main([*words[:2], *others]) == 0  # which are not moved
     for i in range(20, 40):
         Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(pictures / f"{i}.png")
     assert evaluate.main([*words, "--output", str(tmp_path / "other")]) == 0
     assert "the test split is not the one" in capsys.readouterr().err
+
+
+def test_systems_are_judged_on_pictures_of_their_own_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pictures = tmp_path / "my pictures"
+    pictures.mkdir()
+    for i in range(20):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 12, 3), np.uint8)).save(pictures / f"{i}.png")
+    words = ["--dataset", "images", "--num-mixed", "2", "--data-dir", str(pictures), "--num-mixtures", "20"]
+    assert evaluate.main([*words, "--systems", "mixture/k,irm", "--output", str(tmp_path / "out")]) == 0
+    assert evaluate.main([*words, "--systems", "ae", "--runs-dir", str(tmp_path), "--output", str(tmp_path / "2")]) == 2
+    assert f"training.fit --dataset images --data-dir '{pictures}' --system ae" in capsys.readouterr().err

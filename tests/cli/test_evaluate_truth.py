@@ -185,6 +185,21 @@ def test_every_trained_system_is_judged_on_pictures(system: str, tiny_preset: Pr
     assert np.isfinite(own.scores["psnr"]).all()
 
 
+def test_an_array_is_judged_where_it_is_one_picture(
+    image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "truth" / "overlay"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("mixture", "source1", "source2"):
+        np.savez(folder / f"{name}.npz", rng.uniform(size=(8, 8)))
+    words = ["--run", str(image_run), "--truth", str(tmp_path / "truth"), "--output", str(tmp_path / "out")]
+    assert evaluate.main(words) == 0
+    np.savez(folder / "mixture.npz", rng.uniform(size=(5, 8, 8)))
+    assert evaluate.main([*words, "--force"]) == 2
+    assert "mixture.npz holds 5 pictures; a mixture or source is one" in capsys.readouterr().err
+
+
 def no_sources(folder: Path) -> None:
     for path in (folder / "take1").glob("source*"):
         path.unlink()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vae_bss_tf import separate
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.errors import DataError
 from vae_bss_tf.phases import Recipe
 from vae_bss_tf.pictures.separator import PictureSeparator
 
@@ -126,6 +127,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["--figure"], "--figure is for recordings"),
         (["a/one.png"], "several inputs"),
         (["x*.png"], "no file matches"),
+        (["later.png"], "is not there"),
     ],
 )
 def test_what_pictures_have_no_use_for_is_refused(
@@ -136,12 +138,15 @@ def test_what_pictures_have_no_use_for_is_refused(
     words = [str(tmp_path / word) if word.endswith(".png") else word for word in words]
     assert separate.main([str(tmp_path / "one.png"), *command(run, tmp_path / "out", *words)]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_without_its_manifest_is_told_by_what_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "copied.tflite").write_bytes((MNIST / "dynamic_int8.tflite").read_bytes())
     draw(tmp_path / "one.png", 28, 28)
     assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "out", tmp_path / "one.png")) == 0
+    draw(tmp_path / "more" / "one.png", 28, 28)
+    assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "others", tmp_path / "more")) == 0
 
 
 def test_the_light_install_separates_the_sample(tmp_path: Path) -> None:
@@ -167,3 +172,6 @@ def test_a_separator_of_pictures_in_python() -> None:
     sources = separator.separate(picture)
     assert sources.shape == (2, 112, 112)
     np.testing.assert_allclose(sources.sum(axis=0), picture, atol=1e-5)
+    for bad in (np.zeros((28, 28, 4)), np.zeros(28), np.full((28, 28), 128, np.uint8), np.full((28, 28), np.nan)):
+        with pytest.raises(DataError, match="the picture"):
+            separator.separate(bad)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vae_bss_tf.errors import ConfigError, OutputExistsError
-from vae_bss_tf.files import refuse_existing, replacing, replacing_folder, write_text
+from vae_bss_tf.errors import ConfigError, DataError, OutputExistsError
+from vae_bss_tf.files import find_files, refuse_existing, replacing, replacing_folder, write_text
 
 HANG = """
 import sys, time
@@ -119,6 +119,20 @@ def test_names_of_the_longest_kind_and_of_no_encoding_can_be_written(tmp_path: P
         assert (tmp_path / name).read_text() == name[:3]
     with pytest.raises(OSError, match="too long"):
         write_text(tmp_path / ("n" * 256), "")
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a/1.png", "a/inner/2.PNG", "elsewhere/3.png", "a/notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "inner" / "round").symlink_to(tmp_path / "a")
+    found = find_files(tmp_path / "a", (".png",), "picture")
+    assert [str(path.relative_to(tmp_path / "a")) for path in found] == ["1.png", "inner/2.PNG", "linked/3.png"]
+    (tmp_path / "a" / "lost.png").symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"lost\.png is a link to nothing"):
+        find_files(tmp_path / "a", (".png",), "picture")
 
 
 def test_existing_outputs_are_refused(tmp_path: Path) -> None:

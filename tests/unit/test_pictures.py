@@ -13,6 +13,7 @@ from PIL import Image
 from vae_bss_tf.config import DataConfig
 from vae_bss_tf.datasets import decoded, load_bank
 from vae_bss_tf.datasets.image_mixtures import training_mixtures
+from vae_bss_tf.datasets.own_pictures import picture_shape
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.pictures.reading import MAX_PIXELS, Picture, fitted, pictures_in, read
 from vae_bss_tf.presets import for_size, get_preset
@@ -97,6 +98,17 @@ def test_grey_of_16_bits_keeps_them(tmp_path: Path) -> None:
     image = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1_000
     Image.fromarray(image).save(tmp_path / "one.png")
     np.testing.assert_allclose(read(Picture(tmp_path / "one.png")), image / 65_535, rtol=1e-6)
+    Image.fromarray(image).save(tmp_path / "negative.tif", tiffinfo={262: 0})  # zero is white, as in X-rays
+    np.testing.assert_allclose(read(Picture(tmp_path / "negative.tif")), 1 - image / 65_535, rtol=1e-6)
+    Image.fromarray(image).save(tmp_path / "transparent.png", transparency=47_000)
+    found = read(Picture(tmp_path / "transparent.png"))
+    np.testing.assert_allclose(found, np.where(image == 47_000, 0, image) / 65_535, rtol=1e-6)
+
+
+def test_an_array_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    for level in (0.25, 0.75):
+        np.savez(tmp_path / "one.npz", np.full(SHAPE, level))
+        np.testing.assert_allclose(read(*pictures_in(tmp_path / "one.npz")), level)
 
 
 def test_transparent_pixels_are_laid_over_black(tmp_path: Path) -> None:
@@ -171,6 +183,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "30,000 x 30,000": (lambda path: path.write_bytes(header(30_000, 30_000)), "more than 80 million pixels"),
     "10,000 x 10,000": (lambda path: path.write_bytes(header(10_000, 10_000)), "more than 80 million pixels"),
     "animated": (animate, "holds 2 pictures"),
+    "32 bits": (
+        lambda path: Image.fromarray(np.zeros(SHAPE, np.int32)).save(path, format="TIFF"),
+        "holds integers of 32 bits",
+    ),
     "another size": (lambda path: Image.fromarray(values(3, 5)).save(path), "is 3x5 pixels.*--size 6x8"),
     "colour": (lambda path: Image.fromarray(values(6, 8, 3)).save(path), "in colour, where grey is.*--channels"),
 }
@@ -194,6 +210,7 @@ ARRAYS = {
     "not a number": (np.full(SHAPE, np.nan), "values from"),
     "integers": (np.zeros(SHAPE, np.int64), "int64"),
     "a row": (np.zeros(5), "shape"),
+    "transparency": (np.zeros((*SHAPE, 4), np.uint8), "may hold transparency"),
     "objects": (np.array([{}] * 2), "cannot be read"),
 }
 
@@ -230,6 +247,29 @@ def test_a_picture_that_vanishes_while_the_folder_is_read_is_named(
     monkeypatch.setattr(own_pictures, "read", vanishing)
     with pytest.raises(DataError, match=r"\.png is not there"):
         load_bank("images", "train", folder, input_shape=SHAPE)
+
+
+@pytest.mark.parametrize(("standing", "missing"), [("validation", "train/ and no test"), ("test", "train")])
+def test_a_split_of_ones_own_is_never_passed_over(folder: Path, standing: str, missing: str) -> None:
+    (folder / standing).mkdir()
+    with pytest.raises(DataError, match=f"has {standing}/ but no {missing}/"):
+        load_bank("images", "train", folder)
+
+
+def test_the_size_is_that_of_the_pictures_to_train_on(folder: Path) -> None:
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        for i in range(8):
+            Image.fromarray(values(3, 5, seed=i)).save(folder / split / f"{i}.png")
+    assert picture_shape(folder, DataConfig("images", (1,))) == (3, 5)  # not of what lies beside
+
+
+def test_the_settings_agree_with_the_model() -> None:
+    preset = get_preset("images")
+    with pytest.raises(ConfigError, match="--size and --channels set both"):
+        preset.replace(data=preset.data.replace(size=(64, 64)))
+    with pytest.raises(ConfigError, match="--size and --channels set both"):
+        preset.replace(data=preset.data.replace(channels=3))
 
 
 def test_an_interrupted_decoding_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Every system on the same mixtures: its outputs, their scores, and what it cost."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,16 @@ class Result:
         return None if self.found_counts is None else float(np.mean(self.found_counts == counts))
 
 
-def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mixed: int, seed: int) -> Run:
+def find_run(
+    runs_dir: Path,
+    dataset: str,
+    system: str,
+    num_sources: int,
+    num_mixed: int,
+    seed: int,
+    *,
+    data_dir: Path | None = None,
+) -> Run:
     """Finds the saved run of a system.
 
     Args:
@@ -75,6 +85,7 @@ def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mi
         num_sources: K.
         num_mixed: M, the one count that it was trained on.
         seed: Its training seed.
+        data_dir: Folder of the data set's files, for the message.
 
     Returns:
         The one run with these settings and a trained model.
@@ -95,9 +106,10 @@ def find_run(runs_dir: Path, dataset: str, system: str, num_sources: int, num_mi
             found.append(run)
     if not found:
         name = f"{dataset}-{system}-k{num_sources}-seed{seed}"
+        files = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
         raise ConfigError(
             f"no trained {system} with K={num_sources} for {dataset}, M={num_mixed}, seed {seed} in {runs_dir}; train "
-            f"it: python -m training.fit --dataset {dataset} --system {system} --num-sources {num_sources} "
+            f"it: python -m training.fit --dataset {dataset}{files} --system {system} --num-sources {num_sources} "
             f"--num-mixed {num_mixed} --seed {seed} --output {runs_dir / name}"
         )
     if len(found) > 1:

@@ -194,7 +194,10 @@ def _picture_reader(shape: tuple[int, ...]) -> Reader:
     from vae_bss_tf.pictures import reading as pictures
 
     def read(path: Path) -> tuple[Float32, Any]:
-        values = pictures.read(pictures.Picture(path))
+        found = pictures.pictures_in(path)
+        if len(found) != 1:
+            raise DataError(f"{path} holds {len(found)} pictures; a mixture or source is one.")
+        values = pictures.read(found[0])
         return pictures.fitted(values, shape, resize=True, convert=True, name=str(path)), values.shape[:2]
 
     return read

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vae_bss_tf.config import DataConfig
 from vae_bss_tf.datasets.bank import SourceBank
 from vae_bss_tf.datasets.decoded import decoded
-from vae_bss_tf.datasets.splits import split_folder
+from vae_bss_tf.datasets.splits import has_splits, split_folder
 from vae_bss_tf.errors import DataError
 from vae_bss_tf.pictures.reading import Picture, find, fitted, pictures_in, read
 
@@ -71,7 +71,8 @@ def picture_shape(data_dir: Path | None, data: DataConfig) -> tuple[int, ...]:
     Raises:
         DataError: The folder is missing or holds no picture, or the first one cannot be read.
     """
-    first = read(pictures_in(find(_folder(data_dir))[0])[0])
+    folder = _folder(data_dir)
+    first = read(pictures_in(find(folder / "train" if has_splits(folder) else folder)[0])[0])
     channels = data.channels or (3 if first.ndim == 3 else 1)
     return *(data.size or first.shape[:2]), *([3] if channels == 3 else [])
 

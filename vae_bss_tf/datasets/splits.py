@@ -16,6 +16,26 @@ _SEED = 0  # of the hash that orders the identities
 Item = TypeVar("Item")
 
 
+def has_splits(folder: Path) -> bool:
+    """Whether a folder brings its own splits, in `train/` and `test/`.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        DataError: It has `validation/` or `test/` without the others that are needed: what is held out there would be
+            trained on.
+    """
+    standing = [split for split in SPLITS if (folder / split).is_dir()]
+    missing = [split for split in ("train", "test") if split not in standing]
+    if missing and standing not in ([], ["train"]):
+        raise DataError(
+            f"{folder} has {'/ and '.join(standing)}/ but no {'/ and no '.join(missing)}/; add what is missing, or "
+            "give the folders other names to have all of it split by a hash."
+        )
+    return not missing
+
+
 def split_folder(
     folder: Path,
     split: str,
@@ -40,10 +60,10 @@ def split_folder(
         The items, in the order in which they are listed.
 
     Raises:
-        DataError: There are too few identities to split; or as `list_items`.
+        DataError: There are too few identities to split, or as `has_splits`; or as `list_items`.
     """
     splits: tuple[str, ...] = SPLITS
-    if all((folder / part).is_dir() for part in ("train", "test")):
+    if has_splits(folder):
         if split == "test" or (folder / "validation").is_dir():
             return list_items(folder / split)
         folder, splits = folder / "train", SPLITS[:2]

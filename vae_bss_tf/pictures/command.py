@@ -58,13 +58,14 @@ def _inputs(given: Sequence[Path]) -> list[Path]:
     """The files that are named, those in folders, and those that match a pattern."""
     paths: list[Path] = []
     for path in given:
-        if path.is_dir():
-            paths += find(path)
-        elif not path.exists() and glob.has_magic(str(path)):
-            matching = sorted(map(Path, glob.glob(str(path), recursive=True)))
-            if not matching:
-                raise DataError(f"no file matches {path}; check the pattern.")
-            paths += matching
-        else:
+        if path.exists() or not glob.has_magic(str(path)):
             paths.append(path)
-    return paths
+            continue
+        matching = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not matching:
+            raise DataError(f"no file matches {path}; check the pattern.")
+        paths += matching
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} is not there; name a picture, or a folder of them.")
+    return [file for path in paths for file in (find(path) if path.is_dir() else [path])]

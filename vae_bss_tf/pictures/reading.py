@@ -23,6 +23,7 @@ MAX_PIXELS = 80_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _GREY_MODES = ("1", "L", "LA", "La")
 _FULL_16_BITS = 65_535
+_PHOTOMETRIC = 262  # TIFF's tag; 0 says that zero is white
 _LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
 _MAX_MEMBER_BYTES = 1 << 33
 
@@ -57,7 +58,8 @@ def pictures_in(path: Path) -> list[Picture]:
     """Lists the pictures of a file: one, or of an `.npy` or `.npz` all that its arrays hold.
 
     An array is one picture, `[height, width]` or `[height, width, 3]`, or a stack of them, `[n, height, width]` or
-    `[n, height, width, 3]`. A last axis of 3 is always taken for colours; one of 1 is dropped.
+    `[n, height, width, 3]`. A last axis of 3 is always taken for colours; one of 1 is dropped, and one of 2 or 4 is
+    refused, since it may hold transparency.
 
     Args:
         path: The file.
@@ -87,8 +89,8 @@ def read(picture: Picture) -> Float32:
     """Decodes a picture.
 
     Transparent pixels are laid over black. CMYK, palettes and other colour spaces become RGB, without colour profiles;
-    grey of 16 bits keeps them, colour of 16 bits a channel is read with 8. The picture is turned upright where its EXIF
-    data says how.
+    grey of 16 bits keeps them, colour of 16 bits a channel is read with 8, and grey of 16 bits with transparency as
+    such colour. The picture is turned upright where its EXIF data says how.
 
     Args:
         picture: Which one.
@@ -102,12 +104,30 @@ def read(picture: Picture) -> Float32:
     """
     with _refusing_damage(picture.path):
         values = _from_array(picture) if picture.path.suffix.lower() in ARRAY_SUFFIXES else _from_image(picture.path)
+    return checked(values, picture.name)
+
+
+def checked(values: npt.NDArray[Any], name: str) -> Float32:
+    """Checks that an array is one picture.
+
+    Args:
+        values: Any array.
+        name: What the picture is called in messages.
+
+    Returns:
+        The values in float32, `[height, width]` or `[height, width, 3]`, in [0, 1].
+
+    Raises:
+        DataError: The array has another shape, no pixel, or values outside [0, 1] or NaN.
+    """
+    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)) or not values.size:
+        raise DataError(f"{name} has shape {values.shape}; it must be [height, width] or [height, width, 3].")
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:  # NaN included
         raise DataError(
-            f"{picture.name} holds values from {values.min():.3g} to {values.max():.3g}; scale them to [0, 1], or "
-            "store 8 or 16 bits."
+            f"{name} holds values from {values.min():.3g} to {values.max():.3g}; scale them to [0, 1], or store 8 or "
+            "16 bits."
         )
-    return values
+    return values.astype(np.float32, copy=False)
 
 
 def fitted(values: Float32, shape: tuple[int, ...], *, resize: bool, convert: bool, name: str) -> Float32:
@@ -192,13 +212,21 @@ def _from_image(path: Path) -> Float32:
             raise DataError(_too_large(path))
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # cameras add previews to a JPEG as MPO
             raise DataError(f"{path} holds {getattr(image, 'n_frames', 1)} pictures; save one of them alone.")
+        if image.mode == "I":
+            raise DataError(f"{path} holds integers of 32 bits; save it with 8 or 16.")
         image.load()
-        return _decoded(ImageOps.exif_transpose(image))
+        values = _decoded(ImageOps.exif_transpose(image))
+        # Pillow turns round pictures of 8 bits in which zero is white, but not those of 16.
+        is_negative = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+        return 1 - values if is_negative else values
 
 
 def _decoded(image: Image.Image) -> Float32:
-    if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.float32) / np.float32(_FULL_16_BITS)
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float32)
+        if "transparency" in image.info:  # the level that stands for a transparent pixel
+            values[values == image.info["transparency"]] = 0
+        return values / np.float32(_FULL_16_BITS)
     if image.mode == "F":
         return np.asarray(image, np.float32)
     grey = image.mode in _GREY_MODES
@@ -219,6 +247,11 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
 def _stacked(picture: Picture, shape: tuple[int, ...]) -> list[Picture]:
     coloured = shape[-1:] in ((1,), (3,)) and len(shape) > 2
     rank = len(shape) - coloured
+    if rank == 3 and shape[-1] in (2, 4):
+        raise DataError(
+            f"{picture.name} has shape {shape}, whose last axis may hold transparency; leave that channel out, or "
+            "store [n, height, width, 1]."
+        )
     if rank not in (2, 3) or 0 in shape:
         raise DataError(
             f"{picture.name} has shape {shape}; it must be [height, width] or [height, width, 3], or a stack of them."
@@ -232,7 +265,8 @@ def _stacked(picture: Picture, shape: tuple[int, ...]) -> list[Picture]:
 
 
 def _from_array(picture: Picture) -> Float32:
-    array = _array(picture.path, picture.member)
+    found = picture.path.stat()
+    array = _array(picture.path, picture.member, (found.st_mtime_ns, found.st_size, found.st_ino))
     values = np.asarray(array if picture.index is None else array[picture.index])
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     if values.dtype == np.uint8 or values.dtype == np.uint16:
@@ -243,7 +277,8 @@ def _from_array(picture: Picture) -> Float32:
 
 
 @functools.lru_cache(maxsize=1)
-def _array(path: Path, member: str) -> npt.NDArray[Any]:
+def _array(path: Path, member: str, version: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array of a file, kept for its next picture; `version` changes where the file is written again."""
     if not member:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     with np.load(path, allow_pickle=False) as archive:

@@ -4,13 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from vae_bss_tf import runtime
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.masking import ratio_shares
-from vae_bss_tf.pictures.reading import Float32, Picture, fitted, read
+from vae_bss_tf.pictures.reading import Float32, Picture, checked, fitted, read
 from vae_bss_tf.runtime import LoadedModel
 from vae_bss_tf.runtime.remote.options import ServerOptions
 
@@ -69,16 +70,20 @@ class PictureSeparator:
         """Loads a separator; arguments and errors as `runtime.load`."""
         return cls(runtime.load(path, server=server))
 
-    def separate(self, picture: Float32) -> Float32:
+    def separate(self, picture: npt.ArrayLike) -> Float32:
         """Separates a picture.
 
         Args:
-            picture: float32 `[height, width]` or `[height, width, 3]`, in [0, 1].
+            picture: `[height, width]` or `[height, width, 3]`, in [0, 1].
 
         Returns:
             float32 `[num_sources, *shape]`, in the channels of the model: of the picture's size, of sum the picture,
             or of the model's where the picture has to be cut.
+
+        Raises:
+            DataError: The picture has another shape, or values outside [0, 1] or NaN.
         """
+        picture = checked(np.asarray(picture), "the picture")
         small = fitted(picture, self.shape, resize=True, convert=True, name="the picture")
         sources = self.model.separate(small)
         if picture.shape[:2] == self.shape[:2] or self._cuts(picture.shape[:2]):
