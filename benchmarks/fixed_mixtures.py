@@ -71,10 +71,10 @@ def write_folders(data_dir: Path, output: Path, count: int, side: int) -> Path:
         side: As `source`.
 
     Returns:
-        The folder to train on. The mixtures to judge, the same for every count, are in `output/truth`.
+        The folder to train on. The mixtures to judge, the same for every count, are in `output/SIDE-truth`.
     """
     banks = {split: load_bank("mnist", split, data_dir).items for split in ("train", "validation", "test")}
-    folder = output / (f"fixed{count}" if count else "singles")
+    folder = output / f"{side}-{f'fixed{count}' if count else 'singles'}"
     if not folder.exists():
         partial = output / f".{folder.name}"
         for split, number in (("train", count), ("validation", NUM_VALIDATION), ("test", NUM_VALIDATION)):
@@ -87,17 +87,17 @@ def write_folders(data_dir: Path, output: Path, count: int, side: int) -> Path:
                 parts = [source(banks[split][digit], side, rng) for digit in digits]
                 _save(sum(parts[1:], parts[0]) if count else 2 * parts[0], partial / split / f"{i:05d}.png")
         partial.rename(folder)
-    truth = output / "truth"
+    truth = output / f"{side}-truth"
     if not truth.exists():
         rng = np.random.default_rng((SEED, 99))
         for i, digits in enumerate(rng.integers(len(banks["test"]), size=(NUM_TEST, 2))):
-            case = output / ".truth" / f"{i:05d}"
+            case = output / f".{truth.name}" / f"{i:05d}"
             case.mkdir(parents=True, exist_ok=True)
             parts = [source(banks["test"][digit], side, rng) for digit in digits]
             _save(parts[0] + parts[1], case / "mixture.png")
             for k, part in enumerate(parts, 1):
                 _save(part, case / f"source{k}.png")
-        (output / ".truth").rename(truth)
+        (output / f".{truth.name}").rename(truth)
     return folder
 
 
@@ -121,7 +121,7 @@ def measure(data_dir: Path, output: Path, count: int, side: int, words: Sequence
         fit += ["--output", str(run), "--quiet"]
         fit += [] if count else ["--num-mixed", "2"]
         _run([*fit, *(["--resume"] if run.exists() else [])])
-    _run(["training.evaluate", "--run", str(run), "--truth", str(output / "truth"), "--force"])
+    _run(["training.evaluate", "--run", str(run), "--truth", str(output / f"{side}-truth"), "--force"])
     judged = json.loads((run / "evaluation" / "truth.json").read_text())
     metrics = json.loads((run / "metrics.json").read_text())
     trained = {name: metrics[name] for name in ("seed", "seconds", "epochs", "mixtures")}

@@ -181,7 +181,7 @@ def ranked(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
     Returns:
         For each score that is not the same for all: "spearman", the rank correlation, and "lost_db", the SI-SDR of the
-        best model less that of the model of the highest score.
+        best model less that of the model of the highest score, the mean over all that share it.
     """
     from scipy import stats
 
@@ -190,9 +190,9 @@ def ranked(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for name in SCORES:
         values = [row[name] for row in rows if name in row]
         if len(values) == len(rows) and len(set(values)) > 1:
-            chosen = truth[max(range(len(rows)), key=values.__getitem__)]
+            chosen = [of_truth for value, of_truth in zip(values, truth, strict=True) if value == max(values)]
             spearman = float(stats.spearmanr(values, truth).statistic)
-            found[name] = {"spearman": spearman, "lost_db": max(truth) - chosen}
+            found[name] = {"spearman": spearman, "lost_db": max(truth) - sum(chosen) / len(chosen)}
     return found
 
 

@@ -52,7 +52,7 @@ def card(export: Export, described: dict[str, Any]) -> str:
         sampled: the latent is its posterior mean. {_batch_sentence(export)}"""
     quality = f"""{_quality(export, described)} The largest error is over extreme mixtures too, such as noise. Latency:
         one mixture, one thread, median, on the machine that made the export."""
-    begun = "" if export.run.init is None else f", starting from the weights of `runs/{export.run.init}`"
+    begun = "" if export.run.init is None else f", starting from the weights of `{export.run.init}`"
     trained = shlex.join(["--output", f"runs/{export.run.path.name}"])
     command = described["training_command"]
     commands = ([f"{command} {trained}"] if command else []) + [export.command]

@@ -113,18 +113,33 @@ def training_command(run: Run) -> str | None:
     names = [phase.name for phase in run.preset.recipe.phases]
     alike = {}
     for name, preset in PRESETS.items():
-        same_domain = (preset.audio is None) == (run.preset.audio is None)
-        trained = completed(preset, run.system)
-        if same_domain and [phase.name for phase in trained.recipe.phases] == names:
-            given = _flat(trained)
-            alike[name] = [f"{path}={value}" for path, value in wanted.items() if given.get(path) != value]
+        if (preset.audio is None) != (run.preset.audio is None):
+            continue
+        counted = preset.replace(
+            model=preset.model.replace(num_sources=run.preset.model.num_sources),
+            data=preset.data.replace(num_mixed=run.preset.data.num_mixed),
+        )
+        trained = completed(counted, run.system)
+        if [phase.name for phase in trained.recipe.phases] == names:
+            given = _flat(trained) | {path: _flat(preset)[path] for path in ("model.num_sources", "data.num_mixed")}
+            changed = {path: value for path, value in wanted.items() if given.get(path) != value}
+            # The one phase of another system takes its settings from the preset's first.
+            first = preset.recipe.phases[0].name
+            own = {path if run.system == "vae" else _of_phase(path, first): value for path, value in changed.items()}
+            alike[name] = [f"{path}={value}" for path, value in own.items()]
     if not alike:
         return None
     name = min(alike, key=lambda name: len(alike[name]))
     system = [] if run.system == "vae" else ["--system", run.system]
     changes = [word for setting in alike[name] for word in ("--set", setting)]
-    init = [] if run.init is None else ["--init", f"runs/{run.init}"]
+    init = [] if run.init is None else ["--init", run.init]
     return shlex.join(["python", "-m", "training.fit", "--preset", name, *system, *init, *changes])
+
+
+def _of_phase(path: str, name: str) -> str:
+    """A setting's path, in the phase of another name where it is one of a phase."""
+    words = path.split(".")
+    return ".".join([words[0], name, words[2]]) if len(words) == 3 else path
 
 
 def _flat(preset: Preset) -> dict[str, str]:

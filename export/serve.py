@@ -35,9 +35,10 @@ def _command(options: argparse.Namespace) -> None:
     server = DevelopmentServer(models, host=options.host, port=options.port, rest_port=options.rest_port).start()
     told = server.store.describe()
     print(*told, sep="\n")
+    host = f"[{options.host}]" if ":" in options.host else options.host
     for model in models:
-        print(f"ready: grpc://{options.host}:{server.port}/{model.name}")
-        print(f"ready: http://{options.host}:{server.rest_port}/v1/models/{model.name}")
+        print(f"ready: grpc://{host}:{server.port}/{model.name}")
+        print(f"ready: http://{host}:{server.rest_port}/v1/models/{model.name}")
     print("stop it with Ctrl-C or SIGTERM", flush=True)
     while not stopping.wait(options.poll_seconds):
         problems = []

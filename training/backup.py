@@ -136,12 +136,14 @@ class Backup:
         begun = self._states("phase")
         if not begun:
             if name != LATEST:
-                raise CheckpointError(f"{self.folder} has no state {name}; start again with --force.")
+                raise CheckpointError(
+                    f"{self.folder} has no state {name}; start again by --force in place of --resume."
+                )
             return None
         try:
             start = self._read(begun[-1])
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; start again with --force.") from error
+            raise CheckpointError(f"{error}; start again by --force in place of --resume.") from error
         states = [state for state in self._states("epoch") if state.name > f"epoch-{start.epochs:05d}"]
         if name != LATEST and not name.startswith(("epoch-", "phase-")):
             raise CheckpointError(f"{name} is no state to resume from; {self._offer(None, [begun[-1], *states])}.")
@@ -154,10 +156,17 @@ class Backup:
                 raise CheckpointError(f"backup {state} belongs to an earlier phase")
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {self._offer(state, [begun[-1], *states])}.") from error
-        for later in (*states, *self._states("best")):
-            if later.name.partition("-")[2] > f"{found.epochs:05d}":
-                shutil.rmtree(later)
         return found._replace(state=state if state.name.startswith("epoch-") else None)
+
+    def discard_after(self, epochs: int) -> None:
+        """Deletes the states of more epochs, which are trained again.
+
+        Args:
+            epochs: Whole epochs, over all phases.
+        """
+        for later in (*self._states("epoch"), *self._states("best")):
+            if later.name.partition("-")[2] > f"{epochs:05d}":
+                shutil.rmtree(later)
 
     def load_begin(self, model: keras.Model) -> None:
         """Gives a model the weights that the current phase begins with."""
@@ -218,7 +227,7 @@ class Backup:
             except CheckpointError:
                 continue
             return f"an older good one is there: --resume {other.name}"
-        return "start again with --force"
+        return "start again by --force in place of --resume"
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -20,6 +20,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
+from vae_bss_tf.phases import MODEL_OBJECTIVES
 from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
 
@@ -80,6 +81,8 @@ def train(
             f"the phase {preset.recipe.phases[0].name} remixes what a model separates, and an untrained one separates "
             "nothing: begin with a finished run, --init RUN, or with a phase that separates."
         )
+    if resume is not None and system == "glo":
+        raise ConfigError("no backup holds the latents that glo fits: it is not resumed; train it anew by --force.")
     if strategy == "multi-worker" and minutes is not None:
         raise ConfigError("several hosts are not as fast as each alone: plan them by --epochs in place of --minutes.")
 
@@ -103,7 +106,7 @@ def train(
             preset = with_resolved_precision(preset)
             if minutes is not None:
                 preset, rates = _within_minutes(preset, system, banks, distribution, minutes, started)
-            run = Run(folder, preset, system, None if init is None else init.name)
+            run = Run(folder, preset, system, None if init is None else str(init))
         else:
             run = _resumed(folder, preset, system, init, planned_in_minutes=minutes is not None)
         print(f"device: {devices.describe(distribution)}\nwriting to: {output}", flush=True)
@@ -121,6 +124,8 @@ def train(
                     Run.create(folder, preset, system, init=run.init, force=force)
                     stack.enter_context(exclusive(folder))
                 trained = trainer.train()
+                if resume is not None and trainer.was_finished:  # what is resumed for no epoch took no time
+                    trained |= {name: run.metrics[name] for name in trained if name in run.metrics}
             if mine.is_chief:
                 from training.results import write_results
 
@@ -145,6 +150,8 @@ def completed(preset: Preset, system: str) -> Preset:
         ConfigError: The system is not for the preset's domain.
     """
     if system == "vae":
+        for phase in preset.recipe.phases:
+            check_choice(f"objective of the phase {phase.name}", phase.objective, MODEL_OBJECTIVES)
         if preset.data.max_mixed == 1:  # mixtures as they are: how many sources they hold is not known
             return _of_all_sources(preset)
         spare = preset.model.num_sources > preset.data.max_mixed
@@ -153,12 +160,18 @@ def completed(preset: Preset, system: str) -> Preset:
     kind = domain_of(preset.audio).kind
     if not systems.trains_on(system, kind):
         raise ConfigError(f"{system} is not made for {kind}; train another --system.")
-    first = preset.recipe.phases[0].replace(name="train", share=1.0, rounds=1, keep="last", sources="all")
+    first = preset.recipe.phases[0]
+    # In the recipe the later phases bring the rate down to zero.
+    floor = 0.0 if first.learning_rate_schedule == "cosine" else first.learning_rate_floor
+    first = first.replace(name="train", share=1.0, rounds=1, keep="last", sources="all", learning_rate_floor=floor)
     if system == "ae":
         phases = (first.replace(objective="elbo", trains=("encoder", "decoder")),)
     else:
+        precision = "float32" if first.mixed_precision == "auto" else first.mixed_precision
         phases = tuple(
-            first.replace(name="train" if objective == "own" else objective, objective=objective)
+            first.replace(
+                name="train" if objective == "own" else objective, objective=objective, mixed_precision=precision
+            )
             for objective in OBJECTIVES[system]
         )
     model = preset.model.replace(variational=system != "ae", mask_channels=())
@@ -184,7 +197,7 @@ def _check_batches(preset: Preset, system: str, replicas: int) -> None:
     if systems.is_baseline(system):
         if replicas > 1:
             raise ConfigError(f"{system} trains on one device; use --strategy single.")
-        if preset.recipe.phases[0].mixed_precision not in ("float32", "auto"):
+        if preset.recipe.phases[0].mixed_precision != "float32":
             raise ConfigError(f"{system} trains in float32; leave out --mixed-precision.")
         if preset.recipe.early_stopping:
             raise ConfigError(f"{system} has no validation score to stop by; leave out --early-stopping.")
@@ -278,13 +291,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> None:
     name, preset = resolve(options)
-    if options.dry_run:
-        print(json.dumps(preset.to_dict(), indent=2))
-        return
     if options.epochs is not None and options.minutes is not None:
         raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     if options.resume == "":
         raise ConfigError("--resume names no backup; leave the name out for the latest.")
+    if options.resume is not None and options.force:
+        raise ConfigError("--resume goes on with what --force deletes; give one of them.")
+    if options.dry_run:
+        trained = completed(preset, check_choice("system", options.system, systems.trained()))
+        print(json.dumps(trained.to_dict(), indent=2))
+        return
     if preset.model.num_sources < preset.data.max_mixed:
         print(
             f"warning: the model has {preset.model.num_sources} sources and mixtures hold up to "

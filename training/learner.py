@@ -92,6 +92,7 @@ class Learner(keras.Model):
         """Batch normalisation of the parts that are not trained uses its own moments, and does not change them."""
         others = [getattr(self.separator, part) for part in PARTS if part not in self.parts]
         others = [part for part in others if part is not None]
+        before = [(variable, variable.trainable) for part in others for variable in part.variables]
         try:
             for part in others:
                 part.trainable = False
@@ -99,6 +100,8 @@ class Learner(keras.Model):
         finally:
             for part in others:
                 part.trainable = True
+            for variable, is_trained in before:  # not the biases before batch normalisation
+                variable.trainable = is_trained
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The objective's metrics on a batch of held-out mixtures; called by `fit`.

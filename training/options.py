@@ -33,7 +33,7 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
     if options.preset is None and name not in PRESETS:
         raise ConfigError(f"{name} has no preset of its own; name one that fits by --preset, such as mnist for images.")
     preset = get_preset(name)
-    counts = options.num_mixed or preset.data.num_mixed
+    counts = preset.data.replace(num_mixed=options.num_mixed or preset.data.num_mixed).num_mixed  # checked
     if max(counts) == 1:  # a bank of mixtures
         counts = (options.num_sources or preset.model.num_sources,)
     preset = for_counts(name, counts)
@@ -66,7 +66,9 @@ def resolve(options: argparse.Namespace) -> tuple[str, Preset]:
     for setting in options.set:
         place, field, value = _parse_setting(parts, setting)
         place[field] = value
-    return name, Preset.from_dict(parts)
+    made = Preset.from_dict(parts)
+    check_choice("data set", made.data.dataset, DATASETS)
+    return name, made
 
 
 def _of_pictures(preset: Preset, options: argparse.Namespace) -> Preset:
@@ -204,13 +206,12 @@ def default_output(name: str, preset: Preset, system: str) -> Path:
         system: What is trained.
 
     Returns:
-        `runs/NAME[-SYSTEM]-kK-seedSEED`, without K where the name says it.
+        `runs/NAME[-SYSTEM]-kK-seedSEED`.
     """
-    num_sources = preset.model.num_sources
     parts = [
         name,
         *([] if system == "vae" else [system]),
-        *([] if name.endswith(f"-k{num_sources}") else [f"k{num_sources}"]),
+        f"k{preset.model.num_sources}",
         f"seed{preset.recipe.seed}",
     ]
     return Path("runs") / "-".join(parts)

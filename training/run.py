@@ -78,7 +78,7 @@ class Run:
         path: The folder.
         preset: The resolved settings.
         system: What was trained, such as "vae".
-        init: Name of the run whose weights it began with, if it did with one's.
+        init: The run whose weights it began with, as it was given, if it did with one's.
 
     Example:
         >>> run = Run.load("saved_models/mnist")
@@ -99,7 +99,7 @@ class Run:
             path: The folder.
             preset: The resolved settings.
             system: What is to be trained.
-            init: Name of the run whose weights it begins with; None for none.
+            init: The run whose weights it begins with, as it was given; None for none.
             force: Whether an earlier run there is deleted first. A folder that is no run is never deleted.
 
         Returns:

@@ -47,10 +47,11 @@ def measured(trainer: "Trainer", seconds: float = 4.0) -> dict[str, Speed]:
         started = time.perf_counter()
         learner.fit(data, epochs=1, steps_per_epoch=calls, verbose=0, shuffle=False)
         start_up = time.perf_counter() - started
+        at_once = max(1, 16 // calls)
         done, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds and done < _MOST_CALLS:
-            steps = calls * max(1, 16 // calls)
-            learner.fit(data, epochs=1, steps_per_epoch=steps, verbose=0, shuffle=False)
-            done += steps
-        speeds[phase.name] = Speed(done * phase.batch_size / (time.perf_counter() - started), start_up)
+            learner.fit(data, epochs=1, steps_per_epoch=calls * at_once, verbose=0, shuffle=False)
+            done += at_once
+        mixtures = done * calls * phase.batch_size
+        speeds[phase.name] = Speed(mixtures / (time.perf_counter() - started), start_up)
     return speeds

@@ -102,6 +102,12 @@ class Trainer:
         cluster.agree(self.distribution, lambda: repr(checksums))
         self._check_disk(self.model)
 
+    @property
+    def was_finished(self) -> bool:
+        """Whether nothing was left to train when it was prepared."""
+        last = self.plan[-1]
+        return self.done is not None and self.done.epochs >= last.first_epoch + last.epochs
+
     def train(self) -> dict[str, Any]:
         """Trains all phases that are left of what is prepared, and writes `model.keras` and the history.
 
@@ -115,6 +121,7 @@ class Trainer:
         if done is None:
             done = Progress()
             self.backup.begin_phase(done, model)
+        self.backup.discard_after(done.epochs)
         self._truncate_history(done.epochs)
         bar = ProgressBar(self.plan, done.epochs, self.quiet, self.rates)
         before = done

@@ -254,7 +254,7 @@ class Preset:
             if phase.remixes:
                 check(self.model.num_sources <= 4, "num_sources", self.model.num_sources,
                       f"at most 4 for the phase {phase.name}, which remixes")  # fmt: skip
-            if "mask_network" in phase.trains:
+            if phase.objective == "masked_remix":
                 check(bool(self.model.mask_channels), "mask_channels", self.model.mask_channels,
                       f"given for the phase {phase.name}, which trains a mask network")  # fmt: skip
         *size, channels = (*self.model.input_shape, 1)[:3]

@@ -1,6 +1,7 @@
 """Files written beside their place and renamed, so that a reader never sees half of one; and locks of folders."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -57,6 +58,14 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; name one that holds {what}s ({', '.join(suffixes)}).")
+    paths = sorted(files_under(folder, suffixes))
+    if not paths:
+        raise DataError(f"{folder} holds no {what} ({', '.join(suffixes)}); name the folder that does.")
+    return paths
+
+
+def files_under(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Lists the files of a kind under a folder, in no order; arguments and errors as `find_files`, which needs one."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
@@ -73,10 +82,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} is a link to nothing; mend it, or leave it out.")
-    paths = sorted(path for path in paths if path.is_file())
-    if not paths:
-        raise DataError(f"{folder} holds no {what} ({', '.join(suffixes)}); name the folder that does.")
-    return paths
+    return [path for path in paths if path.is_file()]
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--output") -> None:
@@ -147,7 +153,9 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             staging, retired = scratch / target.name, scratch / _RETIRED
             staging.mkdir()
         except OSError as error:
-            raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another --to.") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # which every command tells in its own way
+                raise
+            raise ConfigError(f"{target} cannot be made ({error.strerror}); choose another folder.") from error
         yield staging
         if target.exists():
             os.replace(target, retired)

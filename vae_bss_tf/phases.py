@@ -6,7 +6,8 @@ from typing import Any
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.settings import Settings
 
-OBJECTIVES = ("elbo", "remixed_elbo", "masked_remix", "own", "remixit", "self_remixing")
+MODEL_OBJECTIVES = ("elbo", "remixed_elbo", "masked_remix")
+OBJECTIVES = (*MODEL_OBJECTIVES, "own", "remixit", "self_remixing")
 SOURCES = ("all", "mixed", "spare")
 PARTS = ("encoder", "decoder", "mask_network")
 KL_SCHEDULES = ("constant", "linear", "decay")
@@ -106,6 +107,9 @@ class Phase(Settings):
         for name in ("learning_rate_floor", "kl_weight", "kl_weight_end", "kl_warmup_epochs"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         check(0 <= self.remix_silence < 1, "remix_silence", self.remix_silence, "in [0, 1)")
+        of_masks = self.objective == "masked_remix"
+        check("mask_network" not in self.trains or of_masks, "objective", self.objective,
+              "masked_remix, which alone trains the mask network")  # fmt: skip
         check(not self.remixes or self.batch_size % 2 == 0, "batch_size", self.batch_size,
               "even for remixing, which pairs mixtures")  # fmt: skip
         check(
@@ -166,8 +170,9 @@ class Recipe(Settings):
         for name in ("early_stopping", "seed"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         check_choice("choose_by", self.choose_by, CHOOSERS)
-        check(self.choose_by == "objective" or self.validation_mixtures > 1, "validation_mixtures",
-              self.validation_mixtures, "2 or more, which are remixed to choose a model")  # fmt: skip
+        are_paired = self.choose_by == "remixing" or any(phase.objective == "masked_remix" for phase in self.phases)
+        check(not are_paired or self.validation_mixtures > 1, "validation_mixtures", self.validation_mixtures,
+              "2 or more, which are remixed")  # fmt: skip
         check(self.seed < 2**31 - 2**24, "seed", self.seed, f"below {2**31 - 2**24}")
         names = [phase.name for phase in self.phases]
         check(bool(names) and len(set(names)) == len(names), "phases", names, "one or more of different names")

@@ -208,7 +208,8 @@ def get_preset(name: str) -> Preset:
 
     - The KL weight is at its strongest almost from the start and relaxes once the sources have separated; the paper's
       rises over 50 epochs. With a weak one a latent learns the whole mixture, and does not give it back.
-    - The learning rate is 3.5 to 5 times the paper's and falls to zero along a cosine: hours in place of days.
+    - The learning rate is 2.5 to 10 times the paper's and falls along a cosine, to zero where a recipe ends: hours in
+      place of days.
     - `mnist`: two convolutions in the encoder, which learn from fewer mixtures. After the ELBO, a phase remixes
       separated sources, which teaches the encoder what belongs to one source. Then a mask network learns in rounds from
       the remixed sources of a frozen teacher, the model as the round before left it. The decoder is the paper's: a

@@ -56,6 +56,7 @@ static Values make(LiteRtEnvironment environment, LiteRtTensor tensor, LiteRtRan
 static size_t read_samples(float* samples, int16_t* integers, size_t count, int is_float) {
   if (is_float) {
     size_t read = fread(samples, sizeof(float), count, stdin);
+    if (ferror(stdin)) fail("standard input cannot be read");
     for (size_t i = 0; i < read; ++i) {
       /* Not to be remembered: whatever follows would be lost. NaN fails every comparison. */
       if (!(samples[i] >= -2147483648.0f && samples[i] <= 2147483648.0f)) fail("a sample is NaN or beyond 2^31");
@@ -63,6 +64,7 @@ static size_t read_samples(float* samples, int16_t* integers, size_t count, int 
     return read;
   }
   size_t found = fread(integers, sizeof(int16_t), count, stdin);
+  if (ferror(stdin)) fail("standard input cannot be read");
   for (size_t i = 0; i < found; ++i) samples[i] = (float)integers[i] / 32768.0f;
   return found;
 }

@@ -43,6 +43,10 @@ static void read_mixture(const char* path, LiteRtTensorBuffer buffer, size_t byt
   if (!file) fail("the mixture's file cannot be opened");
   if (fread(values, 1, bytes, file) != bytes || fgetc(file) != EOF) fail("the mixture has another size than the model's");
   fclose(file);
+  for (size_t i = 0; i < bytes / sizeof(float); ++i) {
+    float value = ((const float*)values)[i];
+    if (!(value >= 0.0f && value <= 1.0f)) fail("the mixture holds NaN or a value outside [0, 1]"); /* NaN fails both */
+  }
   check(LiteRtUnlockTensorBuffer(buffer), "the input cannot be written");
 }
 

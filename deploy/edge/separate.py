@@ -7,21 +7,33 @@ SOURCES gets [num_sources, ...] for each.
 """
 
 import sys
+from typing import NoReturn
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 
+def fail(message: object) -> NoReturn:
+    """Prints one line and ends with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main() -> None:
     """Reads mixtures, separates them one at a time, writes the sources."""
     if len(sys.argv) != 4:
-        sys.exit("usage: separate.py MODEL.tflite MIXTURES.npy SOURCES.npy")
+        fail("usage: separate.py MODEL.tflite MIXTURES.npy SOURCES.npy")
     model_path, mixtures_path, sources_path = sys.argv[1:]
-    separate = Interpreter(model_path=model_path, num_threads=1).get_signature_runner("separate")
+    try:
+        separate = Interpreter(model_path=model_path, num_threads=1).get_signature_runner("separate")
+        mixtures = np.load(mixtures_path).astype(np.float32)
+    except (OSError, ValueError) as error:
+        fail(error)
     shape = tuple(int(n) for n in separate.get_input_details()["mixture"]["shape"][1:])
-    mixtures = np.load(mixtures_path).astype(np.float32)
-    if mixtures.shape != shape and mixtures.shape[1:] != shape:
-        sys.exit(f"{mixtures_path} has shape {mixtures.shape}; the model takes {shape}, or several of them.")
+    if not mixtures.size or (mixtures.shape != shape and mixtures.shape[1:] != shape):
+        fail(f"{mixtures_path} has shape {mixtures.shape}; the model takes {shape}, or several of them.")
+    if not (mixtures.min() >= 0 and mixtures.max() <= 1):  # NaN fails both
+        fail(f"{mixtures_path} holds NaN or a value outside [0, 1].")
     sources = [separate(mixture=m)["sources"][0] for m in mixtures.reshape(-1, 1, *shape)]
     np.save(sources_path, sources[0] if mixtures.shape == shape else np.stack(sources))
 

@@ -19,6 +19,7 @@ from vae_bss_tf.runtime.base import refusing_damage
 from vae_bss_tf.runtime.manifest import check_file
 
 _SUFFIXES = {"saved_model": "", "saved_model_waveform": "-waveform"}
+_SIGNATURES = {"saved_model": SIGNATURE, "saved_model_waveform": "waveform"}  # by their names in the manifest
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -67,7 +68,7 @@ class ServedExport:
         if "saved_model" not in export.kinds:
             raise CheckpointError(f"{folder} has no SavedModel; export the run with --formats saved_model.")
         with refusing_damage(folder / MANIFEST):
-            _ = export.interface
+            _ = [export.interface(kind) for kind in export.kinds]
         for saved_model in export.paths.values():
             check_file(saved_model)
         return export
@@ -82,10 +83,9 @@ class ServedExport:
         """Their SavedModels, by format."""
         return {kind: self.folder / self.manifest["formats"][kind]["path"] for kind in self.kinds}
 
-    @property
-    def interface(self) -> dict[str, Any]:
-        """What its `separate` takes and gives, as the manifest has it."""
-        return self.manifest["signatures"][SIGNATURE]
+    def interface(self, kind: str) -> dict[str, Any]:
+        """What one of its models takes and gives, by its format, as the manifest has it."""
+        return self.manifest["signatures"][_SIGNATURES[kind]]
 
     @property
     def names(self) -> list[str]:
@@ -187,7 +187,7 @@ def add_versions(
     there = {name: versions_in(folder / MODELS / name) for name in _names(exports)}
     numbers = {name: version or max(numbers, default=0) + 1 for name, numbers in there.items()}
     for export in exports:
-        for name in export.names:
+        for kind, name in zip(export.kinds, export.names, strict=True):
             number = numbers[name]
             if number in there[name]:
                 raise OutputExistsError(
@@ -195,7 +195,7 @@ def add_versions(
                     f"--canary {name} {number}"
                 )
             if name in models:
-                _check_interface(export, folder, name, models[name].stable)
+                _check_interface(export, kind, folder, name, models[name].stable)
                 models[name] = models[name].try_out(number, name)
             else:
                 models[name] = Versions.first(number)
@@ -242,13 +242,13 @@ def _names(exports: Sequence[ServedExport]) -> list[str]:
     return names
 
 
-def _check_interface(export: ServedExport, folder: Path, name: str, stable: int) -> None:
+def _check_interface(export: ServedExport, kind: str, folder: Path, name: str, stable: int) -> None:
     path = folder / MODELS / name / str(stable) / "assets.extra" / MANIFEST
     try:
-        served = parse_json(path.read_text(encoding="utf-8"))["signatures"][SIGNATURE]
+        served = parse_json(path.read_text(encoding="utf-8"))["signatures"][_SIGNATURES[kind]]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is missing or damaged; make the deployment again with --force.") from error
-    if export.interface != served:
+    if export.interface(kind) != served:
         raise ConfigError(
             f"{export.folder} takes or gives other shapes than version {stable} of {name}, which clients of {name} "
             f"rely on; serve it under another name: NAME={export.folder}"

@@ -1,14 +1,19 @@
 """The command `python -m vae_bss_tf.bulk` in one process: what it writes, what it skips, what it refuses."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from vae_bss_tf import separate
 from vae_bss_tf.audio import stems as stem_files
+from vae_bss_tf.bulk.losses import Losses
+from vae_bss_tf.bulk.work import fingerprint, separates_pictures
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import held
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -201,3 +206,66 @@ def test_a_decoder_that_raises_anything_fails_its_file_alone(bulk, takes, failur
     monkeypatch.setattr(stem_files, "choose_format", choose_or_raise)
     assert bulk(takes)[1]["separated"] == 3
     assert failures() == {"two.wav": "RuntimeError: out of date"}
+
+
+def test_a_damaged_or_foreign_job_is_refused(bulk, takes, tmp_path, capsys) -> None:
+    (tmp_path / "stems").mkdir()
+    for content in ("[1]", "{"):
+        (tmp_path / "stems" / "job.json").write_text(content)
+        assert bulk(takes)[0] == 2
+        assert "job.json is of no job of this command" in capsys.readouterr().err
+
+
+def test_a_recording_of_the_same_stem_is_not_taken_for_finished(bulk, takes, record, tmp_path) -> None:
+    assert bulk(takes / "one.wav")[1]["separated"] == 1
+    samples, rate = soundfile.read(takes / "one.wav")
+    soundfile.write(takes / "one.flac", samples, rate)
+    _, summary = bulk(takes / "one.flac")
+    assert (summary["separated"], summary["finished"]) == (1, 0)
+    assert (tmp_path / "stems" / "one_source1.flac").is_file()
+
+
+def test_linked_folders_are_searched_and_closed_ones_told(bulk, takes, tmp_path, capsys) -> None:
+    (tmp_path / "linked").mkdir()
+    (takes / "one.wav").rename(tmp_path / "linked" / "one.wav")
+    (takes / "elsewhere").symlink_to(tmp_path / "linked")
+    assert bulk(takes)[1]["files"] == 4
+    (takes / "lost.wav").symlink_to(tmp_path / "nothing")
+    assert bulk(takes)[0] == 2
+    assert "lost.wav is a link to nothing" in capsys.readouterr().err
+
+
+def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for tries in (1, 2):
+        losses = Losses(tmp_path)
+        refused = losses.begin()
+        assert bool(refused) == (tries > 2)
+        (losses.marks / str(gone.pid)).write_text("fatal.wav")
+    assert "fatal.wav is not tried any more" in Losses(tmp_path).begin()["fatal.wav"]
+    (tmp_path / "lost.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"lost\.json is damaged"):
+        Losses(tmp_path).begin()
+
+
+def test_a_model_is_identified_by_its_latest_version_and_its_weights(tmp_path) -> None:
+    def write(version: int, weights: bytes) -> None:
+        (tmp_path / str(version) / "variables").mkdir(parents=True, exist_ok=True)
+        (tmp_path / str(version) / "saved_model.pb").write_bytes(b"graph")
+        (tmp_path / str(version) / "variables" / "variables.data").write_bytes(weights)
+
+    write(1, b"one")
+    first = fingerprint(str(tmp_path))
+    write(1, b"two")
+    second = fingerprint(str(tmp_path))
+    write(2, b"one")
+    assert fingerprint(str(tmp_path)) == first != second
+
+
+def test_pictures_are_told_by_what_a_folder_holds(tmp_path) -> None:
+    for name, kind in (("digits", "png"), ("takes", "wav")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"one.{kind}").touch()
+        found = separates_pictures("http://127.0.0.1:1/v1/models/mnist", [f"{tmp_path / name}/"], "/nowhere")
+        assert found == (kind == "png")

@@ -40,7 +40,37 @@ BAD = {
     "phases of others": (["--set", "recipe.phases=[3]"], "Phase"),
     "minutes": (["--minutes", "0"], "--minutes"),
     "epochs and minutes": (["--epochs", "3", "--minutes", "5"], "give one of them"),
+    "resume and force": (["--resume", "--force"], "give one of them"),
+    "no source": (["--preset", "mnist", "--num-mixed", "0"], "num_mixed"),
+    "unknown data": (["--set", "data.dataset=digit"], "Did you mean 'digits'"),
+    "objective of a baseline": (["--set", "recipe.separate.objective=own"], "objective of the phase separate"),
+    "masks by another objective": (
+        ["--preset", "mnist", "--set", "recipe.masks.objective=elbo"],
+        "masked_remix, which alone trains the mask network",
+    ),
+    "no mask network": (
+        ["--preset", "mnist", "--set", "model.mask_channels=[]", "--set", 'recipe.masks.trains=["encoder"]'],
+        "given for the phase masks",
+    ),
+    "one to validate": (["--preset", "mnist", "--set", "recipe.validation_mixtures=1"], "2 or more"),
+    "resumed latents": (["--system", "glo", "--resume"], "no backup holds the latents"),
 }
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], ["separate", "remix", "masks"]),
+        (["--num-sources", "3"], ["separate", "spare", "remix", "masks"]),
+        (["--system", "ae"], ["train"]),
+        (["--system", "remixit"], ["train", "remixit"]),
+    ],
+)
+def test_a_dry_run_prints_what_is_trained(words, names, capsys):
+    assert fit.main(["--preset", "mnist", *words, "--dry-run"]) == 0
+    phases = Preset.from_dict(json.loads(capsys.readouterr().out)).recipe.phases
+    assert [phase.name for phase in phases] == names
+    assert fit.main(["--preset", "mnist", *words, "--epochs", "3", "--minutes", "3", "--dry-run"]) == 2
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -40,9 +40,14 @@ def test_the_c_program_equals_python(name, separate, exported, mixtures, tmp_pat
 def test_the_c_program_refuses_what_it_cannot_read(separate, exported, mixtures, tmp_path):
     mixtures[:2].tofile(tmp_path / "two.f32")
     (tmp_path / "garbage.tflite").write_bytes(b"garbage" * 99)
+    for name, bad in (("nan", np.nan), ("loud", 1.5)):
+        np.full_like(mixtures[0], bad).tofile(tmp_path / f"{name}.f32")
+    outside = "NaN or a value outside [0, 1]"
     for arguments, message in (
         ([exported / "float32.tflite", tmp_path / "two.f32", tmp_path / "out"], "another size"),
         ([exported / "float32.tflite", tmp_path / "none.f32", tmp_path / "out"], "cannot be opened"),
+        ([exported / "float32.tflite", tmp_path / "nan.f32", tmp_path / "out"], outside),
+        ([exported / "float32.tflite", tmp_path / "loud.f32", tmp_path / "out"], outside),
         ([tmp_path / "garbage.tflite", tmp_path / "two.f32", tmp_path / "out"], "model cannot be read"),
         ([], "usage"),
     ):

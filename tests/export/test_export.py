@@ -23,6 +23,7 @@ from export.pipeline import export_run
 from export.writers import saved_model, tflite
 from export.writers.onnx import OPSET
 from training import options
+from training.fit import completed
 from training.run import Run, exclusive
 from training.warm_start import begin_from, source_of
 from vae_bss_tf.config import DataConfig, ModelConfig, Preset
@@ -348,3 +349,23 @@ def test_the_training_command_gives_the_settings(preset, command, tmp_path):
     assert training_command(Run(tmp_path, preset, "vae")) == command
     given = options.parser().parse_args(shlex.split(command)[3:])
     assert options.resolve(given)[1] == preset
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("ae", ["--preset", "mnist-dense", "--batch-size", "32"]),
+        ("remixit", ["--preset", "mnist", "--set", "recipe.separate.learning_rate=3e-4"]),
+        ("vae", ["--preset", "mnist", "--num-sources", "3"]),
+        ("vae", ["--preset", "mnist", "--num-sources", "4", "--num-mixed", "1,2,3,4"]),
+    ],
+)
+def test_the_training_command_of_any_run_trains_it_again(system, words, tmp_path):
+    def trained(given):
+        read = options.parser().parse_args(given)
+        return completed(options.resolve(read)[1], read.system)
+
+    preset = trained([*words, "--system", system])
+    command = shlex.split(training_command(Run(tmp_path, preset, system, "runs/before")))
+    assert command[command.index("--init") + 1] == "runs/before"
+    assert trained(command[3:]) == preset

@@ -113,6 +113,11 @@ def test_a_sample_that_is_no_number_ends_it(bad, program, live_export, sound):
 
 def test_what_it_cannot_read_gets_one_line(program, live_export, sound, tmp_path):
     (tmp_path / "garbage.tflite").write_bytes(b"garbage" * 99)
+    unreadable = subprocess.run(
+        ["bash", "-c", f"{program} {live_export / 'float32.tflite'} s16 < {tmp_path}"], capture_output=True, check=False
+    )
+    assert unreadable.returncode == 2
+    assert b"standard input cannot be read" in unreadable.stderr
     for arguments, message in (
         ([], "usage"),
         ([live_export / "float32.tflite", "u8"], "usage"),

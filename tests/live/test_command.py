@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from vae_bss_tf.live.__main__ import main
-from vae_bss_tf.live.command import Gains
+from vae_bss_tf.live.command import Gains, Meters
 from vae_bss_tf.live.runtime import LiveSeparator, load
 
 
@@ -48,6 +48,35 @@ def test_a_pipe_in_and_a_pipe_out(live_export, sound):
     assert b"s separated" in done.stderr
 
 
+def test_samples_that_are_too_loud_are_kept_as_floats_and_counted_where_they_are_clipped(live_export, sound):
+    loud = 4 * sound
+    done = subprocess.run(
+        [sys.executable, "-m", "vae_bss_tf.live", "--model", live_export, "--input", "-", "--rate", "11025",
+         "--sample-format", "f32", "--output", "-"],
+        input=loud.tobytes(), capture_output=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    found, expected = np.frombuffer(done.stdout, np.float32).reshape(-1, 2).T, expected_of(live_export, loud)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found).max() > 1
+    assert b"INFO" not in done.stderr
+    meters = Meters(11_025, shown=False)
+    meters.add(found, 0.1)
+    np.testing.assert_array_equal(meters.limited(found), np.clip(found, -1, 1))
+    assert f"{(np.abs(found) > 1).sum():,} samples exceeded full scale" in meters.summary()
+
+
+def test_two_channels_are_mixed_and_said_and_more_refused(live_export, sound, tmp_path, capsys):
+    words = ["--model", str(live_export), "--output", str(tmp_path / "out"), "--input"]
+    soundfile.write(tmp_path / "two.wav", np.stack([sound, np.zeros_like(sound)], axis=1), 11_025, "FLOAT")
+    assert main([*words, str(tmp_path / "two.wav")]) == 0
+    assert "the mean of 2 channels is separated" in capsys.readouterr().out
+    source, _ = soundfile.read(tmp_path / "out" / "two_source1.wav", dtype="float32")
+    np.testing.assert_allclose(source, expected_of(live_export, sound / 2)[0], atol=1e-6)
+    soundfile.write(tmp_path / "three.wav", np.stack([sound] * 3, axis=1), 11_025)
+    assert main([*words, str(tmp_path / "three.wav")]) == 2
+    assert "three.wav has 3 channels" in capsys.readouterr().err
+
+
 def test_another_rate_is_resampled_and_said_once(live_export, tmp_path, capsys, monkeypatch):
     t = np.arange(16_000) / 16_000
     raw = (8_000 * np.sin(2 * np.pi * 440 * t)).astype("<i2").tobytes()
@@ -74,6 +103,8 @@ def test_another_rate_is_resampled_and_said_once(live_export, tmp_path, capsys, 
         (["--input", "-", "--rate", "nan", "--output", "out"], "sample rate"),
         (["--input", "sample/duet.wav", "--output", "-", "--gains", "0,-6"], "leave it out with --output -"),
         (["--input", "sample/duet.wav", "--output", "out", "--seconds", "3"], "leave it out with --input"),
+        (["--seconds", "nan"], "--seconds is nan"),
+        (["--seconds", "-5"], "--seconds is -5"),
     ],
 )
 def test_mistakes_get_one_line(words, message, live_export, capsys):
@@ -86,7 +117,8 @@ def test_mistakes_get_one_line(words, message, live_export, capsys):
 def test_a_pipe_with_nan_or_nothing_ends_with_one_line_and_no_file(live_export, tmp_path, capsys, monkeypatch):
     words = ["--model", str(live_export), "--input", "-", "--sample-format", "f32", "--rate", "11025",
              "--output", str(tmp_path / "out")]  # fmt: skip
-    for raw, message in ((np.full(999, np.nan, "<f4").tobytes(), "NaN"), (b"", "standard input is empty")):
+    nothing = "standard input holds no sample"
+    for raw, message in ((np.full(999, np.nan, "<f4").tobytes(), "NaN"), (b"", nothing), (b"x", nothing)):
         monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(raw)))
         assert main(words) == 2
         assert message in capsys.readouterr().err
@@ -107,7 +139,7 @@ def test_gains_change_while_sound_runs():
     gains.change("2 -inf")
     np.testing.assert_allclose(gains.mixed(sources), [0.5, 0.5], atol=1e-6)
     gains.change("1 12")
-    assert gains.mixed(sources).max() <= 1
+    assert gains.mixed(sources).max() == pytest.approx(0.5 * 10 ** (12 / 20), rel=1e-5)  # files of floats hold it
 
 
 class Card(types.ModuleType):
@@ -129,6 +161,8 @@ class Card(types.ModuleType):
     def check_input_settings(self, samplerate, device, **_):
         if device == 9:
             raise self.PortAudioError("no such device")
+        if isinstance(device, str):  # as sounddevice does
+            raise ValueError(f"No input device matching {device!r}")
         if samplerate not in self.rates:
             raise self.PortAudioError("Invalid sample rate")
 
@@ -191,6 +225,8 @@ def test_devices_are_listed_and_lost_ones_told(live_export, sound, monkeypatch, 
     assert "the sound device is gone" in capsys.readouterr().err
     assert main(["--model", str(live_export), "--input-device", "9"]) == 2
     assert "see --list-devices" in capsys.readouterr().err
+    assert main(["--model", str(live_export), "--input-device", "nosuch"]) == 2
+    assert "No input device matching 'nosuch'" in capsys.readouterr().err
     broken = Card(np.full(9_999, np.nan, np.float32), (11_025,))
     monkeypatch.setitem(sys.modules, "sounddevice", broken)
     assert main(["--model", str(live_export)]) == 2

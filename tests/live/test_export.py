@@ -95,6 +95,11 @@ def test_nan_and_foreign_states_leave_the_state_sound(live_export, sound):
         np.testing.assert_array_equal(value, kept[name])
     with pytest.raises(ConfigError, match="of another model"):
         separator.state = {**kept, "level": np.zeros((1, 2), np.float32)}
+    separator.state["level"][:] = 5  # a copy
+    assert not separator.model.zeros["level"].any()
+    for rate in (float("nan"), 0, 10.0):
+        with pytest.raises(DataError, match="sample rate"):
+            separator.separate(sound, rate)
     continued = separator.process(sound[1000:3000])
     twin = LiveSeparator(load(live_export))
     twin.process(sound[:1000])

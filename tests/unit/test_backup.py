@@ -122,9 +122,13 @@ def test_states_of_the_phase_before_are_passed_over(trained: tuple[Learner, Path
 def test_resuming_from_an_older_state_forgets_the_later_ones(trained: tuple[Learner, Path]) -> None:
     learner, folder = trained
     Backup(folder, "hash").keep_best(0, 4, learner.separator)
+    every = names(folder)
     assert Backup(folder, "hash").progress("epoch-00003").epochs == 3
+    assert names(folder) == every  # until it is known that the training can go on
+    Backup(folder, "hash").discard_after(3)
     assert names(folder) == ["epoch-00003", "phase-000"]
     assert Backup(folder, "hash").progress("phase-000") == Progress()
+    Backup(folder, "hash").discard_after(0)
     assert names(folder) == ["phase-000"]
 
 

@@ -68,6 +68,7 @@ def test_what_is_trained_learns_and_all_else_stays(
     learner = Learner(model, objective, trained)
     learner.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=xla)
     learner.optimizer.build(learner.trainable_variables)  # else each step is traced twice
+    trainable = [variable.trainable for variable in model.variables]
     before = {part: [weight.numpy() for weight in getattr(model, part).weights] for part in PARTS}
     epochs = 30 if name == "masked_remix" else 10  # each step exchanges other sources
     losses = learner.fit({"mixture": mixtures}, batch_size=8, epochs=epochs, verbose=0, shuffle=False).history["loss"]
@@ -77,6 +78,7 @@ def test_what_is_trained_learns_and_all_else_stays(
         for weight, was in zip(getattr(model, part).weights, before[part], strict=True):
             learns = weight.trainable or weight.name in ("moving_mean", "moving_variance")
             assert np.array_equal(weight, was) != (part in trained and learns), weight.path
+    assert [variable.trainable for variable in model.variables] == trainable
 
 
 def test_a_step_descends_along_the_gradient_of_the_mean_loss(mixtures: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from vae_bss_tf.audio import separator, stems
+from vae_bss_tf.audio.recordings import Recording
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.config import AudioConfig
@@ -248,6 +249,33 @@ def test_the_largest_rate_of_a_format_works(two_bands: Separator, tmp_path: Path
     assert {soundfile.info(place).samplerate for place in result.sources.values()} == {rate}
 
 
+def test_a_stream_keeps_its_own_copy_of_a_block(two_bands: Separator) -> None:
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (20_000, 1)).astype(np.float32)
+    buffer = np.zeros((1_000, 1), np.float32)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for first in range(0, len(waveform), len(buffer)):
+            buffer[:] = waveform[first : first + len(buffer)]
+            yield buffer
+
+    sources = np.concatenate(list(two_bands.stream(blocks(), 4_000, 1)))
+    np.testing.assert_allclose(sources.sum(axis=1), waveform, atol=1e-5)
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "IMA_ADPCM", "GSM610", "PCM_16"])
+def test_every_coding_is_clipped_and_read_back(tmp_path: Path, subtype: str) -> None:
+    """The logarithmic ones wrap round above full scale, and those of groups of samples become PCM."""
+    block = np.linspace(-3, 3, 16_000, dtype=np.float32)[:, np.newaxis]
+    recording = Recording(tmp_path / "given.wav", 8_000, 1, len(block), "WAV", subtype)
+    with stems.StemFile(tmp_path / "written.wav", recording, "wav") as stem:
+        stem.write(block)
+        stem.finish()
+    assert stem.clipped == (np.abs(block) > 1).sum()
+    found, _ = soundfile.read(tmp_path / "written.wav")
+    np.testing.assert_allclose(found, np.clip(block[:, 0], -1, 1), atol=0.03)
+    assert soundfile.info(tmp_path / "written.wav").subtype == (subtype if "LAW" in subtype else "PCM_16")
+
+
 @pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "AIFF"])
 def test_truncated_recordings_are_refused_unless_allowed(two_bands: Separator, tmp_path: Path, container: str) -> None:
     path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)), format=container)
@@ -322,6 +350,7 @@ def test_bad_recordings_are_refused_and_nothing_is_left_behind(
     ("waveform", "message"),
     [
         (np.zeros(8_000), "silent"),
+        (np.outer([1, -1], np.ones(8_000)), "cancel each other out"),
         (np.ones((8, 8_000)), "8 channels"),
         (np.ones(1), "1 samples"),
         (np.full(8_000, np.nan), "NaN"),

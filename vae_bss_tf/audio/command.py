@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vae_bss_tf.audio import recordings, stems
 from vae_bss_tf.audio.overlap_add import hop_length
-from vae_bss_tf.audio.separator import Separator, check_channels
+from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.audio.stems import SeparatedFile
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import refuse_existing, replacing
@@ -38,7 +38,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
     """
     found = [recordings.describe(path, allow_truncated=options.allow_truncated) for path in _inputs(options.inputs)]
     for recording in found:
-        check_channels(str(recording.path), recording.num_channels)
+        recordings.check_channels(str(recording.path), recording.num_channels)
     suffixes = [stems.choose_format(recording, options.format) for recording in found]
     gains = None if options.gains is None else _gains(options.gains)
     if options.figure:

@@ -19,6 +19,7 @@ from vae_bss_tf.errors import DataError
 from vae_bss_tf.files import find_files
 
 MIN_SECONDS = 0.1
+MAX_CHANNELS = 2
 BLOCK_SECONDS = 10
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
 MAX_SAMPLE = 2.0**31  # full scale of 32-bit integers that were taken for floats
@@ -92,7 +93,7 @@ def describe(path: Path, *, allow_truncated: bool = False) -> Recording:
     if share < 1 and not allow_truncated:
         raise DataError(
             f"{path} is truncated: it holds {100 * share:.3g}% of the samples that its header states; fetch it again, "
-            "or separate what is there by --allow-truncated."
+            "or separate what is there by --allow-truncated of vae_bss_tf.separate."
         )
     if recording.seconds < MIN_SECONDS:
         raise DataError(f"{path} holds {info.frames} samples ({recording.seconds:.4f} s); at least 0.1 s are needed.")
@@ -142,6 +143,20 @@ def check_rate(sample_rate: float, name: str) -> None:
     """
     if not isinstance(sample_rate, numbers.Real) or not MIN_RATE <= sample_rate <= MAX_RATE:  # NaN included
         raise DataError(f"{name} has a sample rate of {sample_rate!r} Hz; give {MIN_RATE:,} to {MAX_RATE:,}.")
+
+
+def check_channels(name: str, num_channels: int) -> None:
+    """Refuses what has another number of channels than a separator takes.
+
+    Args:
+        name: What it is, for the message.
+        num_channels: Its channels.
+
+    Raises:
+        DataError: They are not one or two.
+    """
+    if not 1 <= num_channels <= MAX_CHANNELS:
+        raise DataError(f"{name} has {num_channels} channels; one or two are separated: mix it down first.")
 
 
 def check_samples(block: npt.NDArray[np.float32], name: str) -> None:

@@ -22,7 +22,6 @@ from vae_bss_tf.runtime.remote.options import ServerOptions
 
 Array = npt.NDArray[np.float32]
 
-MAX_CHANNELS = 2
 SILENT_SOURCE_DB = -40.0
 MAX_GAIN_DB = 100.0
 
@@ -120,7 +119,7 @@ class Separator:
             )
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             channels = np.atleast_2d(array).astype(np.float32)
-        check_channels("the waveform", len(channels))
+        recordings.check_channels("the waveform", len(channels))
         if channels.shape[1] < recordings.MIN_SECONDS * sample_rate:
             raise DataError(f"the waveform holds {channels.shape[1]} samples; at least 0.1 s are needed.")
         block = int(recordings.BLOCK_SECONDS * sample_rate)
@@ -171,7 +170,7 @@ class Separator:
             OutputExistsError: A file to write exists.
         """
         recording = recordings.describe(path, allow_truncated=allow_truncated)
-        check_channels(str(path), recording.num_channels)
+        recordings.check_channels(str(path), recording.num_channels)
         factors = None if gains_db is None else self._factors(gains_db)
         suffix = stems.choose_format(recording, file_format)
         places, remix = stems.places(recording, output, self.num_sources, suffix)
@@ -244,13 +243,13 @@ class Separator:
                 is out of its range; or as `blocks`.
         """
         recordings.check_rate(sample_rate, name)
-        check_channels(name, num_channels)
+        recordings.check_channels(name, num_channels)
         pending: collections.deque[Array] = collections.deque()
         rate, columns = self.audio.sample_rate, self.num_sources * num_channels
 
         def remembered() -> Iterator[Array]:
             for block in _checked(blocks, num_channels, name):
-                pending.append(block)
+                pending.append(np.array(block))  # the caller may use its own for what comes next
                 yield block
 
         shares = Shares(self.num_sources, rate)
@@ -289,7 +288,7 @@ class Separator:
             DataError: As `stream`.
         """
         recordings.check_rate(sample_rate, name)
-        check_channels(name, num_channels)
+        recordings.check_channels(name, num_channels)
         if self.num_sources > order.MAX_SOURCES:
             return None, None
         rate = self.audio.sample_rate
@@ -332,13 +331,16 @@ class Separator:
 
 def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
     """Passes on blocks `[samples, num_channels]`, and refuses what cannot be separated."""
-    silent = True
+    silent, cancels = True, False
     for block in blocks:
         if np.ndim(block) != 2 or block.shape[1] != num_channels:
             raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
         recordings.check_samples(block, name)
-        silent = silent and np.abs(block).max(initial=0) < SILENCE
+        silent = silent and np.abs(block.mean(axis=1)).max(initial=0) < SILENCE
+        cancels = cancels or np.abs(block).max(initial=0) >= SILENCE
         yield block
+    if silent and cancels:
+        raise DataError(f"the channels of {name} cancel each other out; separate one of them.")
     if silent:
         raise DataError(f"{name} is silent; there is nothing to separate.")
 
@@ -354,17 +356,3 @@ def _take(pending: collections.deque[Array], count: int, num_channels: int) -> A
         parts.append(block)
         count -= len(block)
     return np.concatenate(parts)
-
-
-def check_channels(name: str, num_channels: int) -> None:
-    """Refuses what has another number of channels than a separator takes.
-
-    Args:
-        name: What it is, for the message.
-        num_channels: Its channels.
-
-    Raises:
-        DataError: They are not one or two.
-    """
-    if not 1 <= num_channels <= MAX_CHANNELS:
-        raise DataError(f"{name} has {num_channels} channels; one or two are separated: mix it down first.")

@@ -21,6 +21,8 @@ _READ_BACK = 1 << 16  # samples at once
 _SURE = 0.99  # certainty of a window's order from which on it counts as sure
 _DOUBTED = 0.95  # certainty below which a window's order is doubted
 _SUSPICIOUS = 5  # windows; fewer are often doubted where notes change
+# Codings of groups of samples, which pad the last group and of which some cannot be sought in.
+_GROUPED = ("IMA_", "MS_", "GSM", "NMS_", "G72", "VOX_", "DWVW_")
 # What the encoders take. Vorbis' crashes above its largest rate in place of refusing it.
 _MAX_OGG_RATE = 200_000
 _MAX_FLAC_RATE = 655_350
@@ -109,7 +111,8 @@ class StemFile:
 
     Args:
         path: The file to write.
-        recording: The recording whose rate, channels and, where the format allows it, coding it takes.
+        recording: The recording whose rate, channels and, where the format allows it, coding it takes; codings of
+            groups of samples, such as ADPCM and GSM, become the format's own.
         suffix: As `choose_format` gives it.
 
     Raises:
@@ -131,7 +134,8 @@ class StemFile:
         container = FORMATS[suffix]
         if container == "WAV" and 4 * recording.num_samples * recording.num_channels > MAX_WAV_BYTES:
             container = "RF64"
-        subtype = recording.subtype if soundfile.check_format(container, recording.subtype) else None
+        kept = soundfile.check_format(container, recording.subtype) and not recording.subtype.startswith(_GROUPED)
+        subtype = recording.subtype if kept else None
         with self._told():
             self._file = soundfile.SoundFile(
                 os.fsencode(path), "w", recording.sample_rate, recording.num_channels, subtype, format=container
@@ -146,13 +150,14 @@ class StemFile:
             self._file.close()
 
     def write(self, block: npt.NDArray[np.float32]) -> None:
-        """Writes samples, float32 `[samples, num_channels]`.
+        """Writes samples, float32 `[samples, num_channels]`; what exceeds full scale is clipped where it must be.
 
         Raises:
             DataError: They cannot be written.
         """
         if self._limited:
             self.clipped += int((np.abs(block) > 1).sum())
+            block = np.clip(block, -1, 1)  # which libsndfile does for PCM alone
         with self._told():
             self._file.write(block)
         self._num_samples += len(block)

@@ -61,7 +61,7 @@ def mixit_loss(mixtures: tf.Tensor, outputs: tf.Tensor, snr_max: float = SNR_MAX
 
 
 def hidden_width(config: ModelConfig, num_parameters: int) -> int:
-    """Width of the hidden layers that brings the network closest to a number of parameters.
+    """The largest width of the hidden layers with which the network does not exceed a number of parameters.
 
     Args:
         config: Gives the size of a mixture, the number of sources and of hidden layers.

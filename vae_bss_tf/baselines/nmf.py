@@ -106,8 +106,7 @@ class ImageNMF:
     def separate_oracle(self, mixtures: npt.ArrayLike, sources: npt.ArrayLike) -> Float32:
         """Separates mixtures with each part given to the true source that it resembles most: an oracle.
 
-        A part goes to the source with the largest inner product of the part's image with the source relative to
-        the mixture.
+        A part goes to the source with the largest inner product with the part's image.
 
         Args:
             mixtures: float32 `[n, height, width]`, in [0, 1].

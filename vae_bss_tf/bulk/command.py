@@ -16,7 +16,7 @@ from vae_bss_tf import audio, pictures
 from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.bulk.losses import Losses
 from vae_bss_tf.errors import EXIT_USER_ERROR, ConfigError, DataError, OutputExistsError, run_command
-from vae_bss_tf.files import held
+from vae_bss_tf.files import held, parse_json
 
 JOB = "job.json"
 
@@ -64,7 +64,7 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
     output = storage.absolute(options.output).rstrip("/")
     model = storage.absolute(options.model).rstrip("/")
     inputs = tuple(map(storage.absolute, options.input))
-    of_images = separates_pictures(model, inputs)
+    of_images = separates_pictures(model, inputs, output)
     if of_images and (options.format or options.allow_truncated):
         raise ConfigError("--format and --allow-truncated are for recordings, and the model is one of images.")
     suffixes = pictures.SUFFIXES if of_images else audio.SUFFIXES
@@ -130,7 +130,12 @@ def _claim(output: str, job: dict[str, str | None]) -> None:
             raise OutputExistsError(f"{output} holds other files; choose another --output, or empty it.")
         storage.write_text(place, json.dumps(job, indent=2) + "\n")
         return
-    earlier = json.loads(storage.read_text(place))
+    try:
+        earlier = parse_json(storage.read_text(place))
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise OutputExistsError(f"{place} is of no job of this command, or damaged; choose another --output.")
     for name, value in job.items():
         if earlier.get(name) != value:
             raise OutputExistsError(

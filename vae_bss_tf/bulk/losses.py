@@ -5,14 +5,15 @@ file; the job starts again, and a file that has ended two processes is not tried
 """
 
 import collections
-import json
 import os
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from vae_bss_tf import files
+from vae_bss_tf.errors import CheckpointError
 
 _TRIES = 2
 _WAIT_SECONDS = 10.0
@@ -36,6 +37,8 @@ class Losses:
         Returns:
             Why a file is not tried any more, by its path.
         """
+        if self.marks.is_dir():  # an earlier run ended without a word, by what it was at
+            self._count(path for process, path in self._marked().items() if path and not _is_running(process))
         shutil.rmtree(self.marks, ignore_errors=True)
         self.marks.mkdir()
         reason = (
@@ -53,13 +56,11 @@ class Losses:
         Returns:
             These files.
         """
-        found = {int(mark.name): mark.read_text(encoding="utf-8") for mark in self.marks.iterdir()}
+        found = self._marked()
         lost = [path for process, path in found.items() if path and not _is_running(process)]
         for process in filter(_is_running, found):
             os.kill(process, signal.SIGKILL)
-        counts = self._counts()
-        counts.update(lost)
-        files.write_json(self._told, counts)
+        self._count(lost)
         end = time.monotonic() + _WAIT_SECONDS
         while any(map(_is_running, found)) and time.monotonic() < end:
             time.sleep(0.05)
@@ -67,10 +68,25 @@ class Losses:
             shutil.rmtree(left, ignore_errors=True)
         return lost
 
+    def _marked(self) -> dict[int, str]:
+        """The file that each process is or was at, by the process' number."""
+        return {int(mark.name): mark.read_text(encoding="utf-8") for mark in self.marks.iterdir()}
+
+    def _count(self, lost: Iterable[str]) -> None:
+        counts = self._counts()
+        counts.update(lost)
+        files.write_json(self._told, counts)
+
     def _counts(self) -> collections.Counter[str]:
         if not self._told.is_file():
             return collections.Counter()
-        return collections.Counter(json.loads(self._told.read_text(encoding="utf-8")))
+        try:
+            told = files.parse_json(self._told.read_text(encoding="utf-8"))
+        except ValueError:
+            told = None
+        if not isinstance(told, dict) or not all(isinstance(count, int) for count in told.values()):
+            raise CheckpointError(f"{self._told} is damaged; remove it, and every file is tried again.")
+        return collections.Counter(told)
 
 
 def mark(marks: str | None, path: str) -> None:

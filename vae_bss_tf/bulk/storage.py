@@ -77,7 +77,7 @@ def find(place: str, suffixes: Sequence[str], output: str) -> list[str]:
     if _is_here(place):  # whatever its name: brackets in it are no pattern
         if not folder:
             return [place]
-        found = {os.path.join(inner, name) for inner, _, names in os.walk(place) for name in names}
+        found = set(map(str, files.files_under(Path(place), tuple(suffixes))))
     else:
         # Beam's `**/` stands for one folder at least: the twin without it finds the files of the folder above.
         patterns = [f"{place}**"] if folder else sorted({place, re.sub(r"(?<=/)\*\*/", "", place)})

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from vae_bss_tf import audio, files
 from vae_bss_tf.bulk import losses, storage
 from vae_bss_tf.errors import DataError, VaeBssError
+from vae_bss_tf.runtime.loading import latest_version
 
 SEPARATED, FINISHED, FAILED = "separated", "finished", "failed"
 
@@ -123,12 +125,10 @@ class RecordingWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
-        # A recording's own format follows from its content; its name says which is likely.
-        suffixes = sorted(audio.FORMATS, key=lambda suffix: not task.path.lower().endswith(suffix))
-        if self._settings.file_format is not None:
-            suffixes = [self._settings.file_format]
-        sources = range(1, self.num_sources + 1)
-        return any(all(storage.exists(f"{folder}/{stem}_source{k}.{s}") for k in sources) for s in suffixes)
+        # A recording's own format follows from its content, but another one's may be of the same stem.
+        suffix = next((suffix for suffix in audio.FORMATS if task.path.lower().endswith(suffix)), "wav")
+        suffix = self._settings.file_format or suffix
+        return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in range(1, self.num_sources + 1))
 
     def _separate(self, file: Path, output: Path) -> float:
         from vae_bss_tf.audio import recordings
@@ -173,12 +173,13 @@ class PictureWorker(Worker):
         return 0.0
 
 
-def separates_pictures(model: str, inputs: Sequence[str]) -> bool:
+def separates_pictures(model: str, inputs: Sequence[str], output: str) -> bool:
     """Whether a model is one of images, by its settings or, where it comes without them, by what it is given.
 
     Args:
         model: Its place.
-        inputs: Files, folders and patterns, whose suffixes count.
+        inputs: Files, folders and patterns, as `storage.find` takes them; the suffixes of what they hold count.
+        output: The folder that is written to.
 
     Returns:
         True for images, False for sound.
@@ -193,11 +194,12 @@ def separates_pictures(model: str, inputs: Sequence[str]) -> bool:
         preset = described(near)
     if preset is not None:
         return preset.audio is None
-    return any(name.lower().endswith(SUFFIXES) for name in inputs)
+    found = (name for place in inputs for name in storage.find(place, SUFFIXES, output))
+    return any(name.lower().endswith(SUFFIXES) for name in found)
 
 
 def fingerprint(model: str) -> str:
-    """Identifies a model by its content: the SHA-256 of its file, manifest or weights; a server's by its URL.
+    """Identifies a model by its content: the SHA-256 of its file, its manifest or a SavedModel's files; or by its URL.
 
     Args:
         model: Its place.
@@ -214,11 +216,14 @@ def fingerprint(model: str) -> str:
         path = Path(place)
         if path.is_file():
             return files.sha256(path)
-        weights = ("manifest.json", "model.keras", "saved_model.pb", "*/saved_model.pb")
-        found = [file for pattern in weights for file in sorted(path.glob(pattern))]
-        if not found:
+        for name in ("manifest.json", "model.keras"):
+            if (path / name).is_file():
+                return files.sha256(path / name)
+        path = latest_version(path)
+        if not (path / "saved_model.pb").is_file():
             raise DataError(f"{model} is no run, export, SavedModel, .tflite or .onnx of this package.")
-        return files.sha256(found[0])
+        parts = [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
+        return hashlib.sha256("".join(map(files.sha256, parts)).encode()).hexdigest()
 
 
 def _on_server(model: str) -> bool:

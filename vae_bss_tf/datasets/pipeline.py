@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vae_bss_tf.checks import check_choice
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS, SPLITS, load_bank
 from vae_bss_tf.datasets.augmentation import augmented
@@ -32,7 +33,7 @@ def load_banks(preset: Preset, data_dir: Path | None, splits: Iterable[str] = SP
         DataError: As `load_bank`.
     """
     dataset, domain = preset.data.dataset, domain_of(preset.audio)
-    kind = DATASETS[dataset].kind
+    kind = DATASETS[check_choice("data set", dataset, DATASETS)].kind
     if kind != domain.kind:
         raise ConfigError(f"{dataset} holds {kind} and the preset is for {domain.kind}; choose the one that fits.")
     shape = preset.model.input_shape

@@ -20,6 +20,7 @@ from vae_bss_tf.files import refuse_existing, replacing
 from vae_bss_tf.live import devices
 from vae_bss_tf.live.resampling import Resampler
 from vae_bss_tf.live.runtime import LiveSeparator, load
+from vae_bss_tf.startup import silenced
 
 Array = npt.NDArray[np.float32]
 
@@ -77,13 +78,13 @@ class Gains:
             sources: float32 `[num_sources, n]`.
 
         Returns:
-            float32 `[n]`, in [-1, 1]: what is louder is clipped.
+            float32 `[n]`.
         """
-        return np.clip(self._factors @ sources, -1, 1)
+        return np.asarray(self._factors @ sources, np.float32)
 
 
 class Meters:
-    """Levels of the sources in the terminal, and how much of the time the separation takes.
+    """Levels of the sources in the terminal, and what is counted: the time that the separation takes, what is clipped.
 
     Args:
         rate: The model's rate, Hz.
@@ -95,6 +96,7 @@ class Meters:
         self.seconds = 0.0
         self.busy: list[float] = []
         self.underruns = 0
+        self.clipped = 0
         self._shown = shown
         self._drawn = 0.0
 
@@ -117,14 +119,25 @@ class Meters:
             bars = "  ".join(f"{k} {_bar(source)}" for k, source in enumerate(sources, start=1))
             print(f"\r{bars}  {100 * self.busy[-1]:3.0f}% busy, {self.underruns} under-runs ", end="", file=sys.stderr)
 
+    def limited(self, samples: Array) -> Array:
+        """Clips what goes where nothing above full scale can, and counts it.
+
+        Args:
+            samples: float32, any shape.
+
+        Returns:
+            float32 of the same shape, in [-1, 1].
+        """
+        self.clipped += int((np.abs(samples) > 1).sum())
+        return np.clip(samples, -1, 1)
+
     def summary(self) -> str:
-        """One line about the whole."""
-        if not self.busy:
-            return "nothing was separated"
+        """One line about the whole, of which something was separated."""
         median, high = np.percentile(self.busy, [50, 99])
         return (
-            f"{self.seconds:.1f} s separated; a block took {100 * median:.1f}% of its time (median), {100 * high:.1f}% "
-            f"(99th percentile); {self.underruns} under-runs"
+            f"{self.seconds:.1f} s separated; a portion took {100 * median:.1f}% of its time (median), "
+            f"{100 * high:.1f}% (99th percentile); {self.underruns} under-runs"
+            + (f"; {self.clipped:,} samples exceeded full scale and were clipped" if self.clipped else "")
         )
 
 
@@ -142,7 +155,12 @@ def separate_live(options: argparse.Namespace) -> None:
         return
     if options.model is None:
         raise ConfigError("give --model a live separator, such as saved_models/live.")
-    separator = LiveSeparator(load(options.model))
+    if options.seconds is not None and not 0 <= options.seconds < math.inf:
+        raise ConfigError(f"--seconds is {options.seconds:g}; give 0 or more.")
+    with silenced():  # TensorFlow Lite tells of its delegate at the first step
+        model = load(options.model)
+        model.run(np.zeros((1, model.config.hop_length), np.float32), model.zeros)
+    separator = LiveSeparator(model)
     config = separator.model.config
     gains = Gains(config.num_sources, options.gains)
     tell = sys.stderr if options.output == PIPE else sys.stdout
@@ -169,14 +187,14 @@ def separate_live(options: argparse.Namespace) -> None:
         portions = _samples(options, config.sample_rate, tell)
         if options.input == PIPE:
             portions = _until_interrupted(portions)
-        with _sink(options, separator, gains, tell) as write:
+        with _sink(options, separator, gains, meters, tell) as write:
             skipped = separator.delay
             for samples in portions:
                 sources = separated(samples)
                 write(sources[:, skipped:])
                 skipped = max(0, skipped - sources.shape[1])
             write(separator.finish()[:, skipped:])
-    if meters.seconds:
+    if meters.busy:
         print(("\n" if sys.stderr.isatty() and not options.quiet else "") + meters.summary(), file=tell)
 
 
@@ -184,6 +202,9 @@ def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator
     """The input at the model's rate, in portions as they come; it is checked before any portion is asked for."""
     if options.input != PIPE:
         recording = recordings.describe(options.input)
+        recordings.check_channels(str(options.input), recording.num_channels)
+        if recording.num_channels > 1:
+            print(f"the mean of {recording.num_channels} channels is separated", file=tell)
         _tell_rate(recording.sample_rate, rate, tell)
         return recordings.mono(recording, rate)
     recordings.check_rate(options.rate, "--rate")
@@ -228,13 +249,13 @@ def _raw(stream: BinaryIO, sample_format: str, block: int) -> Iterator[Array]:
     kind = np.dtype("<i2") if sample_format == "s16" else np.dtype("<f4")
     rest, some = b"", False
     while data := stream.read1(block * kind.itemsize) if hasattr(stream, "read1") else stream.read(block):
-        some, data = True, rest + data
+        data = rest + data
         whole = len(data) // kind.itemsize * kind.itemsize
-        rest = data[whole:]
+        some, rest = some or whole > 0, data[whole:]
         values = np.frombuffer(data[:whole], kind).astype(np.float32)
         yield values / np.float32(32_768) if sample_format == "s16" else values
     if not some:
-        raise DataError("standard input is empty; pipe raw samples of one channel into it.")
+        raise DataError("standard input holds no sample; pipe raw samples of one channel into it.")
 
 
 def _tell_rate(given: float, rate: float, tell: TextIO) -> None:
@@ -244,7 +265,7 @@ def _tell_rate(given: float, rate: float, tell: TextIO) -> None:
 
 @contextlib.contextmanager
 def _sink(
-    options: argparse.Namespace, separator: LiveSeparator, gains: Gains, tell: TextIO
+    options: argparse.Namespace, separator: LiveSeparator, gains: Gains, meters: Meters, tell: TextIO
 ) -> Iterator[Callable[[Array], None]]:
     """A function that takes the sources, `[num_sources, n]`."""
     if options.output == PIPE:
@@ -252,11 +273,10 @@ def _sink(
             raise ConfigError("--gains makes a mix to hear or a file of it; leave it out with --output -.")
 
         def pipe(sources: Array) -> None:
-            interleaved = np.clip(sources.T, -1, 1)
             if options.sample_format == "s16":
-                sys.stdout.buffer.write(np.round(interleaved * 32_767).astype("<i2").tobytes())
+                sys.stdout.buffer.write(np.round(meters.limited(sources.T) * 32_767).astype("<i2").tobytes())
             else:
-                sys.stdout.buffer.write(interleaved.astype("<f4").tobytes())
+                sys.stdout.buffer.write(sources.T.astype("<f4").tobytes())
             sys.stdout.buffer.flush()
 
         yield pipe
@@ -312,7 +332,7 @@ def _headphones(
 
     with contextlib.suppress(KeyboardInterrupt):
         health = devices.run(
-            lambda samples: gains.mixed(separated(samples)),
+            lambda samples: meters.limited(gains.mixed(separated(samples))),
             config.sample_rate,
             config.hop_length,
             input_device=options.input_device,

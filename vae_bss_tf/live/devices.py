@@ -93,7 +93,7 @@ def run(
             while running(health) and health.error is None and stream.active:
                 library.sleep(int(1000 * _CHECK_SECONDS))
             gone = not stream.active and health.error is None
-    except library.PortAudioError as error:
+    except (library.PortAudioError, ValueError) as error:  # ValueError where a name fits no device, or several
         raise ConfigError(f"the sound device does not open ({error}); see --list-devices.") from error
     if health.error is not None:
         raise health.error
@@ -112,7 +112,7 @@ def _common_rate(library: types.ModuleType, devices: tuple[Any, Any], rate: floa
 
 
 def _named(device: str | None) -> int | str | None:
-    return int(device) if device is not None and device.isdigit() else device
+    return int(device) if device is not None and device.isdecimal() else device
 
 
 def _library() -> types.ModuleType:

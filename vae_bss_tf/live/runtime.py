@@ -150,15 +150,19 @@ class LiveSeparator:
 
     @property
     def state(self) -> State:
-        """What the model remembers, by name; set it to go on from another place."""
-        return dict(self._state)
+        """What the model remembers of the blocks so far, by name; set a copy of it to go on from there.
+
+        Samples that wait for their block to fill are no part of it, and setting a state drops them.
+        """
+        return {name: value.copy() for name, value in self._state.items()}
 
     @state.setter
     def state(self, state: State) -> None:
         zeros = self.model.zeros
         if {name: np.shape(value) for name, value in state.items()} != {n: zero.shape for n, zero in zeros.items()}:
             raise ConfigError(f"the state is not one of {self.model.path}: it is of another model.")
-        self._state = {name: np.asarray(state[name], np.float32) for name in zeros}
+        self._state = {name: np.array(state[name], np.float32) for name in zeros}
+        self._waiting = np.zeros(0, np.float32)
 
     def process(self, samples: npt.ArrayLike) -> Array:
         """Separates the next samples.
@@ -173,11 +177,7 @@ class LiveSeparator:
         Raises:
             DataError: A sample is not finite or beyond 2^31, or the shape is another. The state is as before.
         """
-        array = np.asarray(samples, np.float32)
-        if array.ndim != 1:
-            raise DataError(f"the samples have shape {array.shape}; give [n], one channel.")
-        if len(array) and not np.abs(array).max() <= _MOST_SAMPLE:  # NaN included
-            raise DataError("a block holds NaN, infinite or huge samples; leave it out.")
+        array = _checked(samples)
         hop = self.model.config.hop_length
         waiting = np.concatenate([self._waiting, array])
         sources = [np.zeros((self.model.config.num_sources, 0), np.float32)]
@@ -187,21 +187,25 @@ class LiveSeparator:
         self._waiting = waiting[len(waiting) // hop * hop :]
         return np.concatenate(sources, axis=1)
 
-    def separate(self, waveform: Array, sample_rate: float) -> Array:
+    def separate(self, waveform: npt.ArrayLike, sample_rate: float) -> Array:
         """Separates a whole waveform of any rate, from a state of zeros on, and takes the delay out.
 
         Args:
-            waveform: float32 `[n]`, finite, in [-1, 1].
+            waveform: `[n]`, finite, in [-1, 1].
             sample_rate: Its rate, Hz.
 
         Returns:
             float32 `[num_sources, n]`, at the same rate. Above half the model's rate they hold nothing.
 
         Raises:
-            DataError: As `process`.
+            DataError: As `process`, or the rate is outside 1 kHz to 1 MHz. The state is as before.
         """
         import soxr
 
+        from vae_bss_tf.audio.recordings import check_rate
+
+        check_rate(sample_rate, "the waveform")
+        waveform = _checked(waveform)
         self.reset()
         own = soxr.resample(waveform, sample_rate, self.model.config.sample_rate)
         sources = np.concatenate([self.process(own), self.finish()], axis=1)[:, self.delay :]
@@ -216,6 +220,15 @@ class LiveSeparator:
         """
         rest, hop = len(self._waiting), self.model.config.hop_length
         return self.process(np.zeros(2 * hop - rest, np.float32))[:, : rest + self.delay]
+
+
+def _checked(samples: npt.ArrayLike) -> Array:
+    array = np.asarray(samples, np.float32)
+    if array.ndim != 1:
+        raise DataError(f"the samples have shape {array.shape}; give [n], one channel.")
+    if len(array) and not np.abs(array).max() <= _MOST_SAMPLE:  # NaN included
+        raise DataError("a block holds NaN, infinite or huge samples; leave it out.")
+    return array
 
 
 def _installed(name: str) -> bool:

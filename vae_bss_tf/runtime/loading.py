@@ -69,7 +69,7 @@ def load(
             )
         if (path / MANIFEST).is_file():
             path = choose(path)
-        path = _latest_version(path)
+        path = latest_version(path)
         if path.suffix == ".tflite":
             return TFLiteModel(path, check_file(path), num_threads)
         if path.suffix == ".onnx":
@@ -107,7 +107,8 @@ def is_url(model: Path | str) -> bool:
     return isinstance(model, str) and "://" in model
 
 
-def _latest_version(path: Path) -> Path:
+def latest_version(path: Path) -> Path:
+    """The highest version of a folder of numbered SavedModels; the folder itself where it holds none."""
     if not path.is_dir():
         return path
     versions = [p for p in path.iterdir() if _VERSION.fullmatch(p.name) and (p / "saved_model.pb").is_file()]

@@ -25,6 +25,7 @@ _PREFERENCE = (
     "tflite_full_int8",
 )
 _LIBRARIES = {"onnx": "onnxruntime", "tflite": "ai_edge_litert", "saved": "tensorflow"}
+_EXTRAS = {"onnx": "onnx", "tflite": "tflite", "saved": "train"}
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ADDED_LATER = "assets.extra"  # holds the requests that warm a server up; no runtime of ours reads it
 
@@ -77,9 +78,10 @@ def choose(folder: Path) -> Path:
             f"{folder} holds {', '.join(formats)} alone, which take waveforms; export the run with a format that takes "
             "mixtures, such as --formats tflite_float32."
         )
+    extras = sorted({_EXTRAS[name.split("_")[0]] for name in set(formats) & set(_PREFERENCE)})
+    named = " or ".join(f"'vae-bss-tf[{extra}]'" for extra in extras)
     raise ConfigError(
-        f"{folder} holds {', '.join(formats)}, and the runtime of none is installed; "
-        "pip install 'vae-bss-tf[tflite]' or 'vae-bss-tf[onnx]'."
+        f"{folder} holds {', '.join(formats)}, and the runtime of none is installed; pip install {named}."
     )
 
 

@@ -13,6 +13,7 @@ export class Client {
   #waiting = new Map();
   #last = Promise.resolve();
   #count = 0;
+  #broken = null;
 
   constructor() {
     this.#worker.onmessage = ({ data: { id, progress, result, error } }) => {
@@ -22,8 +23,9 @@ export class Client {
       return error ? reject(new TaskError(error)) : resolve(result);
     };
     this.#worker.onerror = (event) => {
-      const message = event.message || "its files are incomplete";
-      for (const { reject } of this.#waiting.values()) reject(new TaskError({ kind: "other", message }));
+      // A worker that does not load says so once, whether or not a task waits for it.
+      this.#broken = new TaskError({ kind: "other", message: event.message || "its files are incomplete" });
+      for (const { reject } of this.#waiting.values()) reject(this.#broken);
       this.#waiting.clear();
     };
   }
@@ -38,6 +40,7 @@ export class Client {
   call(task, given, report) {
     const run = () =>
       new Promise((resolve, reject) => {
+        if (this.#broken) return reject(this.#broken);
         const id = this.#count++;
         this.#waiting.set(id, { resolve, reject, report });
         this.#worker.postMessage({ id, task, ...given });

@@ -146,6 +146,7 @@ function ready(worker, { model, port }, fail) {
       if (!error) resolve();
       else end(error.isExpected ? new UserError(error.message) : new Error(error.message));
     };
+    if (worker.broken) return end(new Error(worker.broken));
     worker.onerror = (event) => end(new Error(event.message || "its files are incomplete"));
     worker.postMessage({ model, port }, [port]);
   });

@@ -97,14 +97,23 @@ export function startLive(site, given) {
     requestAnimationFrame(() => draw(run, isFile, last));
   }
 
+  /** Starts the worker, and remembers if it does not load, which it says once. */
+  function startWorker() {
+    const started = new Worker(new URL("./live-worker.js", import.meta.url), { type: "module" });
+    started.onerror = ({ message }) => {
+      started.broken = message || "its files are incomplete";
+    };
+    return started;
+  }
+
   async function start(file) {
     const run = ++number;
     running(true);
     tell(file ? "Loading the model…" : "Waiting for the microphone…");
     at("live-stop").focus();
     try {
-      if (shown?.model.key !== models.chosen?.key) await show();
-      worker ??= new Worker(new URL("./live-worker.js", import.meta.url), { type: "module" });
+      if (!shown || shown.model.key !== models.chosen?.key) await show();
+      worker ??= startWorker();
       const fail = (error) => {
         if (run !== number || !audio) return;
         stop();

@@ -9,6 +9,7 @@ export class ModelChoice {
   #select;
   #hint;
   #button;
+  #id;
   #own = null; // the two files that a person gave
   #count = 0; // of those given so far
 
@@ -20,6 +21,7 @@ export class ModelChoice {
    */
   constructor(place, models, { changed, given }) {
     this.#models = models;
+    this.#id = place.id;
     const options = models.map(({ name, title }) => element("option", { value: name, textContent: `${title} (${name})` }));
     options.push(element("option", { value: OWN, textContent: "A model of my own…" }));
     this.#select = element("select", { id: `${place.id}-name` }, ...options);
@@ -49,7 +51,7 @@ export class ModelChoice {
       const model = this.#models.find(({ name }) => name === this.#select.value);
       return { ...model, key: model.name, title: `${model.title} (${model.name})` };
     }
-    return this.#own && { key: `${OWN}${this.#count}`, title: this.#own.model.name, own: this.#own };
+    return this.#own && { key: `${this.#id}-${OWN}${this.#count}`, title: this.#own.model.name, own: this.#own };
   }
 
   /** Chooses a model of a person's own. @param {{ manifest: File, model: File }} files */

@@ -177,9 +177,23 @@ class _Connection(http.client.HTTPConnection):
         return response.status, content, content is not None and not response.will_close
 
     def _open(self, end: float) -> None:
-        plain = socket.create_connection((self.host, self.port), seconds_until(end))
+        plain = self._connected(end)
         self.sock: Any = TimedSocket(fileno=plain.detach())
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _connected(self, end: float) -> socket.socket:
+        """Connects to the first of the host's addresses that answers, all of them within the time."""
+        failed: OSError = TimeoutError("the time is over")
+        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            plain = socket.socket(family, kind, protocol)
+            try:
+                plain.settimeout(seconds_until(end))
+                plain.connect(address)
+                return plain
+            except OSError as error:
+                plain.close()
+                failed = error
+        raise failed
 
 
 def _reason(error: Exception) -> str:
