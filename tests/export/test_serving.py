@@ -65,7 +65,8 @@ def exported_audio(tmp_path_factory):
         for name in ("saved_model", "saved_model_waveform")
     }
     preset = Preset(config, DataConfig("tones"), Recipe(), AUDIO)
-    manifest = {"preset": preset.to_dict(), "formats": formats, "signatures": {"separate": {}}}
+    signatures = {"separate": {}, "waveform": {"inputs": {"mixture": {"shape": ["batch", AUDIO.num_samples]}}}}
+    manifest = {"preset": preset.to_dict(), "formats": formats, "signatures": signatures}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
@@ -472,6 +473,14 @@ class TestBadInput:
             (damaged / "manifest.json").write_text(broken)
             assert "manifest.json cannot be loaded" in refused(damaged, "--to", tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+    def test_a_version_that_takes_waveforms_of_another_length(self, refused, deployment, exported_audio, tmp_path):
+        other = shutil.copytree(exported_audio, tmp_path / "tones")
+        manifest = json.loads((other / "manifest.json").read_text())
+        manifest["signatures"]["waveform"]["inputs"]["mixture"]["shape"] = ["batch", 2 * AUDIO.num_samples]
+        (other / "manifest.json").write_text(json.dumps(manifest))
+        said = refused(other, "--to", deployment, "--add-version")
+        assert "takes or gives other shapes than version 1 of tones-waveform" in said
 
     def test_a_folder_that_is_there(self, refused, deployment, exported):
         before = content(deployment)
