@@ -17,7 +17,6 @@ from vae_bss_tf.arguments import command, counts, path
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
-from vae_bss_tf.datasets.own_pictures import picture_shape
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import write_json, write_text
@@ -209,6 +208,8 @@ def _jobs_of_systems(options: argparse.Namespace) -> list[_Job]:
     dataset = check_choice("data set", options.dataset, DATASETS)
     preset = get_preset(dataset)
     if dataset == "images":
+        from vae_bss_tf.datasets.own_pictures import picture_shape
+
         preset = for_size(preset, picture_shape(options.data_dir, preset.data))
     num_mixed = options.num_mixed or preset.data.num_mixed
     kind = domain_of(preset.audio).kind
