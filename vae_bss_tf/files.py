@@ -59,13 +59,27 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; name one that holds {what}s ({', '.join(suffixes)}).")
     paths = sorted(files_under(folder, suffixes))
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} is a link to nothing; mend it, or leave it out.")
     if not paths:
         raise DataError(f"{folder} holds no {what} ({', '.join(suffixes)}); name the folder that does.")
     return paths
 
 
 def files_under(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Lists the files of a kind under a folder, in no order; arguments and errors as `find_files`, which needs one."""
+    """Lists the files of a kind under a folder, links to nothing among them, in no order.
+
+    Args:
+        folder: The folder; those inside it are searched too, by links as well, each once.
+        suffixes: As `find_files` takes them.
+
+    Returns:
+        The files; none where there are none.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it elsewhere.")
@@ -79,10 +93,7 @@ def files_under(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
         visited.add((found.st_dev, found.st_ino))
         folders.sort()  # so that of two ways to a folder it is always the same that is taken
         paths += [path for path in map(Path(parent).joinpath, names) if path.suffix.lower() in suffixes]
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} is a link to nothing; mend it, or leave it out.")
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if path.is_file() or not path.exists()]
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool, option: str = "--output") -> None:
