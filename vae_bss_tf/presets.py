@@ -1,5 +1,6 @@
 """The presets: complete configurations by name, each with the recipe that trains it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,10 @@ _IMAGE_RECIPE = Recipe(
 _PICTURES = ("mnist", "images")  # presets with this recipe
 
 _SHARES_OF_MANY = {"separate": 0.4, "spare": 0.1, "remix": 0.45, "masks": 0.15}
+
+# The KL weight of larger pictures was found at this size. The likelihood is a sum over pixels, and the KL weight grows
+# with them, so that the two keep their balance.
+_MEASURED_PIXELS = 64 * 64
 
 # Larger pictures need more of the ELBO before there is anything to remix, and as many steps of half the size. XLA
 # compiles transposed convolutions badly on CPUs.
@@ -283,7 +288,7 @@ def for_size(preset: Preset, input_shape: tuple[int, ...]) -> Preset:
 
     Returns:
         The preset with the network of `sizing.sized`. Where that has transposed convolutions, more of the training goes
-        to the ELBO, in batches of 32.
+        to the ELBO, in batches of 32, and the KL weights grow with the pixels.
 
     Example:
         >>> for_size(get_preset("images"), (64, 64, 3)).recipe.phases[0].batch_size
@@ -292,8 +297,15 @@ def for_size(preset: Preset, input_shape: tuple[int, ...]) -> Preset:
     model = sized(input_shape, preset.model)
     if not model.upsampling:
         return preset.replace(model=model)
+    factor = math.prod(input_shape[:2]) / _MEASURED_PIXELS
     phases = tuple(
-        phase.replace(batch_size=32, jit_compile=False, **_OF_LARGE_PICTURES[phase.name])
+        phase.replace(
+            batch_size=32,
+            jit_compile=False,
+            kl_weight=factor * phase.kl_weight,
+            kl_weight_end=factor * phase.kl_weight_end,
+            **_OF_LARGE_PICTURES[phase.name],
+        )
         for phase in preset.recipe.phases
     )
     return preset.replace(model=model, recipe=preset.recipe.replace(phases=phases))

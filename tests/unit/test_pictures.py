@@ -314,6 +314,8 @@ def test_larger_pictures_have_more_of_the_elbo_and_smaller_batches() -> None:
     assert [phase.name for phase in large.phases] == [phase.name for phase in base.recipe.phases]
     assert large.phases[0].share > base.recipe.phases[0].share
     assert all(phase.batch_size == 32 and not phase.jit_compile for phase in large.phases)
+    weights = [for_size(base, (side, side, 3)).recipe.phases[0].kl_weight for side in (28, 64, 128)]
+    assert weights == [0.5, 0.5, 2.0]  # which grows with the sum over pixels that the likelihood is
 
 
 def test_a_picture_of_more_pixels_is_refused_whatever_its_sides() -> None:
