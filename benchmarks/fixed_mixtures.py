@@ -8,8 +8,8 @@ For each count it writes a folder of PNG files, overlays that are made once, tra
 (`training.fit --dataset images`), and judges the run on overlays of test digits (`training.evaluate --truth`). Count 0
 stands for mixing afresh: the folder then holds single digits, and `--num-mixed 2` mixes them. All trainings have the
 same recipe and seed, and the same minutes or, by --epochs, the same number of mixtures, which a machine that does other
-work beside them does not change. --set and --phases go to `training.fit` as they are. A training that was interrupted
-is resumed, a finished one is not repeated.
+work beside them does not change. --set goes to `training.fit` as it is. A training that was interrupted is resumed, a
+finished one is not repeated.
 """
 
 import argparse
@@ -160,7 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, default=20.0, help="minutes of each training (default: 20)")
     budget.add_argument("--epochs", type=int, help="epochs of each training, in place of minutes")
-    parser.add_argument("--phases", help="as `training.fit` takes them, such as separate (default: all)")
     parser.add_argument("--set", action="append", default=[], help="as `training.fit` takes it: data.max_shift=2")
     parser.add_argument("--json", type=Path, help=f"where to write the rows, such as {RESULTS}")
     return parser
@@ -172,7 +171,7 @@ def _command(options: argparse.Namespace) -> None:
         raise ConfigError(f"--counts {options.counts}: give whole numbers with commas between, such as 1000,10000,0.")
     options.output.mkdir(parents=True, exist_ok=True)
     budget, value = ("minutes", options.minutes) if options.epochs is None else ("epochs", options.epochs)
-    words = [f"--{budget}", f"{value:g}", *(["--phases", options.phases] if options.phases else [])]
+    words = [f"--{budget}", f"{value:g}"]
     words += [word for setting in options.set for word in ("--set", setting)]
     rows = []
     for count in map(int, counts):

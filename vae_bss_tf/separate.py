@@ -7,6 +7,7 @@ from pathlib import Path
 from vae_bss_tf import pictures
 from vae_bss_tf.arguments import command, path
 from vae_bss_tf.audio import FORMATS
+from vae_bss_tf.files import files_under
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.runtime.remote.options import ServerOptions
@@ -34,8 +35,9 @@ def _separates_pictures(options: argparse.Namespace) -> bool:
 
 
 def _holds_pictures(path: Path) -> bool:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return any(file.suffix.lower() in pictures.SUFFIXES for file in files)
+    if path.is_dir():
+        return bool(files_under(path, pictures.SUFFIXES))
+    return path.suffix.lower() in pictures.SUFFIXES
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:
