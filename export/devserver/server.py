@@ -12,7 +12,7 @@ from export.devserver.config import ServedModel
 from export.devserver.store import ModelStore
 from vae_bss_tf.errors import ConfigError
 
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 30.0
 
 
 class DevelopmentServer:
@@ -72,7 +72,7 @@ class DevelopmentServer:
         return self
 
     def stop(self) -> None:
-        """Refuses new requests and waits for those in progress, for 10 seconds at most."""
+        """Refuses new requests and waits for those in progress, for 30 seconds at most."""
         finished = self._grpc.stop(_GRACE_SECONDS)
         self._wait_for(self._rest.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

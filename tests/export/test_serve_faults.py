@@ -137,7 +137,7 @@ def test_it_follows_its_configuration_and_folders(versions, model, second_model,
 
 
 def test_it_finishes_requests_in_progress(versions, model, mixtures):
-    many = np.resize(mixtures, (4_000, 8, 8))  # seconds of work
+    many = np.resize(mixtures, (2_000, 8, 8))  # more than a second of work
     with Process("--model", f"digits={versions}", "--port", 0, "--rest-port", 0) as process:
         host = http.client.HTTPConnection("127.0.0.1", process.ports[1], timeout=60)
         host.request("POST", "/v1/models/digits/versions/1:predict", json.dumps({"inputs": many.tolist()}))
