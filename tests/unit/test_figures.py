@@ -1,5 +1,6 @@
 """Pictures of a training, of an evaluation and of recordings: what is drawn where."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -154,10 +155,15 @@ def test_a_latent_map_has_its_legend_beside_it_and_shows_decoded_sources(audio: 
     truth = EvaluationSet(
         sources.sum(axis=1), sources, np.full(20, 2), np.arange(40).reshape(20, 2) % 10, 0.5, audio=audio
     )
+    if audio is not None:
+        truth = dataclasses.replace(truth, class_names=tuple("abcdefghij"))
     latents = rng.standard_normal((20, 2, 4)).astype(np.float32)
     outputs = {"sources": sources, "estimates": sources, "latent_mean": latents}
     figure = evaluation.latent_map(SimpleNamespace(predict=lambda *_, **__: outputs), truth)
     assert_legend_covers_nothing(figure)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(names) == 10
+    assert audio is None or names == list(truth.class_names)
     points, decoded = figure.axes[:2]
     assert len(points.collections[0].get_offsets()) == 40
     canvas = np.asarray(decoded.images[0].get_array().filled(np.nan))

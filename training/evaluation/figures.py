@@ -96,10 +96,13 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
 
     figure = Figure(figsize=(11, 5.4), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2)
-    few = len(np.unique(labels)) <= matplotlib.colormaps["tab20"].N
+    classes = np.unique(labels)
+    few = len(classes) <= matplotlib.colormaps["tab20"].N
     scattered = left.scatter(*points.T, s=6, c=labels, cmap="tab20" if few else "viridis")
     if few:
-        figure.legend(*scattered.legend_elements(num=None), title="class", fontsize=7, loc="outside left upper")
+        handles, numbers = scattered.legend_elements(num=None)
+        names = [truth.class_names[i] for i in classes] if truth.class_names else numbers
+        figure.legend(handles, names, title="class", fontsize=7, loc="outside left upper")
     else:
         figure.colorbar(scattered, ax=left, location="left", label="class")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")

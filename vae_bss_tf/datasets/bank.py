@@ -24,6 +24,7 @@ class SourceBank:
         full_scale: The value of `items` that stands for 1.
         has_truth: Whether `items` are single sources, of which mixtures with a known truth are made. False where they
             are mixtures themselves.
+        class_names: The name of each class, at its label; empty where labels are their own names.
 
     Example:
         >>> bank = load_bank("digits", "test")
@@ -37,6 +38,7 @@ class SourceBank:
     labels: npt.NDArray[np.int64]
     full_scale: float
     has_truth: bool = True
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.items) == 0:

@@ -95,6 +95,7 @@ class EvaluationSet:
         labels: int64 `[num_mixtures, max(num_mixed)]`, the class of each source; -1 where absent.
         gain: What a source at full scale, peak 1, was multiplied by.
         audio: None: the mixtures are images. Those of sound have the spectrogram's settings.
+        class_names: As the bank has them.
     """
 
     mixtures: npt.NDArray[np.float32]
@@ -103,6 +104,7 @@ class EvaluationSet:
     labels: npt.NDArray[np.int64]
     gain: float
     audio: AudioConfig | None = None
+    class_names: tuple[str, ...] = ()
 
     def first(self, number: int) -> Self:
         """The first of the mixtures, copied, so that the others need not stay in memory.
@@ -153,7 +155,8 @@ def evaluation_mixtures(
     scales = present * np.float32(gain / bank.full_scale)
     expand = (slice(None), slice(None), *[np.newaxis] * len(bank.shape))
     sources = bank.items[drawn].astype(np.float32) * scales[expand].astype(np.float32)
-    return EvaluationSet(sources.sum(axis=1), sources, count, np.where(present, bank.labels[drawn], -1), gain)
+    labels = np.where(present, bank.labels[drawn], -1)
+    return EvaluationSet(sources.sum(axis=1), sources, count, labels, gain, class_names=bank.class_names)
 
 
 def draw_sources(

@@ -54,7 +54,13 @@ def load(
     names = sorted(set(parents))
     labels = np.asarray([names.index(parent) for parent in parents], np.int64)
     return SourceBank(
-        "images", split, items.reshape(-1, *shape), labels, float(_FULL_SCALE), has_truth=data.num_mixed != (1,)
+        "images",
+        split,
+        items.reshape(-1, *shape),
+        labels,
+        float(_FULL_SCALE),
+        has_truth=data.num_mixed != (1,),
+        class_names=tuple(parent.name for parent in names),
     )
 
 

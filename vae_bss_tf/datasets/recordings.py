@@ -57,7 +57,7 @@ def load_notes(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceB
     instruments = [_instrument(r.path) for r in recordings]
     names = sorted(set(instruments))
     labels = np.asarray([names.index(name) for name in instruments], np.int64)[owners]
-    return SourceBank("notes", split, items, labels, 1.0)
+    return SourceBank("notes", split, items, labels, 1.0, class_names=tuple(name or "unnamed" for name in names))
 
 
 def load_mixtures(split: str, data_dir: Path | None, audio: AudioConfig) -> SourceBank:

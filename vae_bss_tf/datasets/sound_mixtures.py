@@ -183,6 +183,7 @@ def evaluation_mixtures(
         waveforms=waveforms,
         source_waveforms=sources,
         audio=audio,
+        class_names=bank.class_names,
     )
 
 
