@@ -13,8 +13,10 @@ from export.formats import FORMATS
 from export.gate.parity import Reference
 from export.writers.onnx import OPSET
 from training.fit import completed
+from training.options import for_pictures
 from training.run import WEIGHTS, Run
-from vae_bss_tf.config import Preset
+from vae_bss_tf.config import DataConfig, Preset
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import sha256
 from vae_bss_tf.presets import PRESETS
 from vae_bss_tf.runtime import INPUT, SETTINGS, SIGNATURE
@@ -115,11 +117,10 @@ def training_command(run: Run) -> str | None:
     for name, preset in PRESETS.items():
         if (preset.audio is None) != (run.preset.audio is None):
             continue
-        counted = preset.replace(
-            model=preset.model.replace(num_sources=run.preset.model.num_sources),
-            data=preset.data.replace(num_mixed=run.preset.data.num_mixed),
-        )
-        trained = completed(counted, run.system)
+        try:
+            trained = completed(_adapted(preset, run.preset), run.system)
+        except ConfigError:  # it has a phase that takes fewer sources
+            continue
         if [phase.name for phase in trained.recipe.phases] == names:
             given = _flat(trained) | {path: _flat(preset)[path] for path in ("model.num_sources", "data.num_mixed")}
             changed = {path: value for path, value in wanted.items() if given.get(path) != value}
@@ -133,7 +134,28 @@ def training_command(run: Run) -> str | None:
     system = [] if run.system == "vae" else ["--system", run.system]
     changes = [word for setting in alike[name] for word in ("--set", setting)]
     init = [] if run.init is None else ["--init", run.init]
-    return shlex.join(["python", "-m", "training.fit", "--preset", name, *system, *init, *changes])
+    pictures = _words_of_pictures(run.preset.data)
+    return shlex.join(["python", "-m", "training.fit", "--preset", name, *pictures, *system, *init, *changes])
+
+
+def _adapted(preset: Preset, trained: Preset) -> Preset:
+    """A preset with the counts of what was trained, and for pictures of a folder with their size."""
+    counted = preset.replace(
+        model=preset.model.replace(num_sources=trained.model.num_sources),
+        data=preset.data.replace(num_mixed=trained.data.num_mixed),
+    )
+    if trained.data.dataset != "images":
+        return counted
+    data = counted.data.replace(dataset="images", size=trained.data.size, channels=trained.data.channels)
+    return for_pictures(counted, data, trained.model.input_shape)
+
+
+def _words_of_pictures(data: DataConfig) -> list[str]:
+    if data.dataset != "images":
+        return []
+    size = ["--size", "x".join(map(str, data.size))] if data.size else []
+    channels = ["--channels", str(data.channels)] if data.channels else []
+    return ["--dataset", "images", *size, *channels]
 
 
 def _of_phase(path: str, name: str) -> str:

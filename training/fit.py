@@ -125,7 +125,8 @@ def train(
                     stack.enter_context(exclusive(folder))
                 trained = trainer.train()
                 if resume is not None and trainer.was_finished:  # what is resumed for no epoch took no time
-                    trained |= {name: run.metrics[name] for name in trained if name in run.metrics}
+                    with contextlib.suppress(CheckpointError):  # damaged ones are written anew
+                        trained |= {name: run.metrics[name] for name in trained if name in run.metrics}
             if mine.is_chief:
                 from training.results import write_results
 

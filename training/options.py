@@ -8,7 +8,7 @@ from typing import Any
 from training import systems
 from vae_bss_tf.arguments import counts, path
 from vae_bss_tf.checks import check_choice, shown
-from vae_bss_tf.config import Preset
+from vae_bss_tf.config import DataConfig, Preset
 from vae_bss_tf.datasets import DATASETS
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import PRESETS, for_counts, for_size, get_preset
@@ -76,7 +76,20 @@ def _of_pictures(preset: Preset, options: argparse.Namespace) -> Preset:
     from vae_bss_tf.datasets.own_pictures import picture_shape
 
     data = preset.data.replace(dataset="images", size=options.size or (), channels=options.channels or 0)
-    shape = picture_shape(options.data_dir, data)
+    return for_pictures(preset, data, picture_shape(options.data_dir, data))
+
+
+def for_pictures(preset: Preset, data: DataConfig, shape: tuple[int, ...]) -> Preset:
+    """Adapts a preset to a folder of pictures.
+
+    Args:
+        preset: A preset of pictures.
+        data: The settings of the folder.
+        shape: `(height, width)` or `(height, width, channels)` of its pictures.
+
+    Returns:
+        The preset of these data; `images` has the network that suits the size, another one keeps its own.
+    """
     own_network = preset.data.dataset == "images"
     sized = for_size(preset, shape) if own_network else preset.replace(model=preset.model.replace(input_shape=shape))
     return sized.replace(data=data)

@@ -105,8 +105,14 @@ class Trainer:
     @property
     def was_finished(self) -> bool:
         """Whether nothing was left to train when it was prepared."""
-        last = self.plan[-1]
-        return self.done is not None and self.done.epochs >= last.first_epoch + last.epochs
+        last, done = self.plan[-1], self.done
+        return done is not None and done.phase == last.index and done.epochs >= self._end(last, done)
+
+    def _end(self, planned: PlannedPhase, done: Progress) -> int:
+        """The epoch that a phase ends before: the plan's, or where it was stopped early before a resume."""
+        patience = self.preset.recipe.early_stopping
+        has_ended = patience and EarlyStopping.has_ended(patience, done.scores)
+        return done.epochs if has_ended else planned.first_epoch + planned.epochs
 
     def train(self) -> dict[str, Any]:
         """Trains all phases that are left of what is prepared, and writes `model.keras` and the history.
@@ -186,10 +192,7 @@ class Trainer:
             learner = self.learner(planned, model)
         if done.state is not None:
             self.backup.load_epoch(learner, done.state)
-        end = planned.first_epoch + planned.epochs
-        patience = self.preset.recipe.early_stopping
-        if patience and EarlyStopping.has_ended(patience, done.scores):
-            end = done.epochs  # it was stopped early before the resume
+        end = self._end(planned, done)
         bar.begin(planned)
         monitor = self._monitor(planned, learner) if isinstance(learner, Learner) else None
         kept = EpochBackup(self.backup, planned, done, monitor)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 _TENSORFLOWS_MEMORY_ERROR = "ResourceExhaustedError"
 _EXTRAS = {
     **dict.fromkeys(("tensorflow", "keras", "tensorflow_probability", "sklearn", "scipy", "librosa"), "train"),
@@ -93,7 +94,7 @@ def run_command(command: Callable[[], None]) -> int:
             return _fail(_system_message(error))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
-            return 130
+            return EXIT_INTERRUPTED
         except Exception as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != _TENSORFLOWS_MEMORY_ERROR:
                 raise

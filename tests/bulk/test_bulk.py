@@ -1,6 +1,7 @@
 """The command `python -m vae_bss_tf.bulk` in one process: what it writes, what it skips, what it refuses."""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -247,6 +248,34 @@ def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path)
     (tmp_path / "lost.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"lost\.json is damaged"):
         Losses(tmp_path).begin()
+
+
+@pytest.mark.parametrize("how", ["interrupted", "boot"])
+def test_no_file_is_to_blame_for_an_interruption_or_the_end_of_the_machine(tmp_path, how) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    losses = Losses(tmp_path)
+    losses.begin()
+    (losses.marks / str(gone.pid)).write_text("long.wav")
+    if how == "boot":
+        (losses.marks / "boot").write_text("another")
+    else:
+        with pytest.raises(KeyboardInterrupt), losses.unless_interrupted():
+            signal.raise_signal(signal.SIGTERM)
+        assert losses.was_interrupted()
+    losses.begin()
+    assert not (tmp_path / "lost.json").exists()
+
+
+def test_aiff_files_are_finished_by_stems_of_their_own_format(bulk, takes, tmp_path) -> None:
+    samples, rate = soundfile.read(takes / "one.wav")
+    soundfile.write(takes / "two.aiff", samples, rate, format="AIFF")
+    assert bulk(takes / "two.aiff")[1]["separated"] == 1
+    assert bulk(takes / "two.aiff")[1]["finished"] == 1
+    stems = sorted((tmp_path / "stems").glob("two_*"))
+    assert [path.suffix for path in stems] == [".aif", ".aif"]
+    stems[0].rename(stems[0].with_suffix(".wav"))  # as if it were of another recording
+    assert bulk(takes / "two.aiff")[1]["separated"] == 1
 
 
 def test_a_model_is_identified_by_its_latest_version_and_its_weights(tmp_path) -> None:

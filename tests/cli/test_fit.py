@@ -240,6 +240,12 @@ def test_a_phase_that_gains_nothing_any_more_ends_and_the_next_begins(tiny_recip
     ]  # fmt: skip
     assert [row["mixtures"] for row in rows(run.path)] == [str(64 * epochs) for epochs in (1, 2, 3, 4)]
     assert (run.metrics["epochs"], run.metrics["mixtures"]) == (4, 4 * 64)
+    measured = {name: run.metrics[name] for name in ("seconds", "mixtures_per_second", "epochs_before_resume")}
+    fit.train(run.preset, output=run.path, resume="latest")  # nothing is left to train
+    assert {name: run.metrics[name] for name in measured} == measured
+    (run.path / "metrics.json").write_text("{")
+    fit.train(run.preset, output=run.path, resume="latest")
+    assert run.metrics["epochs"] == 4
     history = (run.path / "history.csv").read_bytes()
     final = weights(run.path)
     # A kill after the history's last row and before its epoch's state; then the same, and the history is lost.

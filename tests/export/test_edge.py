@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,25 @@ def separate(tmp_path_factory):
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", f"-Wl,-rpath,{library.parent}"]
     subprocess.run([compiler, *flags, PROGRAM, library, "-o", built], check=True)
     return lambda *arguments: subprocess.run([built, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_python_program_equals_the_package_and_refuses_in_one_line(exported, mixtures, tmp_path):
+    def run(*names):
+        words = [sys.executable, PROGRAM.with_suffix(".py"), exported / "float32.tflite", *names]
+        return subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    np.save(tmp_path / "mixtures.npy", mixtures)
+    assert run("mixtures.npy", "sources.npy").returncode == 0
+    expected = load(exported / "float32.tflite").separate(mixtures)
+    np.testing.assert_allclose(np.load(tmp_path / "sources.npy"), expected, atol=1e-5)
+    np.savez(tmp_path / "archive.npz", mixtures)
+    (tmp_path / "empty.npy").touch()
+    for names in (("archive.npz", "out.npy"), ("empty.npy", "out.npy"), ("mixtures.npy", "none/out.npy")):
+        done = run(*names)
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]  # TensorFlow Lite's own
+        assert len(told) == 1
+        assert told[0].startswith("error: ")
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "dynamic_int8", "full_int8"])

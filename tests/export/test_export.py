@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
 from export import pipeline
 from export.__main__ import main
@@ -369,3 +370,24 @@ def test_the_training_command_of_any_run_trains_it_again(system, words, tmp_path
     command = shlex.split(training_command(Run(tmp_path, preset, system, "runs/before")))
     assert command[command.index("--init") + 1] == "runs/before"
     assert trained(command[3:]) == preset
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--size", "28", "--channels", "1"], ["--size", "32x40"], ["--preset", "mnist", "--size", "28"]],
+)
+def test_the_training_command_of_pictures_trains_it_again_on_their_folder(words, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "one.png")
+
+    def resolved(given):
+        read = options.parser().parse_args([*given, "--data-dir", str(tmp_path)])
+        return completed(options.resolve(read)[1], "vae")
+
+    preset = resolved(["--dataset", "images", *words])
+    assert resolved(shlex.split(training_command(Run(tmp_path, preset, "vae")))[3:]) == preset
+
+
+def test_the_training_command_of_more_sources_than_remixing_takes(tmp_path):
+    words = ["--preset", "digits", "--num-sources", "5", "--phases", "separate"]
+    preset = options.resolve(options.parser().parse_args(words))[1]
+    training_command(Run(tmp_path, preset, "vae"))

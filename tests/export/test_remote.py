@@ -1,5 +1,6 @@
 """The client of a model server, against a development server and against servers that misbehave."""
 
+import contextlib
 import http.server
 import itertools
 import json
@@ -721,3 +722,20 @@ class TestManifest:
         monkeypatch.setattr("vae_bss_tf.runtime.remote.rest.RestTransport.predict", lambda *_: next(answers))
         with pytest.raises(CheckpointError, match="settings that"):
             load(urls["rest"])
+
+
+def test_a_host_is_reached_by_the_address_that_answers(urls, second_model, mixtures, monkeypatch):
+    """The first address is of a family that this machine lacks, the second swallows what is sent to it."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # its queue is full now
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(silent.getsockname())
+        answering = "127.0.0.1", int(urls["rest"].split(":")[2].split("/")[0])
+        addresses = [(65_000, ("nowhere", 1)), (socket.AF_INET, silent.getsockname()), (socket.AF_INET, answering)]
+        found = [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        url = urls["rest"].replace("127.0.0.1", "somewhere")
+        with load(url, server=ServerOptions(deadline=20, retries=0)) as loaded:
+            np.testing.assert_allclose(loaded.separate(mixtures[:1]), second_model.separate(mixtures[:1]), atol=1e-5)

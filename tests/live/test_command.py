@@ -48,6 +48,20 @@ def test_a_pipe_in_and_a_pipe_out(live_export, sound):
     assert b"s separated" in done.stderr
 
 
+def test_a_reader_that_has_what_it_wanted_ends_the_command(live_export, sound, tmp_path):
+    (tmp_path / "sound.f32").write_bytes(np.tile(sound, 8).tobytes())
+    command = f"{sys.executable} -m vae_bss_tf.live --model {live_export} --input - --rate 11025 --sample-format f32"
+    pipes = f"{command} --output - < {tmp_path}/sound.f32 | head -c 1000 > {tmp_path}/out"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", pipes],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "broken pipe" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert (tmp_path / "out").stat().st_size == 1_000
+
+
 def test_samples_that_are_too_loud_are_kept_as_floats_and_counted_where_they_are_clipped(live_export, sound):
     loud = 4 * sound
     done = subprocess.run(

@@ -156,7 +156,7 @@ def test_a_latent_map_has_its_legend_beside_it_and_shows_decoded_sources(audio: 
         sources.sum(axis=1), sources, np.full(20, 2), np.arange(40).reshape(20, 2) % 10, 0.5, audio=audio
     )
     if audio is not None:
-        truth = dataclasses.replace(truth, class_names=tuple("abcdefghij"))
+        truth = dataclasses.replace(truth, class_names=("a$x_$b", *"bcdefghij"))
     latents = rng.standard_normal((20, 2, 4)).astype(np.float32)
     outputs = {"sources": sources, "estimates": sources, "latent_mean": latents}
     figure = evaluation.latent_map(SimpleNamespace(predict=lambda *_, **__: outputs), truth)

@@ -100,9 +100,26 @@ def test_grey_of_16_bits_keeps_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(Picture(tmp_path / "one.png")), image / 65_535, rtol=1e-6)
     Image.fromarray(image).save(tmp_path / "negative.tif", tiffinfo={262: 0})  # zero is white, as in X-rays
     np.testing.assert_allclose(read(Picture(tmp_path / "negative.tif")), 1 - image / 65_535, rtol=1e-6)
+    Image.fromarray(image / np.float32(65_535)).save(tmp_path / "floats.tif", tiffinfo={262: 0})
+    np.testing.assert_allclose(read(Picture(tmp_path / "floats.tif")), 1 - image / 65_535, rtol=1e-5)
     Image.fromarray(image).save(tmp_path / "transparent.png", transparency=47_000)
     found = read(Picture(tmp_path / "transparent.png"))
     np.testing.assert_allclose(found, np.where(image == 47_000, 0, image) / 65_535, rtol=1e-6)
+
+
+def test_grey_of_12_bits_goes_up_to_white(tmp_path: Path) -> None:
+    """Written by hand, since Pillow reads them alone: 4 x 4 values, two in three bytes."""
+    tags = {256: 4, 257: 4, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 24}
+    content = struct.pack("<2sHI", b"II", 42, 32) + b"\xff\xff\xff" * 8 + struct.pack("<H", len(tags))
+    content += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()) + bytes(4)
+    (tmp_path / "white.tif").write_bytes(content)
+    np.testing.assert_array_equal(read(Picture(tmp_path / "white.tif")), 1)
+
+
+def test_an_archive_without_arrays_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(DataError, match="holds no array"):
+        pictures_in(tmp_path / "none.npz")
 
 
 def test_an_array_that_is_written_again_is_read_again(tmp_path: Path) -> None:

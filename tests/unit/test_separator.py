@@ -351,6 +351,7 @@ def test_bad_recordings_are_refused_and_nothing_is_left_behind(
     [
         (np.zeros(8_000), "silent"),
         (np.outer([1, -1], np.ones(8_000)), "cancel each other out"),
+        (np.outer([1, -1], np.ones(8_000)) + np.outer([0, 2**-15], np.ones(8_000)), "cancel each other out"),
         (np.ones((8, 8_000)), "8 channels"),
         (np.ones(1), "1 samples"),
         (np.full(8_000, np.nan), "NaN"),

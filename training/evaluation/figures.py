@@ -102,7 +102,9 @@ def latent_map(model: MultiSourceVAE, truth: EvaluationSet) -> Figure:
     if few:
         handles, numbers = scattered.legend_elements(num=None)
         names = [truth.class_names[i] for i in classes] if truth.class_names else numbers
-        figure.legend(handles, names, title="class", fontsize=7, loc="outside left upper")
+        legend = figure.legend(handles, names, title="class", fontsize=7, loc="outside left upper")
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a folder's name may hold dollar signs
     else:
         figure.colorbar(scattered, ax=left, location="left", label="class")
     left.set(xticks=[], yticks=[], title=f"{len(points)} separated sources: posterior means, t-SNE")

@@ -24,6 +24,7 @@ BLOCK_SECONDS = 10
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
 MAX_SAMPLE = 2.0**31  # full scale of 32-bit integers that were taken for floats
 _MAX_BLOCK = 4_000_000  # samples of all channels
+_CANCELLED = 1e-3  # of the loudest sample
 _STREAM_BYTES = 0x7FFFF000  # and above: what programs write that do not know the length yet
 # What libsndfile logs of a header that promises more than the file holds.
 _SHORT_DATA = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -207,11 +208,35 @@ def mono(recording: Recording, sample_rate: float) -> Iterator[npt.NDArray[np.fl
         float32 `[samples]`, in blocks.
 
     Raises:
-        DataError: As `blocks`.
+        DataError: As `blocks`; or the channels cancel each other out.
     """
-    mixed = (block.mean(axis=1, keepdims=True) for block in blocks(recording))
-    for block in resampled(mixed, recording.sample_rate, sample_rate, 1):
+
+    def mixed() -> Iterator[npt.NDArray[np.float32]]:
+        loudest = loudest_mean = 0.0
+        for block in blocks(recording):
+            mean = block.mean(axis=1, keepdims=True)
+            loudest = max(loudest, float(np.abs(block).max(initial=0)))
+            loudest_mean = max(loudest_mean, float(np.abs(mean).max(initial=0)))
+            yield mean
+        check_mean(str(recording.path), loudest, loudest_mean)
+
+    for block in resampled(mixed(), recording.sample_rate, sample_rate, 1):
         yield block[:, 0]
+
+
+def check_mean(name: str, loudest: float, loudest_mean: float) -> None:
+    """Refuses channels of which the mean holds no more than what rounding leaves.
+
+    Args:
+        name: Of the recording.
+        loudest: Its largest sample, >= 0.
+        loudest_mean: The largest sample of the mean of its channels, >= 0.
+
+    Raises:
+        DataError: The channels cancel each other out.
+    """
+    if loudest_mean < _CANCELLED * loudest:
+        raise DataError(f"the channels of {name} cancel each other out; take one of them alone.")
 
 
 def _share_present(log: str) -> float:

@@ -331,18 +331,17 @@ class Separator:
 
 def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
     """Passes on blocks `[samples, num_channels]`, and refuses what cannot be separated."""
-    silent, cancels = True, False
+    loudest, mean = 0.0, 0.0
     for block in blocks:
         if np.ndim(block) != 2 or block.shape[1] != num_channels:
             raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
         recordings.check_samples(block, name)
-        silent = silent and np.abs(block.mean(axis=1)).max(initial=0) < SILENCE
-        cancels = cancels or np.abs(block).max(initial=0) >= SILENCE
+        loudest = max(loudest, np.abs(block).max(initial=0))
+        mean = max(mean, np.abs(block.mean(axis=1)).max(initial=0))
         yield block
-    if silent and cancels:
-        raise DataError(f"the channels of {name} cancel each other out; separate one of them.")
-    if silent:
+    if loudest < SILENCE:
         raise DataError(f"{name} is silent; there is nothing to separate.")
+    recordings.check_mean(name, loudest, mean)
 
 
 def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:

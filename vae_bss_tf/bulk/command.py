@@ -15,7 +15,14 @@ from typing import Any
 from vae_bss_tf import audio, pictures
 from vae_bss_tf.arguments import parsed, path
 from vae_bss_tf.bulk.losses import Losses
-from vae_bss_tf.errors import EXIT_USER_ERROR, ConfigError, DataError, OutputExistsError, run_command
+from vae_bss_tf.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    ConfigError,
+    DataError,
+    OutputExistsError,
+    run_command,
+)
 from vae_bss_tf.files import held, parse_json
 
 JOB = "job.json"
@@ -86,7 +93,8 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
             settings = dataclasses.replace(settings, marks=str(losses.marks))
             job = dataclasses.replace(job, settings=settings, refused=losses.begin())
         lost = functools.partial(_lost, losses=losses, again=again)
-        runners.run(functools.partial(pipeline.build, job=job), flags, workers, lost)
+        with contextlib.nullcontext() if losses is None else losses.unless_interrupted():
+            runners.run(functools.partial(pipeline.build, job=job), flags, workers, lost)
         if losses is not None:
             losses.end()
         _tell(json.loads(storage.read_text(f"{output}/{pipeline.SUMMARY}")), options.output, of_images)
@@ -94,6 +102,9 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
 
 def _lost(reason: str, losses: Losses | None, again: list[str] | None) -> None:
     """Starts the command again where it is known by which files a worker was lost; ends the process elsewhere."""
+    if losses is not None and losses.was_interrupted():
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED)
     paths = [] if losses is None else losses.collect()
     if paths and again is not None:
         print(f"warning: a worker was lost ({reason}) while it separated {', '.join(paths)}; starting again.",

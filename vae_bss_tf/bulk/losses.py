@@ -1,22 +1,26 @@
 """Files that end the process which separates them, as a crash of a decoder or a want of memory does.
 
 Each worker process of this machine keeps a mark of the file that it is at. When one is lost, the mark says by which
-file; the job starts again, and a file that has ended two processes is not tried any more.
+file; the job starts again, and a file that has ended two processes is not tried any more. Where a user, or the end of
+the machine, has interrupted the job, no file is to blame.
 """
 
 import collections
+import contextlib
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vae_bss_tf import files
-from vae_bss_tf.errors import CheckpointError
+from vae_bss_tf.errors import CheckpointError, JobError
 
 _TRIES = 2
 _WAIT_SECONDS = 10.0
+_NOTICE_SECONDS = 0.5  # Ctrl-C reaches the workers, too, perhaps before this process
+_INTERRUPTED, _BOOT = "interrupted", "boot"  # beside the marks
 
 
 class Losses:
@@ -37,14 +41,46 @@ class Losses:
         Returns:
             Why a file is not tried any more, by its path.
         """
-        if self.marks.is_dir():  # an earlier run ended without a word, by what it was at
+        boot = self.marks / _BOOT
+        if boot.is_file() and boot.read_text() == _boot() and not self._is_interrupted():
+            # An earlier run ended without a word, by what it was at.
             self._count(path for process, path in self._marked().items() if path and not _is_running(process))
         shutil.rmtree(self.marks, ignore_errors=True)
         self.marks.mkdir()
+        boot.write_text(_boot())
         reason = (
             f"its separation ended {_TRIES} processes, by a crash or for want of memory; leave it out, or repair it."
         )
         return {path: f"{path} is not tried any more: {reason}" for path, n in self._counts().items() if n >= _TRIES}
+
+    @contextlib.contextmanager
+    def unless_interrupted(self) -> Iterator[None]:
+        """Blames no file when SIGINT or SIGTERM ends the job meanwhile, which raises KeyboardInterrupt."""
+
+        def interrupt(*_: object) -> None:
+            (self.marks / _INTERRUPTED).touch()
+            raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        except JobError as error:  # what the runner makes of it
+            if self._is_interrupted():
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def was_interrupted(self) -> bool:
+        """Whether a worker was lost because the job is being interrupted; waits for half a second to see."""
+        end = time.monotonic() + _NOTICE_SECONDS
+        while not self._is_interrupted() and time.monotonic() < end:
+            time.sleep(0.05)
+        return self._is_interrupted()
+
+    def _is_interrupted(self) -> bool:
+        return (self.marks / _INTERRUPTED).exists()
 
     def end(self) -> None:
         """Ends a job that ran to its end."""
@@ -70,7 +106,8 @@ class Losses:
 
     def _marked(self) -> dict[int, str]:
         """The file that each process is or was at, by the process' number."""
-        return {int(mark.name): mark.read_text(encoding="utf-8") for mark in self.marks.iterdir()}
+        marks = [mark for mark in self.marks.iterdir() if mark.name.isdigit()]
+        return {int(mark.name): mark.read_text(encoding="utf-8") for mark in marks}
 
     def _count(self, lost: Iterable[str]) -> None:
         counts = self._counts()
@@ -93,6 +130,14 @@ def mark(marks: str | None, path: str) -> None:
     """Says in the folder of the marks, if there is one, which file this process is at; none where `path` is empty."""
     if marks is not None:
         (Path(marks) / str(os.getpid())).write_text(path, encoding="utf-8")
+
+
+def _boot() -> str:
+    """Identifies the machine's run from one start to the next; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
 
 
 def _is_running(process: int) -> bool:

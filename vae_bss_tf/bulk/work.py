@@ -126,8 +126,8 @@ class RecordingWorker(Worker):
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
         # A recording's own format follows from its content, but another one's may be of the same stem.
-        suffix = next((suffix for suffix in audio.FORMATS if task.path.lower().endswith(suffix)), "wav")
-        suffix = self._settings.file_format or suffix
+        own = task.path.rpartition(".")[2].lower().replace("aiff", "aif")
+        suffix = self._settings.file_format or (own if own in audio.FORMATS else "wav")
         return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in range(1, self.num_sources + 1))
 
     def _separate(self, file: Path, output: Path) -> float:

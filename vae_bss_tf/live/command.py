@@ -187,7 +187,8 @@ def separate_live(options: argparse.Namespace) -> None:
         portions = _samples(options, config.sample_rate, tell)
         if options.input == PIPE:
             portions = _until_interrupted(portions)
-        with _sink(options, separator, gains, meters, tell) as write:
+        # Where the reader of --output - has gone, it has what it wanted.
+        with _sink(options, separator, gains, meters, tell) as write, contextlib.suppress(BrokenPipeError):
             skipped = separator.delay
             for samples in portions:
                 sources = separated(samples)

@@ -22,8 +22,7 @@ Float32 = npt.NDArray[np.float32]
 MAX_PIXELS = 80_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _GREY_MODES = ("1", "L", "LA", "La")
-_FULL_16_BITS = 65_535
-_PHOTOMETRIC = 262  # TIFF's tag; 0 says that zero is white
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags: bits of a value; 0 says that zero is white
 _LUMINANCE = np.asarray([0.299, 0.587, 0.114], np.float32)
 _MAX_MEMBER_BYTES = 1 << 33
 
@@ -82,6 +81,8 @@ def pictures_in(path: Path) -> list[Picture]:
                 if info.file_size > _MAX_MEMBER_BYTES:
                     raise DataError(f"{path} holds an array of {info.file_size:,} bytes; store it as .npy.")
                 listed += _stacked(Picture(path, info.filename.removesuffix(".npy")), _header(archive, info))
+        if not listed:
+            raise DataError(f"{path} holds no array; leave it out.")
         return listed
 
 
@@ -215,18 +216,21 @@ def _from_image(path: Path) -> Float32:
         if image.mode == "I":
             raise DataError(f"{path} holds integers of 32 bits; save it with 8 or 16.")
         image.load()
-        values = _decoded(ImageOps.exif_transpose(image))
-        # Pillow turns round pictures of 8 bits in which zero is white, but not those of 16.
-        is_negative = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+        tags = getattr(image, "tag_v2", {})
+        (bits,) = tags.get(_BITS, (16,))[:1]
+        values = _decoded(ImageOps.exif_transpose(image), 2**bits - 1)
+        # Pillow turns round pictures of 8 bits in which zero is white, but no others.
+        is_negative = image.mode.startswith(("I;16", "F")) and tags.get(_PHOTOMETRIC) == 0
         return 1 - values if is_negative else values
 
 
-def _decoded(image: Image.Image) -> Float32:
+def _decoded(image: Image.Image, white: int) -> Float32:
+    """The values of a picture; `white` stands for 1 where they have up to 16 bits."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float32)
         if "transparency" in image.info:  # the level that stands for a transparent pixel
             values[values == image.info["transparency"]] = 0
-        return values / np.float32(_FULL_16_BITS)
+        return values / np.float32(white)
     if image.mode == "F":
         return np.asarray(image, np.float32)
     grey = image.mode in _GREY_MODES

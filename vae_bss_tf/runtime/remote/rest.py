@@ -184,16 +184,23 @@ class _Connection(http.client.HTTPConnection):
     def _connected(self, end: float) -> socket.socket:
         """Connects to the first of the host's addresses that answers, all of them within the time."""
         failed: OSError = TimeoutError("the time is over")
-        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            plain = socket.socket(family, kind, protocol)
-            try:
-                plain.settimeout(seconds_until(end))
-                plain.connect(address)
-                return plain
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
+            try:  # an address that never answers leaves time for the others
+                return _connected_to(address, socket.socket(family, kind, protocol), seconds_until(end) / left)
             except OSError as error:
-                plain.close()
                 failed = error
         raise failed
+
+
+def _connected_to(address: Any, plain: socket.socket, seconds: float) -> socket.socket:
+    try:
+        plain.settimeout(seconds)
+        plain.connect(address)
+    except OSError:
+        plain.close()
+        raise
+    return plain
 
 
 def _reason(error: Exception) -> str:
