@@ -170,6 +170,10 @@ class MultiSourceVAE(keras.Model):
         latents = refined_latents(self.config, self.decode, self.prior_weight, mixture, mean, steps)
         return self.masked(self.decode(latents), mixture)
 
+    @tf.function(reduce_retracing=True)
+    def _sources(self, mixture: tf.Tensor) -> tf.Tensor:
+        return self(mixture)["sources"]
+
     def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256, refine: int = 0) -> npt.NDArray[np.float32]:
         """Separates mixtures: posterior mean, decoder, mask over all sources (VAEM).
 
@@ -191,11 +195,10 @@ class MultiSourceVAE(keras.Model):
         check(batch_size >= 1, "batch_size", batch_size, "at least 1")
         mixtures = check_mixtures(mixtures, self.config.input_shape)
         batch = mixtures.reshape(-1, *self.config.input_shape)
-        if refine:
-            parts = [batch[first : first + batch_size] for first in range(0, len(batch), batch_size)]
-            sources = np.concatenate([self.refine(part, tf.constant(float(refine))).numpy() for part in parts])
-        else:
-            sources = self.predict({"mixture": batch}, batch_size=batch_size, verbose=0)["sources"]
+        parts = [tf.constant(batch[first : first + batch_size]) for first in range(0, len(batch), batch_size)]
+        steps = tf.constant(float(refine))
+        found = [self.refine(part, steps) if refine else self._sources(part) for part in parts]
+        sources = np.concatenate([part.numpy() for part in found])
         return sources if mixtures.ndim > len(self.config.input_shape) else sources[0]
 
     @property

@@ -75,6 +75,7 @@ static void write_sources(const float* sources, float* floats, int16_t* integers
   for (size_t i = 0; i < count; ++i) {
     for (size_t k = 0; k < num_sources; ++k) {
       float value = sources[k * hop + i];
+      if (value != value) fail("the model gives NaN");
       if (!is_float) value = value > 1 ? 32767.0f : value < -1 ? -32767.0f : value * 32767.0f;
       floats[i * num_sources + k] = value;
       if (!is_float) integers[i * num_sources + k] = (int16_t)(value < 0 ? value - 0.5f : value + 0.5f);
@@ -133,7 +134,9 @@ int main(int argc, char** argv) {
     outputs[0][i] = outputs[1][i] = values.buffer;
     if (strcmp(name, "sources") == 0) {
       sources = i;
-      if (type.layout.rank != 3) fail("the sources have another shape");
+      if (type.layout.rank != 3 || type.layout.dimensions[0] != 1 || (size_t)type.layout.dimensions[2] != hop) {
+        fail("the sources have another shape");
+      }
       num_sources = (size_t)type.layout.dimensions[1];
       continue;
     }

@@ -16,7 +16,8 @@ const MODELS = [
   { name: "live", kind: "live", title: "Answers sooner", file: "float32.onnx" }, // where it is there
 ];
 const SAMPLE = join("sample", "duet.wav");
-const RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"];
+// Not every server of files knows .mjs as JavaScript, and browsers run no module of another type.
+const RUNTIME = { "ort.wasm.bundle.min.mjs": "ort.wasm.bundle.min.js", "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm" };
 
 async function exists(path) {
   return stat(path).then(
@@ -33,8 +34,8 @@ for (const name of ["index.html", "style.css", "page", "lib"]) {
 // Browsers show a text, and download Markdown.
 await cp(join(here, "LICENCES.md"), join(dist, "LICENCES.txt"));
 await cp(join(repository, "LICENSE"), join(dist, "LICENSE.txt"));
-for (const name of RUNTIME) {
-  await cp(join(here, "node_modules", "onnxruntime-web", "dist", name), join(dist, "vendor", name));
+for (const [name, served] of Object.entries(RUNTIME)) {
+  await cp(join(here, "node_modules", "onnxruntime-web", "dist", name), join(dist, "vendor", served));
 }
 const models = [];
 for (const { name, kind, title, file } of MODELS) {

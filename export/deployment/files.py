@@ -155,7 +155,7 @@ def _filled(name: str, **values: object) -> str:
 
 
 def _config_map(texts: Mapping[str, str]) -> str:
-    data = (f"  {name}: |\n{textwrap.indent(texts[name].rstrip(), '    ')}" for name in sorted(texts))
+    data = (f"  {name}: |2\n{textwrap.indent(texts[name].rstrip(), '    ')}" for name in sorted(texts))
     return _filled("kubernetes-config.yaml", data="\n".join(data))
 
 

@@ -151,6 +151,10 @@ class MixIT(keras.Model):
         self._loss_tracker.update_state(loss)
         return self.get_metrics_result()
 
+    @tf.function(reduce_retracing=True)
+    def _outputs(self, mixture: tf.Tensor) -> tf.Tensor:
+        return self(mixture)["outputs"]
+
     def separate(self, mixtures: npt.ArrayLike, batch_size: int = 256) -> npt.NDArray[np.float32]:
         """Separates mixtures into the K strongest of the 2K outputs, which share the mixture among them.
 
@@ -165,7 +169,8 @@ class MixIT(keras.Model):
             DataError: The mixtures' shape or range is wrong.
         """
         mixtures = check_mixtures(mixtures, self.config.input_shape)
-        outputs = self.predict({"mixture": mixtures}, batch_size=batch_size, verbose=0)["outputs"]
+        parts = [tf.constant(mixtures[first : first + batch_size]) for first in range(0, len(mixtures), batch_size)]
+        outputs = np.concatenate([self._outputs(part).numpy() for part in parts])
         return keep_strongest(outputs, mixtures, self.config.num_sources, np)
 
     def separated(self, mixtures: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -3,7 +3,7 @@
 export { UserError } from "./errors.js";
 export { describeLive, LiveSeparator, readLiveManifest } from "./live.js";
 export { LiveBuffer } from "./live-buffer.js";
-export { checkFile, Model, readManifest } from "./model.js";
+export { checkFile, listedFile, Model, readManifest } from "./model.js";
 export { Resampler } from "./resample.js";
 export { checkRecording, Separator } from "./separator.js";
 export { Spectrogram } from "./spectrogram.js";

@@ -4,6 +4,9 @@ import { UserError } from "./errors.js";
 import { checkFile } from "./model.js";
 
 const MAX_SAMPLE = 2 ** 31;
+const MAX_SOURCES = 8;
+const MAX_BLOCK = 1 << 16; // samples
+const MAX_STATE = 1 << 24; // values
 
 /**
  * Reads the `manifest.json` of a live model.
@@ -27,10 +30,13 @@ export function readLiveManifest(text, name = "manifest.json") {
     isShape(block, 2) &&
     isShape(sources, 3) &&
     block[1] === sources[2] &&
+    sources[1] <= MAX_SOURCES &&
+    block[1] <= MAX_BLOCK &&
     manifest.live?.sample_rate > 0 &&
     manifest.latency_ms > 0 &&
     Array.isArray(manifest.states) &&
     manifest.states.every((state) => state?.name && state.next && isShape(state.shape, state.shape?.length)) &&
+    manifest.states.reduce((total, { shape }) => total + shape.reduce((a, b) => a * b, 1), 0) <= MAX_STATE &&
     typeof manifest.formats?.onnx_float32?.path === "string";
   if (!fits) {
     throw new UserError(`${name} is not the manifest of a live model with an .onnx file; python -m export.live writes one.`);

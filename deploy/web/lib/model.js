@@ -2,6 +2,8 @@
 
 import { UserError } from "./errors.js";
 
+const MAX_SIZE = 1 << 14; // of a side of the input, and of the number of sources
+
 /**
  * Reads a `manifest.json`.
  *
@@ -21,7 +23,7 @@ export function readManifest(text, name = "manifest.json") {
   const audio = manifest?.preset?.audio ?? null;
   const shape = model?.input_shape;
   const sizes = [...(Array.isArray(shape) ? shape : [0]), model?.num_sources];
-  const fits = sizes.every((size) => Number.isInteger(size) && size >= 1) && (audio === null || audioFits(audio, shape));
+  const fits = sizes.every((size) => Number.isInteger(size) && size >= 1 && size <= MAX_SIZE) && (audio === null || audioFits(audio, shape));
   if (!fits || typeof manifest.formats !== "object" || manifest.formats === null) {
     throw new UserError(`${name} is not the manifest of a model of vae-bss-tf; python -m export writes one.`);
   }
@@ -47,6 +49,31 @@ function audioFits(audio, shape) {
 }
 
 /**
+ * Checks that a file may be one that a manifest lists, before it is read.
+ *
+ * @param {object} manifest As `readManifest` or `readLiveManifest` gives it.
+ * @param {string} name The file's name.
+ * @param {number} bytes Its size.
+ * @returns {{ bytes: number, sha256: string }} What the manifest says of it.
+ * @throws {UserError} The manifest lists another file, or none of this name.
+ */
+export function listedFile(manifest, name, bytes) {
+  if (!name.endsWith(".onnx")) {
+    throw new UserError(`${name} is not an .onnx file; the page runs the .onnx files of an export.`);
+  }
+  // A live model's formats are one file each.
+  const listed = Object.values(manifest.formats)
+    .map((format) => format?.files?.[name] ?? (format?.path === name ? format : null))
+    .find(Boolean);
+  if (listed?.bytes !== bytes) throw new UserError(strange(name));
+  return listed;
+}
+
+function strange(name) {
+  return `${name} and manifest.json do not belong together; give both from one export folder.`;
+}
+
+/**
  * Checks that a file is one that a manifest lists, by its size and its SHA-256.
  *
  * @param {object} manifest As `readManifest` or `readLiveManifest` gives it.
@@ -55,18 +82,10 @@ function audioFits(audio, shape) {
  * @throws {UserError} The manifest lists another file, or none of this name.
  */
 export async function checkFile(manifest, file, name) {
-  if (!name.endsWith(".onnx")) {
-    throw new UserError(`${name} is not an .onnx file; the page runs the .onnx files of an export.`);
-  }
-  // A live model's formats are one file each.
-  const listed = Object.values(manifest.formats)
-    .map((format) => format?.files?.[name] ?? (format?.path === name ? format : null))
-    .find(Boolean);
+  const listed = listedFile(manifest, name, file.byteLength);
   const sha256 = await digest(file);
   // Without HTTPS a browser computes no digests; then the size must do.
-  if (!listed || listed.bytes !== file.byteLength || (sha256 !== null && listed.sha256 !== sha256)) {
-    throw new UserError(`${name} and manifest.json do not belong together; give both from one export folder.`);
-  }
+  if (sha256 !== null && listed.sha256 !== sha256) throw new UserError(strange(name));
 }
 
 async function digest(file) {
@@ -122,6 +141,10 @@ export class Model {
   async run(mixtures, count) {
     const mixture = new this.Tensor("float32", mixtures, [count, ...this.inputShape]);
     const { sources } = await this.session.run({ mixture }, ["sources"]);
+    const size = this.inputShape.reduce((a, b) => a * b, 1);
+    if (sources.data.length !== count * this.numSources * size) {
+      throw new UserError("The model gives other sources than its manifest.json says; give both from one export folder.");
+    }
     return sources.data;
   }
 }

@@ -49,6 +49,7 @@ export class Separator {
   async separate(channels, sampleRate) {
     const length = channels[0].length;
     checkRecording("The waveform", sampleRate, channels.length, length);
+    if (channels.some((samples) => samples.length !== length)) throw new UserError("The channels differ in length.");
     const size = Math.floor(BLOCK_SECONDS * sampleRate);
     function* blocks() {
       for (let i = 0; i < length; i += size) yield channels.map((samples) => samples.subarray(i, i + size));

@@ -9,6 +9,7 @@ const EXTENSIBLE = 0xfffe;
 const STREAM_BYTES = 0x7ffff000; // and above: what programs write that do not know the length yet
 const HEADER_BYTES = 44;
 const MAX_BYTES = 0xffffffff - HEADER_BYTES;
+const MAX_CHUNKS = 1000; // before the samples; a damaged file may seem to hold millions
 
 /** How a sample is coded. @enum {string} */
 export const WavFormat = { INT16: "int16", FLOAT32: "float32" };
@@ -36,11 +37,15 @@ export async function openWav(blob, name) {
   if (!isWav(start)) throw new UserError(`${name} is not a WAV file, whatever its name says; save the recording as WAV.`);
   let format = null;
   let longSize = null;
-  for (let at = 12; at + 8 <= blob.size; ) {
+  for (let at = 12, chunks = 0; at + 8 <= blob.size && chunks < MAX_CHUNKS; chunks++) {
     const head = await view(blob, at, 8);
     const id = text(head, 0);
     const size = head.getUint32(4, true);
-    if (id === "ds64") longSize = Number((await view(blob, at + 8, 16)).getBigUint64(8, true));
+    if (id === "ds64") {
+      const sizes = await view(blob, at + 8, 16);
+      if (sizes.byteLength < 16) break;
+      longSize = Number(sizes.getBigUint64(8, true));
+    }
     if (id === "fmt ") format = readFormat(await view(blob, at + 8, Math.min(size, 40)), name);
     if (id === "data") {
       if (!format) break;
@@ -68,13 +73,14 @@ function readFormat(fmt, name) {
   const tag = fmt.getUint16(0, true);
   const code = tag === EXTENSIBLE && fmt.byteLength >= 26 ? fmt.getUint16(24, true) : tag;
   const bits = fmt.getUint16(14, true);
+  const numChannels = fmt.getUint16(2, true);
   const decode = DECODERS[`${code}/${bits}`];
-  if (!decode) {
+  const isPadded = fmt.getUint16(12, true) > (numChannels * bits) / 8; // samples in wider containers
+  if (!decode || isPadded) {
     throw new UserError(
       `${name} is coded in a way that this page does not read (format ${code}, ${bits} bits); save it as 16-bit PCM.`,
     );
   }
-  const numChannels = fmt.getUint16(2, true);
   return { numChannels, sampleRate: fmt.getUint32(4, true), bytes: bits / 8, isShort: code === PCM && bits <= 16, decode };
 }
 
@@ -179,7 +185,11 @@ export function asWav(channels, sampleRate, format = WavFormat.INT16) {
 }
 
 async function view(blob, start, length) {
-  return new DataView(await blob.slice(start, start + length).arrayBuffer());
+  try {
+    return new DataView(await blob.slice(start, start + length).arrayBuffer());
+  } catch {
+    throw new UserError("The recording can no longer be read; open it again.");
+  }
 }
 
 function text(view, at) {

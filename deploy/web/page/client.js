@@ -1,5 +1,7 @@
 // The page's side of the worker: one task at a time, each a promise.
 
+import { startWorker } from "./start-worker.js";
+
 /** What went wrong in a task; `kind` is "user", "cancelled" or "other". */
 export class TaskError extends Error {
   constructor({ kind, message }) {
@@ -9,7 +11,7 @@ export class TaskError extends Error {
 }
 
 export class Client {
-  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  #worker = startWorker("./worker.js");
   #waiting = new Map();
   #last = Promise.resolve();
   #count = 0;

@@ -17,12 +17,15 @@ const RATE = 44_100; // Hz
  */
 export async function decoded(file) {
   const { name } = file;
-  const start = new DataView(await file.slice(0, 12).arrayBuffer());
+  const start = await file.slice(0, 12).arrayBuffer().then(
+    (bytes) => new DataView(bytes),
+    () => {
+      throw new UserError(`${name} cannot be read; open a file that is there, and no folder.`);
+    },
+  );
   if (isWav(start) || /\.wav$/i.test(name) || file.size === 0) return { name, blob: file };
-  if (file.type.startsWith("video/")) {
-    throw new UserError(`${name} is a video; save its sound as a WAV file and open that.`);
-  }
-  const seconds = await durationOf(file);
+  const { seconds, isVideo } = await described(file);
+  if (isVideo) throw new UserError(`${name} is a video; save its sound as a WAV file and open that.`);
   if (seconds === null) throw new UserError(`${name} is no recording that this browser can decode; give a WAV file.`);
   if (seconds === Infinity ? file.size > MAX_BYTES : seconds > MAX_SECONDS) {
     const length = seconds === Infinity ? "does not say how long it lasts" : `lasts ${Math.round(seconds / 60)} minutes, more than 20`;
@@ -38,19 +41,23 @@ export async function decoded(file) {
   }
 }
 
-/** The length of a recording in seconds, Infinity where it is not told; null where the browser cannot play it. */
-async function durationOf(file) {
+/**
+ * Whether a file holds pictures, and its length in seconds: Infinity where it is not told, null where the browser cannot
+ * play it. A recording may be called as videos are, such as `.webm`; then its content tells.
+ */
+async function described(file) {
   const url = URL.createObjectURL(file);
-  const audio = new Audio();
-  audio.preload = "metadata";
+  const media = document.createElement("video");
+  media.preload = "metadata";
   const known = new Promise((resolve) => {
-    audio.onloadedmetadata = () => resolve(audio.duration);
-    audio.onerror = () => resolve(null);
+    media.onloadedmetadata = () => resolve(media.duration);
+    media.onerror = () => resolve(null);
     setTimeout(() => resolve(Infinity), PATIENCE);
   });
-  audio.src = url;
+  media.src = url;
   const seconds = await known;
-  audio.removeAttribute("src");
+  const isVideo = seconds === null ? file.type.startsWith("video/") : media.videoWidth > 0;
+  media.removeAttribute("src");
   URL.revokeObjectURL(url);
-  return seconds;
+  return { seconds, isVideo };
 }

@@ -7,6 +7,7 @@ import { Gain } from "./gain.js";
 import { LiveAudio, MARGIN_SECONDS } from "./live-audio.js";
 import { Meter, SILENT_DB } from "./meter.js";
 import { ModelChoice } from "./model-choice.js";
+import { startWorker } from "./start-worker.js";
 
 const MUTED_DB = -100; // even a quiet room is louder
 const MUTED_MS = 3000; // of such silence, and the page says so
@@ -98,8 +99,8 @@ export function startLive(site, given) {
   }
 
   /** Starts the worker, and remembers if it does not load, which it says once. */
-  function startWorker() {
-    const started = new Worker(new URL("./live-worker.js", import.meta.url), { type: "module" });
+  function startSeparator() {
+    const started = startWorker("./live-worker.js");
     started.onerror = ({ message }) => {
       started.broken = message || "its files are incomplete";
     };
@@ -113,7 +114,7 @@ export function startLive(site, given) {
     at("live-stop").focus();
     try {
       if (!shown || shown.model.key !== models.chosen?.key) await show();
-      worker ??= startWorker();
+      worker ??= startSeparator();
       const fail = (error) => {
         if (run !== number || !audio) return;
         stop();

@@ -5,6 +5,8 @@ import { openWav } from "../lib/index.js";
 const CHUNK_SECONDS = 4;
 const AHEAD_SECONDS = 2; // how long before its time a chunk is put into the queue
 const FADE_SECONDS = 0.02;
+const MIN_RATE = 3_000; // Hz, that browsers make buffers of
+const MAX_RATE = 768_000;
 
 export class Player {
   #context;
@@ -113,13 +115,15 @@ export class Player {
   }
 
   #schedule(channels, k, when) {
-    const buffer = this.#context.createBuffer(channels.length, channels[0].length, this.sampleRate);
+    const rate = Math.min(MAX_RATE, Math.max(MIN_RATE, this.sampleRate));
+    const buffer = this.#context.createBuffer(channels.length, channels[0].length, rate);
     channels.forEach((samples, c) => buffer.copyToChannel(samples, c));
     const node = this.#context.createBufferSource();
     node.buffer = buffer;
+    node.playbackRate.value = this.sampleRate / rate;
     node.connect(this.#gains[k]);
     const late = this.#context.currentTime - when;
-    if (late > 0) node.start(0, late);
+    if (late > 0) node.start(0, late * node.playbackRate.value);
     else node.start(when);
     node.onended = () => (this.#nodes = this.#nodes.filter((other) => other !== node));
     this.#nodes.push(node);

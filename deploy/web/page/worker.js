@@ -1,7 +1,8 @@
 // Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
 
-import { encodeSamples, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { encodeSamples, listedFile, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
 import { fetched } from "./files.js";
+import { forgetOwn } from "./own-models.js";
 import { Picture, shades } from "./picture.js";
 import { ort } from "./runtime.js";
 
@@ -17,10 +18,13 @@ const TASKS = {
   /** Loads a model: of the page, or of two files that a person chose. */
   async load({ key, folder, file, own }) {
     if (models.has(key)) return describe(models.get(key));
-    const manifest = own ? await own.manifest.text() : await fetched(`${folder}/manifest.json`, "text");
-    const content = own ? await own.model.arrayBuffer() : await fetched(`${folder}/${file}`, "arrayBuffer");
+    const text = own ? await own.manifest.text() : await fetched(`${folder}/manifest.json`, "text");
+    const manifest = readManifest(text, own?.manifest.name);
     const name = own ? own.model.name : file;
-    const model = await Model.load(ort, readManifest(manifest, own?.manifest.name), content, name);
+    if (own) listedFile(manifest, name, own.model.size); // before a huge one is read
+    const content = own ? await own.model.arrayBuffer() : await fetched(`${folder}/${file}`, "arrayBuffer");
+    const model = await Model.load(ort, manifest, content, name);
+    await forgetOwn(models, key);
     models.set(key, model);
     return describe(model);
   },

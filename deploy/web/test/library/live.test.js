@@ -82,6 +82,10 @@ test("manifests and files that are no live model's are refused", async () => {
   refused("{", /not JSON/);
   refused("{}", /not the manifest of a live model/);
   refused(JSON.stringify({ ...MANIFEST, states: [{ name: "count" }] }), /not the manifest of a live model/);
+  const many = { ...MANIFEST.signature, outputs: { sources: { shape: [1, 100_000, 4] } } };
+  refused(JSON.stringify({ ...MANIFEST, signature: many }), /not the manifest of a live model/);
+  const huge = { ...MANIFEST.states[0], shape: [1, 2 ** 30] };
+  refused(JSON.stringify({ ...MANIFEST, states: [huge] }), /not the manifest of a live model/);
   readLiveManifest(JSON.stringify(MANIFEST));
   await assert.rejects(LiveSeparator.load(null, MANIFEST, new ArrayBuffer(4), "float32.onnx"), /do not belong together/);
 });

@@ -110,6 +110,13 @@ test("WAV files that cannot be separated are refused in a sentence", async () =>
   const coded = header.slice();
   coded[20] = 17;
   await refused([coded, new Uint8Array(16_000)], /16-bit PCM/);
+  const padded = header.slice();
+  padded[32] = 4;
+  await refused([padded, new Uint8Array(16_000)], /16-bit PCM/);
+  await refused([header.slice(0, 12), new Uint8Array(10_000_000)], /damaged/);
+  await refused(["RF64", new Uint8Array(4), "WAVE", "ds64", new Uint8Array(12)], /damaged/);
+  const gone = Object.assign(new Blob([header]), { slice: () => ({ arrayBuffer: () => Promise.reject(new Error()) }) });
+  await assert.rejects(openWav(gone, "a.wav"), refusedAs(/no longer be read/));
   await refused([wavHeader(8000, 1, 10, WavFormat.INT16), new Uint8Array(20)], /0\.1 s/);
   await refused([wavHeader(8000, 6, 8000, WavFormat.INT16), new Uint8Array(96_000)], /6 channels/);
 });

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { mkdtemp, open, readFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
@@ -331,6 +332,23 @@ test("everything fits a telephone's width, and everything that acts has a name",
     );
     assert.deepEqual(nameless, []);
     await page.getByRole("tab", { name: tab }).click();
+  }
+});
+
+test("the workers, which hold the recordings, may ask no other origin either", async () => {
+  const asked = [];
+  const other = createServer((request, response) => {
+    asked.push(request.url);
+    response.writeHead(200, { "Access-Control-Allow-Origin": "*" }).end();
+  });
+  await new Promise((resolve) => other.listen(0, "localhost", resolve));
+  try {
+    const url = `http://localhost:${other.address().port}/`;
+    const answer = await page.workers()[0].evaluate((url) => fetch(url).then(() => "answered", () => "refused"), url);
+    assert.equal(answer, "refused");
+    assert.deepEqual(asked, []);
+  } finally {
+    other.close();
   }
 });
 
