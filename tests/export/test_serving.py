@@ -375,7 +375,8 @@ class TestVersions:
     def test_what_an_operator_has_tuned_stays(self, deployment, exported):
         tuned = {}
         for name in settings("mnist", 2):
-            tuned[name] = (deployment / name).read_text() + "# tuned, with no newline at the end"
+            # An indented first line must not become the indentation of all in the ConfigMap.
+            tuned[name] = "  # by us\n" + (deployment / name).read_text() + "# tuned, with no newline at the end"
             (deployment / name).write_text(tuned[name])
         umask = os.umask(0o077)
         try:
