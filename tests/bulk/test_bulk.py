@@ -1,8 +1,8 @@
 """The command `python -m vae_bss_tf.bulk` in one process: what it writes, what it skips, what it refuses."""
 
+import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -237,13 +237,12 @@ def test_linked_folders_are_searched_and_lost_links_told(bulk, takes, tmp_path, 
 
 
 def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
     for tries in (1, 2):
         losses = Losses(tmp_path)
         refused = losses.begin()
         assert bool(refused) == (tries > 2)
-        (losses.marks / str(gone.pid)).write_text("fatal.wav")
+        (losses.marks / str(os.getpid())).write_text("fatal.wav")
+        (losses.marks / "1").write_text("another.wav")  # of a worker, which ended with the job
     assert "fatal.wav is not tried any more" in Losses(tmp_path).begin()["fatal.wav"]
     (tmp_path / "lost.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"lost\.json is damaged"):
@@ -252,13 +251,11 @@ def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path)
 
 @pytest.mark.parametrize("how", ["interrupted", "boot"])
 def test_no_file_is_to_blame_for_an_interruption_or_the_end_of_the_machine(tmp_path, how) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
     losses = Losses(tmp_path)
     losses.begin()
-    (losses.marks / str(gone.pid)).write_text("long.wav")
+    (losses.marks / str(os.getpid())).write_text("long.wav")
     if how == "boot":
-        (losses.marks / "boot").write_text("another")
+        (losses.marks / "job").write_text(f"another {os.getpid()}")
     else:
         with pytest.raises(KeyboardInterrupt), losses.unless_interrupted():
             signal.raise_signal(signal.SIGTERM)

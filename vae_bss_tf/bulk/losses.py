@@ -19,8 +19,7 @@ from vae_bss_tf.errors import CheckpointError, JobError
 
 _TRIES = 2
 _WAIT_SECONDS = 10.0
-_NOTICE_SECONDS = 0.5  # Ctrl-C reaches the workers, too, perhaps before this process
-_INTERRUPTED, _BOOT = "interrupted", "boot"  # beside the marks
+_INTERRUPTED, _JOB = "interrupted", "job"  # beside the marks; the latter holds the machine's run and the process
 
 
 class Losses:
@@ -41,13 +40,15 @@ class Losses:
         Returns:
             Why a file is not tried any more, by its path.
         """
-        boot = self.marks / _BOOT
-        if boot.is_file() and boot.read_text() == _boot() and not self._is_interrupted():
-            # An earlier run ended without a word, by what it was at.
-            self._count(path for process, path in self._marked().items() if path and not _is_running(process))
+        job = self.marks / _JOB
+        boot, _, process = job.read_text().partition(" ") if job.is_file() else ("", "", "")
+        if process and boot == _boot() and not self.was_interrupted():
+            # An earlier run ended without a word: by what it was at itself, as the only process; workers end with it.
+            path = self._marked().get(int(process))
+            self._count([path] if path else [])
         shutil.rmtree(self.marks, ignore_errors=True)
         self.marks.mkdir()
-        boot.write_text(_boot())
+        job.write_text(f"{_boot()} {os.getpid()}")
         reason = (
             f"its separation ended {_TRIES} processes, by a crash or for want of memory; leave it out, or repair it."
         )
@@ -65,7 +66,7 @@ class Losses:
         try:
             yield
         except JobError as error:  # what the runner makes of it
-            if self._is_interrupted():
+            if self.was_interrupted():
                 raise KeyboardInterrupt from error
             raise
         finally:
@@ -73,13 +74,7 @@ class Losses:
                 signal.signal(number, handler)
 
     def was_interrupted(self) -> bool:
-        """Whether a worker was lost because the job is being interrupted; waits for half a second to see."""
-        end = time.monotonic() + _NOTICE_SECONDS
-        while not self._is_interrupted() and time.monotonic() < end:
-            time.sleep(0.05)
-        return self._is_interrupted()
-
-    def _is_interrupted(self) -> bool:
+        """Whether the job is being interrupted, or the last one was."""
         return (self.marks / _INTERRUPTED).exists()
 
     def end(self) -> None:
@@ -100,7 +95,7 @@ class Losses:
         end = time.monotonic() + _WAIT_SECONDS
         while any(map(_is_running, found)) and time.monotonic() < end:
             time.sleep(0.05)
-        for left in [left for left in self._output.rglob(f"{files.PARTIAL}*") if left != self.marks]:
+        for left in list(self._output.rglob(f"{files.PARTIAL}*")):  # the marks too, which are counted
             shutil.rmtree(left, ignore_errors=True)
         return lost
 
@@ -112,7 +107,8 @@ class Losses:
     def _count(self, lost: Iterable[str]) -> None:
         counts = self._counts()
         counts.update(lost)
-        files.write_json(self._told, counts)
+        if counts:
+            files.write_json(self._told, counts)
 
     def _counts(self) -> collections.Counter[str]:
         if not self._told.is_file():
@@ -135,7 +131,7 @@ def mark(marks: str | None, path: str) -> None:
 def _boot() -> str:
     """Identifies the machine's run from one start to the next; empty where the system does not say."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text()
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
