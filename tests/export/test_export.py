@@ -390,4 +390,5 @@ def test_the_training_command_of_pictures_trains_it_again_on_their_folder(words,
 def test_the_training_command_of_more_sources_than_remixing_takes(tmp_path):
     words = ["--preset", "digits", "--num-sources", "5", "--phases", "separate"]
     preset = options.resolve(options.parser().parse_args(words))[1]
-    training_command(Run(tmp_path, preset, "vae"))
+    command = shlex.split(training_command(Run(tmp_path, preset, "vae")))
+    assert options.resolve(options.parser().parse_args(command[3:]))[1] == preset

@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -210,31 +210,30 @@ def mono(recording: Recording, sample_rate: float) -> Iterator[npt.NDArray[np.fl
     Raises:
         DataError: As `blocks`; or the channels cancel each other out.
     """
-
-    def mixed() -> Iterator[npt.NDArray[np.float32]]:
-        loudest = loudest_mean = 0.0
-        for block in blocks(recording):
-            mean = block.mean(axis=1, keepdims=True)
-            loudest = max(loudest, float(np.abs(block).max(initial=0)))
-            loudest_mean = max(loudest_mean, float(np.abs(mean).max(initial=0)))
-            yield mean
-        check_mean(str(recording.path), loudest, loudest_mean)
-
-    for block in resampled(mixed(), recording.sample_rate, sample_rate, 1):
+    heard = not_cancelled(blocks(recording), str(recording.path))
+    mixed = (block.mean(axis=1, keepdims=True) for block in heard)
+    for block in resampled(mixed, recording.sample_rate, sample_rate, 1):
         yield block[:, 0]
 
 
-def check_mean(name: str, loudest: float, loudest_mean: float) -> None:
-    """Refuses channels of which the mean holds no more than what rounding leaves.
+def not_cancelled(given: Iterable[npt.NDArray[np.float32]], name: str) -> Iterator[npt.NDArray[np.float32]]:
+    """Passes on blocks, and refuses at their end channels of which the mean holds no more than what rounding leaves.
 
     Args:
-        name: Of the recording.
-        loudest: Its largest sample, >= 0.
-        loudest_mean: The largest sample of the mean of its channels, >= 0.
+        given: float32 `[samples, channels]`.
+        name: Of the recording, for the message.
+
+    Yields:
+        The blocks.
 
     Raises:
         DataError: The channels cancel each other out.
     """
+    loudest = loudest_mean = 0.0
+    for block in given:
+        loudest = max(loudest, float(np.abs(block).max(initial=0)))
+        loudest_mean = max(loudest_mean, float(np.abs(block.mean(axis=1)).max(initial=0)))
+        yield block
     if loudest_mean < _CANCELLED * loudest:
         raise DataError(f"the channels of {name} cancel each other out; take one of them alone.")
 

@@ -331,17 +331,19 @@ class Separator:
 
 def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
     """Passes on blocks `[samples, num_channels]`, and refuses what cannot be separated."""
-    loudest, mean = 0.0, 0.0
+    return recordings.not_cancelled(_sounding(blocks, num_channels, name), name)
+
+
+def _sounding(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
+    silent = True
     for block in blocks:
         if np.ndim(block) != 2 or block.shape[1] != num_channels:
             raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
         recordings.check_samples(block, name)
-        loudest = max(loudest, np.abs(block).max(initial=0))
-        mean = max(mean, np.abs(block.mean(axis=1)).max(initial=0))
+        silent = silent and np.abs(block).max(initial=0) < SILENCE
         yield block
-    if loudest < SILENCE:
+    if silent:
         raise DataError(f"{name} is silent; there is nothing to separate.")
-    recordings.check_mean(name, loudest, mean)
 
 
 def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:
