@@ -16,8 +16,8 @@ import pytest
 from vae_bss_tf.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Two workers take 10 steps in two epochs; with VAE_BSS_MULTI_WORKER=all, which takes minutes, two and four workers take
-# 50, and the loss of each step is compared.
+# Two workers take 10 steps in two epochs, with Adam for the ELBO alone; with VAE_BSS_MULTI_WORKER=all, which takes
+# minutes, two and four workers take 50 with either optimizer, and the loss of each step is compared.
 ALL = os.environ.get("VAE_BSS_MULTI_WORKER") == "all"
 STEPS, EPOCHS, WORKERS = (50, 50, (2, 4)) if ALL else (10, 2, (2,))
 SCRIPT = """
@@ -60,7 +60,8 @@ class Losses(keras.callbacks.Callback):
 
 found = {}
 for name, (make, parts, rate) in objectives.items():
-    for kind, learning_rate in ((keras.optimizers.SGD, rate), (keras.optimizers.Adam, 1e-3)):
+    adam = [(keras.optimizers.Adam, 1e-3)] if name == "elbo" or epochs > 2 else []
+    for kind, learning_rate in [(keras.optimizers.SGD, rate), *adam]:
         keras.utils.set_random_seed(1)
         with strategy.scope():
             model = MultiSourceVAE(config)
@@ -136,7 +137,7 @@ def test_several_workers_train_as_one_process_does(
     count: int, one: dict[str, dict], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     workers = together(count, tmp_path)
-    assert len(one) == 6
+    assert len(one) == (6 if ALL else 4)
     for name, expected in one.items():
         assert expected["moved"] > 1e-3, name
         for worker in workers:
