@@ -1,12 +1,12 @@
 """What a live separator costs and how well it separates: the budget of a device, and scores beside the offline models.
 
-    python -m benchmarks.live saved_models/live16 saved_models/live64 --truth duets=DUETS/test:saved_models/duets
+    python -m benchmarks.live saved_models/live saved_models/live64 --truth duets=DUETS/test:saved_models/duets
 
 For each model and format: parameters, multiplications a second, bytes of weights and of state, latency, and the time of
 a block as a share of the block (median and 99th percentile, one thread, over `--minutes` of made sound), and how much
 the process' memory grew meanwhile. For each `--truth NAME=FOLDER[:OFFLINE]`, a folder in the layout of
 `training.evaluate --truth`: SI-SDR over whole files of the live models, of the offline model, and of the
-mixture itself.
+mixture itself, and how many half seconds are out of the file's order.
 """
 
 import argparse
@@ -48,14 +48,14 @@ def multiplications(config: LiveConfig) -> float:
     bands, sizes, channels, latent = config.num_bands, config.band_channels, config.channels, config.latent_dim
     coarse = bands // 16 * sizes[3]
     down = (
-        bands // 2 * 2 * 5 * sizes[0]
+        bands // 2 * (2 + len(config.trace_seconds)) * 5 * sizes[0]
         + bands // 4 * sizes[0] * 5 * sizes[1]
         + bands // 8 * sizes[1] * 5 * sizes[2]
         + bands // 16 * sizes[2] * 3 * sizes[3]
     )
     finer = [config.mask_channels, *sizes[:3]]
     up = sum(bands // 2 ** (i + 1) * 2 * sizes[i] * 3 * 2 * finer[i] for i in range(4))
-    head = bands * (config.mask_channels + 1 + config.num_sources) * 3 * config.num_sources
+    head = bands * (config.mask_channels + 1 + len(config.trace_seconds) + config.num_sources) * 3 * config.num_sources
     over_time = len(config.dilations) * channels * (channels + config.kernel_size)
     dense = (coarse + 1) * channels + channels * 2 * config.num_sources * latent
     dense += (channels + config.num_sources * latent) * coarse
@@ -113,13 +113,16 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
         systems: By name, what separates a waveform `[samples]` of a rate into `[num_sources, samples]`.
 
     Returns:
-        Mean SI-SDR (dB) over the files by system, of "the mixture itself" too, and the number of files.
+        "files", their number; and the means over them by system, of "the mixture itself" too: "si_sdr" over whole files
+        in dB, and "exchanged", the share of half seconds whose best order is not the file's.
     """
     from training.evaluation.truth_folder import find_cases
     from vae_bss_tf import metrics
     from vae_bss_tf.audio import recordings
 
-    scores: dict[str, list[float]] = {"the mixture itself": [], **{name: [] for name in systems}}
+    names = ("the mixture itself", *systems)
+    si_sdr: dict[str, list[float]] = {name: [] for name in names}
+    exchanged: dict[str, list[float]] = {name: [] for name in names}
     cases = find_cases(folder, recordings.SUFFIXES)
     for case in cases:
         recording = recordings.describe(case.mixture)
@@ -133,8 +136,13 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
         for name, output in outputs.items():
             ratios = metrics.pairwise_si_bss_eval(output[np.newaxis], truth[np.newaxis]).sdr
             matched = metrics.match_sources(ratios)
-            scores[name].append(float(np.take_along_axis(ratios, matched[:, np.newaxis], axis=1).mean()))
-    return {"files": len(cases), **{name: round(float(np.mean(values)), 3) for name, values in scores.items()}}
+            si_sdr[name].append(float(np.take_along_axis(ratios, matched[:, np.newaxis], axis=1).mean()))
+            exchanged[name].append(metrics.continuity(output, truth, matched[0], rate).exchanged)
+    rows = {"si_sdr": si_sdr, "exchanged": exchanged}
+    means = {
+        row: {name: round(float(np.mean(values)), 3) for name, values in found.items()} for row, found in rows.items()
+    }
+    return {"files": len(cases), **means}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,7 +196,13 @@ def _command(options: argparse.Namespace) -> None:
         if offline:
             systems[f"{Path(offline).name} (offline)"] = Separator.load(Path(offline)).separate
         results["quality"][name] = quality(Path(folder), systems)
-        print(name, results["quality"][name], flush=True)
+        found = results["quality"][name]
+        print(f"{name}: {found['files']} files")
+        for system, decibels in found["si_sdr"].items():
+            print(
+                f"  {system:32} {decibels:6.2f} dB  {found['exchanged'][system]:.1%} of half seconds exchanged",
+                flush=True,
+            )
     if options.json is not None:
         write_json(options.json, results)
 

@@ -132,8 +132,8 @@ def _card(described: dict[str, Any]) -> str:
         f"Each file has one signature, `step`. Inputs: `block`, float32 `[1, {block}]`, and the states that "
         "`manifest.json` lists, zeros before the first block. Outputs: `sources`, float32 "
         f"`[1, {sources}, {block}]`, and each state's successor, `next_NAME`, which is the input of the next call. "
-        "Where both sources sound from the beginning, the lowest comes first; they sum to the mixture of one block "
-        "before.",
+        "After silence, the source that begins first comes first; of two that begin together, the lower one. They sum "
+        "to the mixture of one block before.",
     ]
     about, interface = (textwrap.fill(paragraph, 120, break_long_words=False) for paragraph in paragraphs)
     return f"""# {described["name"]}

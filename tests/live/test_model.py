@@ -5,6 +5,7 @@ import pytest
 
 from training.live.trainer import begin_from
 from vae_bss_tf.errors import ConfigError
+from vae_bss_tf.live import model as live_model
 from vae_bss_tf.live import transform
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 
@@ -45,6 +46,21 @@ def test_any_portions_give_what_the_whole_signal_gives(tiny_model, latency, soun
             found.append(np.asarray(sources))
             first += portion.shape[1]
         np.testing.assert_allclose(np.concatenate(found, axis=2), expected, atol=1e-6)
+
+
+def test_the_moving_averages_of_bands_go_on_from_portion_to_portion(tiny_model, monkeypatch):
+    """The recursion frame by frame, and products of any span."""
+    model = tiny_model()
+    config = model.config
+    features = np.random.default_rng(0).uniform(size=(1, 700, config.num_bands)).astype(np.float32)
+    scale, state = np.ones((1, 700, 1), np.float32), model.initial_state()
+    expected = np.zeros((len(config.trace_decays), config.num_bands))
+    decays = np.asarray(config.trace_decays)[:, None]
+    for frame in features[0]:
+        expected = decays * expected + (1 - decays) * frame
+    np.testing.assert_allclose(model.encode(features, scale, state)[3]["traces"][0], expected, atol=1e-5)
+    monkeypatch.setattr(live_model, "_SPAN", 7)
+    np.testing.assert_allclose(model.encode(features, scale, state)[3]["traces"][0], expected, atol=1e-5)
 
 
 def test_nothing_that_comes_later_changes_what_was_answered(tiny_model, sound):
@@ -101,10 +117,22 @@ def test_a_shorter_latency_begins_with_a_longer_ones_weights(tiny_model):
         begin_from(model, tiny_model(channels=12))
 
 
+def test_moving_averages_that_the_source_lacks_have_no_say_at_first(tiny_model, sound):
+    source, model = tiny_model(trace_seconds=()), tiny_model()
+    assert "traces" not in source.initial_state()
+    begin_from(model, source)
+    whole = sound[np.newaxis, : 40 * model.config.hop_length]
+    expected = np.asarray(source.step(whole, source.initial_state())[0])
+    np.testing.assert_allclose(model.step(whole, model.initial_state())[0], expected, atol=1e-6)
+    with pytest.raises(ConfigError, match="only the latency may differ"):
+        begin_from(source, model)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
         ("latency_ms", 5.0),
+        ("trace_seconds", (0.1, 0.0)),
         ("sample_rate", 1.0),
         ("num_sources", 1),
         ("band_channels", (1, 2)),

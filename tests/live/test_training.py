@@ -68,6 +68,36 @@ def test_batches_are_a_function_of_seed_and_step_and_lowest_first(tiny_config, f
     assert np.abs(first[0].sum(axis=1)).max() <= 1.0001
 
 
+@pytest.mark.parametrize(
+    ("begins", "order"),
+    [
+        ((0.3, 0.1), (1, 0)),  # after silence, one after the other
+        ((0.1, 0.6), (0, 1)),
+        ((0.12, 0.1), (0, 1)),  # together: by pitch
+        ((0.15, 0.1), (1, 0)),
+        ((0.0, 0.2), (0, 1)),  # within a note, and soon both
+        ((0.3, None), (0, 1)),  # a silent one comes last
+        ((None, 0.3), (1, 0)),
+        ((0.0, 0.6), None),  # within a note, one alone for long
+        ((0.6, 0.0), None),
+    ],
+)
+def test_who_begins_first_comes_first_and_of_two_that_begin_together_the_lower_one(begins, order, tiny_config):
+    """The low source holds what its teacher left in it of the other one, which is no beginning."""
+    t = np.arange(22_050) / 11_025
+    low, high = (
+        np.zeros(len(t)) if begin is None else np.sin(2 * np.pi * pitch * t) * (t >= begin)
+        for begin, pitch in zip(begins, (200, 500), strict=True)
+    )
+    excerpt = np.stack([low + 0.03 * high, high])[np.newaxis].astype(np.float32)
+    pitches = np.asarray([[np.nan if begin is None else 10.0 * (k + 1) for k, begin in enumerate(begins)]])
+    made = stems.Stems((excerpt,), np.zeros(1, int), pitches)
+    sources, sure = data.own_mixtures(made, tiny_config, 1)
+    assert sure == [order is not None]
+    samples = sources.shape[2]
+    np.testing.assert_array_equal(sources[0], excerpt[0, list(order or (0, 1)), :samples])
+
+
 def test_the_ratio_of_the_loss_is_that_of_masked_spectra(tiny_model, sound):
     model = tiny_model()
     hop = model.config.hop_length

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.live.stems import Stems
+from training.live.stems import SECONDS, Stems
 from vae_bss_tf.live.config import LiveConfig
 
 if TYPE_CHECKING:
@@ -16,13 +16,19 @@ Float32 = npt.NDArray[np.float32]
 GAIN_RANGE_DB = 4.0
 LEVEL_RANGE_DB = 20.0
 AS_SEPARATED = 0.25  # share of the mixtures that are a recording's own
-_UNSURE = 2.0  # semitones: sources that are nearer than this have no order
-_TOGETHER = 0.25  # s: where one begins later, nothing tells at first whether the other is the lower one
-_AUDIBLE = 0.01  # of a source's peak
+_UNSURE = 2.0  # semitones: sources that are nearer than this have no order of pitch
+_SOON = 0.25  # s: where one begins later, nothing tells at first whether the other is the lower one
+_TOGETHER = 0.03  # s: after silence, sources that begin further apart than this have the order in which they begin
+_SILENCE = 0.02  # s: where nothing sounds for so long at first, the excerpt begins with an onset, not within a note
+_AUDIBLE = 0.01  # of the mixture's peak
+_BEGUN = 0.1  # of a source's peak: what its teacher left in it of another source is quieter
 
 
 def batches(stems: Stems, config: LiveConfig, batch_size: int, seed: int, start_step: int = 0) -> "tf.data.Dataset":
-    """Endless batches of known sources in the order of their pitch.
+    """Endless batches of known sources in the order that the outputs have.
+
+    After silence the source that begins first comes first; sources that begin together, or sound from the first sample
+    on, are in the order of their pitch.
 
     Three quarters of the mixtures hold stems of different recordings, each with a gain of its own; the others are a
     recording's own excerpt. All have a random level. Batch `i` depends on the seed and `i` alone.
@@ -35,8 +41,8 @@ def batches(stems: Stems, config: LiveConfig, batch_size: int, seed: int, start_
         start_step: Index of the first batch.
 
     Returns:
-        A `tf.data.Dataset` of sources, float32 `[batch_size, num_sources, samples]`, lowest pitch first, whose sum is
-        the mixture; and whether their order is sure, bool `[batch_size]`. The samples are whole blocks.
+        A `tf.data.Dataset` of sources, float32 `[batch_size, num_sources, samples]`, whose sum is the mixture; and
+        whether their order is sure, bool `[batch_size]`. The samples are whole blocks.
     """
     import tensorflow as tf
 
@@ -58,7 +64,7 @@ def batches(stems: Stems, config: LiveConfig, batch_size: int, seed: int, start_
 
 
 def own_mixtures(stems: Stems, config: LiveConfig, most: int) -> tuple[Float32, npt.NDArray[np.bool_]]:
-    """Excerpts as they were separated, in the order of their pitch, to validate on.
+    """Excerpts as they were separated, in the order that the outputs have, to validate on.
 
     Args:
         stems: The stems.
@@ -96,8 +102,14 @@ def _mixture(
 
 
 def _ordered(sources: Float32, pitches: npt.NDArray[np.float64], config: LiveConfig) -> tuple[Float32, bool]:
-    """Sources from the lowest pitch to the highest, and whether that order can be told from the beginning on."""
+    """Sources in the order that the outputs have, and whether it can be told from the beginning on."""
+    level, heard = np.abs(sources), np.abs(sources.sum(axis=0))
+    begins = (level > _BEGUN * level.max(axis=1, keepdims=True)).argmax(axis=1) / config.sample_rate
+    begins = np.where(np.isnan(pitches), 10 * SECONDS, begins)  # silent ones never begin
+    in_time = np.argsort(begins)
+    after_silence = (heard > _AUDIBLE * heard.max()).argmax() >= _SILENCE * config.sample_rate
+    if after_silence and np.all(np.diff(begins[in_time]) > _TOGETHER):
+        return sources[in_time], True
     order = np.argsort(pitches)  # silent ones, NaN, last
-    audible = np.abs(sources) > _AUDIBLE * np.abs(sources).max(axis=1, keepdims=True)
-    together = audible.argmax(axis=1).max() <= _TOGETHER * config.sample_rate
+    together = np.ptp(begins) <= _TOGETHER if after_silence else begins.max() <= _SOON
     return sources[order], bool(together and np.all(np.diff(pitches[order]) >= _UNSURE))

@@ -219,29 +219,35 @@ def begin_from(model: LiveVAE, source: LiveVAE) -> None:
     """Gives a model the weights of one that may have another latency.
 
     Convolutions over time are matched by the seconds between their taps; those that the source lacks pass on what they
-    are given until they are trained.
+    are given until they are trained. Moving averages that it lacks have no say until then.
 
     Args:
         model: The model to change.
         source: Where the weights come from.
 
     Raises:
-        ConfigError: The models differ in more than the latency.
+        ConfigError: The models differ in more than the latency, and moving averages that the source has none of.
     """
-    if source.config.replace(latency_ms=model.config.latency_ms) != model.config:
+    settings = source.config.replace(latency_ms=model.config.latency_ms)
+    if not settings.trace_seconds:
+        settings = settings.replace(trace_seconds=model.config.trace_seconds)
+    if settings != model.config:
         raise ConfigError("the run to begin with has other settings; only the latency may differ.")
-    of_source = {dilation * source.config.hop_length: block for dilation, block in zip(
+    blocks = {dilation * source.config.hop_length: block for dilation, block in zip(
         source.config.dilations, source.blocks, strict=True)}  # fmt: skip
     for dilation, block in zip(model.config.dilations, model.blocks, strict=True):
-        like = of_source.get(dilation * model.config.hop_length)
+        like = blocks.get(dilation * model.config.hop_length)
         if like is not None:
             block.set_weights(like.get_weights())
         else:
             block.dense.set_weights([np.zeros_like(weights) for weights in block.dense.get_weights()])
-    for name in ("inlet", "posterior", "decoder_hidden", "decoder_head", "outlet", "mask_head"):
+    for name in ("inlet", "posterior", "decoder_hidden", "decoder_head", "outlet"):
         getattr(model, name).set_weights(getattr(source, name).get_weights())
-    for layer, like in zip([*model.down, *model.up], [*source.down, *source.up], strict=True):
-        layer.set_weights(like.get_weights())
+    layers = zip([*model.down, *model.up, model.mask_head], [*source.down, *source.up, source.mask_head], strict=True)
+    for layer, like in layers:
+        kernel, bias = like.get_weights()
+        more = layer.convolution.kernel.shape[2] - kernel.shape[2]  # the moving averages are the last inputs
+        layer.set_weights([np.pad(kernel, [(0, 0), (0, 0), (0, more), (0, 0)]), bias])
 
 
 def create(path: Path, config: LiveConfig, training: LiveTraining, sources: list[dict[str, str]], force: bool) -> None:

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 MAX_SOURCES = 4  # whose orders are all tried: 24 of them
 
 _NUM_BANDS = 18
-_LOWEST_HZ = 80.0
+_LOWEST_HZ, _HIGHEST_HZ = 80.0, 2_756.25  # higher up, notes have too little to tell their instruments by
 _FLOOR = 1e-4  # of a source's energy, in each band
 _NUM_COEFFICIENTS = 8
 _FIRST_FEATURES = [0, 1, 2, 3, 4, 8, 9]  # coefficients that carry most, pitch and level
@@ -60,10 +60,10 @@ class WindowFeatures(NamedTuple):
 def features(windows: npt.NDArray[np.float32], before: npt.NDArray[np.float32], sample_rate: float) -> WindowFeatures:
     """Describes separated windows, each of which begins a quarter of its length after the one before.
 
-    The spectral envelope is the energy in 18 bands from 80 Hz to half the rate, equally wide in octaves, of which the
-    discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980). The pitch is
-    where, from 60 to 1,500 Hz, the autocorrelation of the compressed spectrum is largest (Tolonen and Karjalainen,
-    2000).
+    The spectral envelope is the energy in 18 bands, equally wide in octaves, from 80 Hz to 2,756 Hz or half the rate,
+    of which the discrete cosine transform of the logarithms is taken (the cepstrum of Davis and Mermelstein, 1980). The
+    pitch is where, from 60 to 1,500 Hz, the autocorrelation of the compressed spectrum is largest (Tolonen and
+    Karjalainen, 2000).
 
     Args:
         windows: float32 `[windows, samples, num_sources]`, in order.
@@ -76,9 +76,10 @@ def features(windows: npt.NDArray[np.float32], before: npt.NDArray[np.float32], 
     length, hop = windows.shape[1], hop_length(windows.shape[1])
     taper = np.hanning(length)[:, np.newaxis]
     power = np.abs(np.fft.rfft(windows * taper, 2 * length, axis=1)) ** 2
-    edges = np.geomspace(_LOWEST_HZ, sample_rate / 2, _NUM_BANDS + 1)
-    starts = np.searchsorted(np.fft.rfftfreq(2 * length, 1 / sample_rate), edges[:-1])
-    bands = np.add.reduceat(power, starts, axis=1).swapaxes(1, 2)
+    edges = np.geomspace(_LOWEST_HZ, min(_HIGHEST_HZ, sample_rate / 2), _NUM_BANDS + 1)
+    bins = np.fft.rfftfreq(2 * length, 1 / sample_rate)
+    starts, end = np.searchsorted(bins, edges[:-1]), np.searchsorted(bins, edges[-1], side="right")
+    bands = np.add.reduceat(power[:, :end], starts, axis=1).swapaxes(1, 2)
     bands = bands / np.maximum(bands.sum(axis=-1, keepdims=True), 1e-30)
     energy = np.square(windows, dtype=np.float64).sum(axis=1)
     course = np.concatenate([before, windows])

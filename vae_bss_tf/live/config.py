@@ -1,6 +1,7 @@
 """Settings of a live separator."""
 
 import dataclasses
+import math
 
 from vae_bss_tf.checks import check
 from vae_bss_tf.settings import Settings
@@ -25,6 +26,8 @@ class LiveConfig(Settings):
         decoder_units: Units of the decoder's hidden layer; at least 1.
         mask_channels: Channels of the mask network at the bands' own resolution; at least 1.
         kernel_size: Frames that each convolution over time sees; at least 2.
+        trace_seconds: Time constants of the moving averages of each band that the network sees, in s: up to eight,
+            each from 0.001 to 100.
         low_bins: Bins from 0 Hz up that are bands of their own.
         bins_per_band: Bins of each further band; divides the rest of the 512.
         power: Exponent that compresses the magnitudes, in (0, 1].
@@ -44,6 +47,7 @@ class LiveConfig(Settings):
     decoder_units: int = 48
     mask_channels: int = 8
     kernel_size: int = 5
+    trace_seconds: tuple[float, ...] = (0.1, 0.6)
     low_bins: int = 192
     bins_per_band: int = 5
     power: float = 0.5
@@ -60,6 +64,8 @@ class LiveConfig(Settings):
         for name in ("latent_dim", "channels", "decoder_units", "mask_channels"):
             check(1 <= getattr(self, name) <= 4096, name, getattr(self, name), "from 1 to 4,096")
         check(2 <= self.kernel_size <= 16, "kernel_size", self.kernel_size, "from 2 to 16")
+        fits = len(self.trace_seconds) <= 8 and all(0.001 <= seconds <= 100 for seconds in self.trace_seconds)
+        check(fits, "trace_seconds", self.trace_seconds, "up to eight times from 0.001 to 100")
         rest = N_FFT // 2 - self.low_bins
         fits = 1 <= self.low_bins < N_FFT // 2 and self.bins_per_band >= 1 and rest % self.bins_per_band == 0
         check(fits, "bins_per_band", self.bins_per_band, f"a divisor of the {rest} bins above low_bins")
@@ -91,16 +97,23 @@ class LiveConfig(Settings):
         return tuple(dilations)
 
     @property
+    def trace_decays(self) -> tuple[float, ...]:
+        """What of each moving average is left after a frame, in (0, 1)."""
+        return tuple(math.exp(-self.hop_length / self.sample_rate / seconds) for seconds in self.trace_seconds)
+
+    @property
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of what the model remembers of one signal, by name.
 
         "samples" are those that the next frame begins with, "overlap" is what is still to be added to the next block,
-        "level" and "features" are of the last frame, and "memory_i" holds what each convolution over time has heard.
+        "level" and "features" are of the last frame, "traces" are the bands' moving averages, and "memory_i" holds what
+        each convolution over time has heard.
         """
         return {
             "samples": (N_FFT - self.hop_length,),
             "overlap": (self.num_sources - 1, self.hop_length),
             "level": (1,),
             "features": (1, self.num_bands),
+            **({"traces": (len(self.trace_seconds), self.num_bands)} if self.trace_seconds else {}),
             **{f"memory_{i}": ((self.kernel_size - 1) * d, self.channels) for i, d in enumerate(self.dilations)},
         }

@@ -1,5 +1,6 @@
 """The live separator: a multi-source VAE for each frame, causal, with all that it remembers as tensors."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -13,9 +14,10 @@ from vae_bss_tf.masking import ratio_shares
 
 State = dict[str, Any]
 
-_HEARD = 2  # views of each band: this frame's and the last one's
+_HEARD = 2  # views of each band beside its moving averages: this frame's and the last one's
 _FLOOR = 1e-4  # of full scale: what is quieter is silence
 _LEAST_ESTIMATE = 1e-3
+_SPAN = 512  # frames whose moving averages are one product
 _MOST_CHANGE = 3.0  # of the logarithm of the level, from frame to frame
 
 
@@ -23,12 +25,13 @@ class Heard(NamedTuple):
     """What the encoder heard of each frame, for the masks.
 
     Attributes:
-        features: float32 `[batch, frames, num_bands]`.
+        views: This frame's features, the last one's and the moving averages, float32
+            `[batch * frames, num_bands, views]`.
         bands: What each convolution over bands gave, float32 `[batch * frames, bands, channels]`, finest first.
         frames: float32 `[batch, frames, channels]`.
     """
 
-    features: keras.KerasTensor
+    views: keras.KerasTensor
     bands: list[keras.KerasTensor]
     frames: keras.KerasTensor
 
@@ -59,8 +62,9 @@ class LiveVAE(keras.Model):
         bands, channels, latent = config.num_bands, config.channels, config.latent_dim
         sizes, top = config.band_channels, config.mask_channels
         coarse = bands // 16 * sizes[-1]
+        traces = len(config.trace_seconds)
         self.down = [
-            BandConvolution(_HEARD, sizes[0], 5, 2, name="down_0"),
+            BandConvolution(_HEARD + traces, sizes[0], 5, 2, name="down_0"),
             BandConvolution(sizes[0], sizes[1], 5, 2, name="down_1"),
             BandConvolution(sizes[1], sizes[2], 5, 2, name="down_2"),
             BandConvolution(sizes[2], sizes[3], 3, 2, name="down_3"),
@@ -77,7 +81,7 @@ class LiveVAE(keras.Model):
         finer = [top, *sizes[:-1]]
         self.up = [BandConvolution(2 * sizes[i], 2 * finer[i], 3, name=f"up_{i}") for i in reversed(range(4))]
         self.mask_head = BandConvolution(
-            top + 1 + config.num_sources, config.num_sources, 3, relu=False, name="mask_head"
+            top + 1 + config.num_sources + traces, config.num_sources, 3, relu=False, name="mask_head"
         )
         self.analysis, self.synthesis = transform.windows(config.hop_length)
         dense = [self.inlet, self.posterior, self.decoder_hidden, self.decoder_head, self.outlet]
@@ -166,7 +170,7 @@ class LiveVAE(keras.Model):
         Args:
             features: float32 `[batch, frames, num_bands]`, as `compress` gives them.
             scale: float32 `[batch, frames, 1]`.
-            state: As `initial_state` or the call before gives it: "level", "features" and the memories.
+            state: As `initial_state` or the call before gives it: "level", "features", any "traces" and the memories.
 
         Returns:
             Mean and log variance, each float32 `[batch, frames, num_sources, latent_dim]`; what the encoder heard, for
@@ -176,19 +180,23 @@ class LiveVAE(keras.Model):
         level = keras.ops.log(scale)[:, :, 0]
         change = level - _shifted(state["level"], level)
         change = keras.ops.clip(change, -_MOST_CHANGE, _MOST_CHANGE)[:, :, None]
-        both = keras.ops.stack([features, _shifted(state["features"], features)], axis=-1)
-        hidden = keras.ops.reshape(both, (-1, self.config.num_bands, _HEARD))
+        views = [features, _shifted(state["features"], features)]
+        new: State = {"level": level[:, -1:], "features": features[:, -1:]}
+        if self.config.trace_seconds:
+            traces = _moving_averages(state["traces"], features, self.config.trace_decays)
+            views += [traces[:, i] for i in range(len(self.config.trace_seconds))]
+            new["traces"] = traces[:, :, -1]
+        views = hidden = keras.ops.reshape(keras.ops.stack(views, axis=-1), (-1, self.config.num_bands, len(views)))
         passed = []
         for convolution in self.down:
             hidden = convolution(hidden)
             passed.append(hidden)
         coarse = keras.ops.reshape(hidden, (-1, frames, hidden.shape[1] * hidden.shape[2]))
         heard = self.inlet(keras.ops.concatenate([coarse, change], axis=-1))
-        new: State = {"level": level[:, -1:], "features": features[:, -1:]}
         for i, block in enumerate(self.blocks):
             heard, new[f"memory_{i}"] = block(heard, state[f"memory_{i}"])
         moments = keras.ops.reshape(self.posterior(heard), (-1, frames, 2 * count, self.config.latent_dim))
-        return moments[:, :, :count], moments[:, :, count:], Heard(features, passed, heard), new
+        return moments[:, :, :count], moments[:, :, count:], Heard(views, passed, heard), new
 
     def decode(self, latents: keras.KerasTensor) -> keras.KerasTensor:
         """Source estimates from latents, each source and frame on its own.
@@ -222,11 +230,9 @@ class LiveVAE(keras.Model):
             hidden = keras.ops.reshape(hidden, (-1, 2 * hidden.shape[1], hidden.shape[2] // 2))
         estimates = keras.ops.transpose(estimates, (0, 1, 3, 2))
         flat = (-1, config.num_bands, config.num_sources)
-        views = [
-            hidden,
-            keras.ops.reshape(heard.features, (-1, config.num_bands, 1)),
-            keras.ops.reshape(estimates, flat),
-        ]
+        views = [hidden, heard.views[..., :1], keras.ops.reshape(estimates, flat)]
+        if config.trace_seconds:
+            views.append(heard.views[..., _HEARD:])
         logits = keras.ops.reshape(self.mask_head(keras.ops.concatenate(views, axis=-1)), (-1, frames, *flat[1:]))
         rescaled = (estimates + _LEAST_ESTIMATE) * keras.ops.sigmoid(logits)
         return ratio_shares(keras.ops.transpose(rescaled, (0, 3, 1, 2)), 2.0)
@@ -286,3 +292,34 @@ def _shifted(before: keras.KerasTensor, values: keras.KerasTensor) -> keras.Kera
     if values.shape[1] == 1:
         return before
     return keras.ops.concatenate([before, values[:, :-1]], axis=1)
+
+
+def _moving_averages(
+    before: keras.KerasTensor, values: keras.KerasTensor, decays: Sequence[float]
+) -> keras.KerasTensor:
+    """What each decay leaves of the average before, and the rest of each frame's values.
+
+    Args:
+        before: float32 `[batch, decays, bands]`.
+        values: float32 `[batch, frames, bands]`.
+        decays: In (0, 1).
+
+    Returns:
+        float32 `[batch, decays, frames, bands]`.
+    """
+    bands, parts = values.shape[2], []
+    rates = np.asarray(decays)[:, None, None]
+    for first in range(0, values.shape[1], _SPAN):
+        part = values[:, first : first + _SPAN]
+        frames = part.shape[1]
+        ages = np.subtract.outer(np.arange(frames), np.arange(frames))
+        weights = ((1 - rates) * rates ** np.maximum(ages, 0.0) * (ages >= 0)).astype(np.float32)
+        left = (rates ** (np.arange(frames) + 1.0)[:, None]).astype(np.float32)
+        if frames == 1:
+            added = weights * part[:, None]
+        else:
+            added = keras.ops.matmul(weights.reshape(-1, frames), part)
+            added = keras.ops.reshape(added, (-1, len(decays), frames, bands))
+        parts.append(left * before[:, :, None] + added)
+        before = parts[-1][:, :, -1]
+    return keras.ops.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]

@@ -12,6 +12,7 @@ export const MAX_SOURCES = 4; // whose orders are all tried: 24 of them
 
 const NUM_BANDS = 18;
 const LOWEST_HZ = 80;
+const HIGHEST_HZ = 2756.25; // higher up, notes have too little to tell their instruments by
 const FLOOR = 1e-4; // of a source's energy, in each band
 const NUM_COEFFICIENTS = 8;
 const FIRST_FEATURES = [0, 1, 2, 3, 4, 8, 9]; // coefficients that carry most, pitch and level
@@ -48,7 +49,8 @@ export class WindowFeatures {
     const silence = Array.from({ length: numSources }, () => new Float32Array(length));
     this.before = [silence, silence];
     this.taper = Float64Array.from({ length }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / (length - 1)));
-    const highest = sampleRate / 2;
+    const highest = Math.min(HIGHEST_HZ, sampleRate / 2);
+    this.end = Math.min(length, Math.floor((highest * 2 * length) / sampleRate + 1e-9)) + 1;
     this.starts = Array.from({ length: NUM_BANDS }, (_, band) => {
       const edge = LOWEST_HZ * (highest / LOWEST_HZ) ** (band / NUM_BANDS);
       return Math.min(length, Math.ceil((edge * 2 * length) / sampleRate - 1e-9));
@@ -101,9 +103,9 @@ export class WindowFeatures {
   }
 
   #cepstrum(power) {
-    const { length, starts } = this;
+    const { end: last, starts } = this;
     const bands = starts.map((start, band) => {
-      const end = band + 1 < NUM_BANDS ? Math.max(start + 1, starts[band + 1]) : length + 1;
+      const end = band + 1 < NUM_BANDS ? Math.max(start + 1, starts[band + 1]) : last;
       let sum = 0;
       for (let i = start; i < end; i++) sum += power[i];
       return sum;
