@@ -1,6 +1,7 @@
 """The C program for sound: equal to Python, no memory taken while it runs, clean under the address sanitiser."""
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -53,6 +54,22 @@ def test_the_c_program_equals_python(name, left, program, live_export, sound):
     separator = LiveSeparator(load(live_export / f"{name}.tflite"))
     expected = np.concatenate([separator.process(sound), separator.finish()], axis=1)
     np.testing.assert_allclose(run(program, live_export / f"{name}.tflite", sound), expected, atol=1e-5)
+
+
+def test_a_hundred_random_portions_of_the_input_equal_python(program, live_export, sound):
+    model = live_export / "float32.tflite"
+    sound = sound[:8_000]
+    separator = LiveSeparator(load(model))
+    expected = np.concatenate([separator.process(sound), separator.finish()], axis=1)
+    for seed in range(100):
+        ends = np.sort(np.random.default_rng(seed).integers(0, sound.nbytes, 10))  # within a sample, too
+        with subprocess.Popen([program, model, "f32"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            for first, end in itertools.pairwise([0, *ends, sound.nbytes]):
+                process.stdin.write(sound.tobytes()[first:end])
+                process.stdin.flush()
+            found = np.frombuffer(process.communicate()[0], np.float32).reshape(-1, 2).T
+        assert process.returncode == 0
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_ten_minutes_equal_python(program, live_export, sound):

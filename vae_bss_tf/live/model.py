@@ -180,14 +180,14 @@ class LiveVAE(keras.Model):
         level = keras.ops.log(scale)[:, :, 0]
         change = level - _shifted(state["level"], level)
         change = keras.ops.clip(change, -_MOST_CHANGE, _MOST_CHANGE)[:, :, None]
-        views = [features, _shifted(state["features"], features)]
+        seen = [features, _shifted(state["features"], features)]
         new: State = {"level": level[:, -1:], "features": features[:, -1:]}
         if self.config.trace_seconds:
             traces = _moving_averages(state["traces"], features, self.config.trace_decays)
-            views += [traces[:, i] for i in range(len(self.config.trace_seconds))]
+            seen += [traces[:, i] for i in range(len(self.config.trace_seconds))]
             new["traces"] = traces[:, :, -1]
-        views = hidden = keras.ops.reshape(keras.ops.stack(views, axis=-1), (-1, self.config.num_bands, len(views)))
-        passed = []
+        views = keras.ops.reshape(keras.ops.stack(seen, axis=-1), (-1, self.config.num_bands, len(seen)))
+        hidden, passed = views, []
         for convolution in self.down:
             hidden = convolution(hidden)
             passed.append(hidden)
