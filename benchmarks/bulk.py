@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import add_json, write_results
-from vae_bss_tf.errors import ConfigError, DataError, run_command
+from vae_bss_tf.arguments import command
+from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import write_json
 
 RATE = 16_000
@@ -244,9 +245,7 @@ def run(options: argparse.Namespace) -> None:
         found |= compared(folder, options.damaged)
     one, everything, job = found["one"], found["bare"], found["bulk"]
     found |= {
-        "command": f"python -m benchmarks.bulk --model {options.model} --files {options.files} "
-        f"--damaged {options.damaged} --longest {options.longest:g} --workers {options.workers} "
-        f"--kills {options.kills}",
+        "command": options.command,
         "workers": options.workers,
         "ratio": everything["steady_seconds"] / job["steady_seconds"],
         "ratio_with_start": everything["seconds"] / job["seconds"],
@@ -259,8 +258,7 @@ def run(options: argparse.Namespace) -> None:
         raise DataError("the outputs differ, or a damaged file was not told; see above.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bulk",
         description="Measures bulk separation against bare separators, and kills it. Needs the extra bulk and psutil.",
@@ -275,8 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to do (default: all)")
     parser.add_argument("--folder", type=Path, help="where recordings and outputs are kept (default: nowhere)")
     add_json(parser, "bulk")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: run(options))
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import Any
 
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
+from vae_bss_tf.arguments import command
 from vae_bss_tf.checks import check
-from vae_bss_tf.errors import ConfigError, DataError, run_command
+from vae_bss_tf.errors import ConfigError, DataError
 
 _SEPARATED = 4096
 _EXPORTED_MIXTURES = 1024  # an epoch of the run that is exported
@@ -117,20 +118,19 @@ def run(options: argparse.Namespace) -> None:
     given += [] if options.batch_size is None else ["--batch-size", str(options.batch_size)]
     found = {}
     for setup in list(_SETUPS)[: 1 if gpus == 0 else 3 if gpus == 1 else 4]:
-        command = [sys.executable, "-m", "benchmarks.gpu", "--setup", setup, *given]
-        found[setup] = json.loads(_output(command, _SETUPS[setup][0]))
+        words = [sys.executable, "-m", "benchmarks.gpu", "--setup", setup, *given]
+        found[setup] = json.loads(_output(words, _SETUPS[setup][0]))
         print(f"{setup}: done", flush=True)
     print(table(found))
     if gpus == 0:
         print("no GPU was found: pip install 'tensorflow[and-cuda]' brings CUDA's libraries, not the driver")
-    told = f"python -m benchmarks.gpu --preset {options.preset} --seconds {options.seconds:g}"
-    write_results(options.json, command=told, gpus=gpus, found=found)
+    write_results(options.json, command=options.command, gpus=gpus, found=found)
 
 
-def _output(command: Sequence[str], environment: dict[str, str]) -> str:
+def _output(words: Sequence[str], environment: dict[str, str]) -> str:
     """The last line that a command prints."""
     process = subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        words, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
     )  # fmt: skip
     if process.returncode:
         raise DataError("a measurement failed; see above.")
@@ -146,8 +146,7 @@ def _command(options: argparse.Namespace) -> None:
     print(json.dumps(found))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description="Trains, separates and exports on the CPU and on the GPUs that are found, and compares them.",
@@ -159,8 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase (default: %(default)s)")
     parser.add_argument("--setup", help="measure this one alone, in this process, and print its figures as JSON")
     add_json(parser, "gpu")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _command(options))
+    return parser
+
+
+main = command(_parser, _command)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import add_json, write_results
 from benchmarks.train_throughput import measured
 from training.memory import keep_freed_memory
+from training.tables import to_markdown
+from vae_bss_tf.arguments import command
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.domains import Images
-from vae_bss_tf.errors import ConfigError, run_command
-from vae_bss_tf.files import write_json
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
-RESULTS = Path("benchmarks/results/mask_network.json")
 BATCH = 64
 
 
@@ -82,15 +83,17 @@ def step_of(variant: Variant, data: Any) -> Callable[[], Any]:
     return lambda: step()["loss"].numpy()
 
 
-def run(data_dir: Path | None, output: Path, seconds: float, rounds: int) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measures all variants, prints the table and writes the JSON file."""
+    rounds, seconds = options.rounds, options.seconds
     if rounds < 1 or not seconds > 0:
         raise ConfigError(f"--rounds is {rounds} and --seconds {seconds:g}; both must be greater than 0.")
+    keep_freed_memory()
     import_tensorflow()
     from training.precision import resolved_precision
     from vae_bss_tf.datasets.image_mixtures import training_mixtures
 
-    bank = load_bank("mnist", "train", data_dir)
+    bank = load_bank("mnist", "train", options.data_dir)
     data = next(iter(training_mixtures(bank, num_mixed=(2,), batch_size=BATCH, seed=0)))
     steps = {name: step_of(variant, data) for name, variant in VARIANTS.items()}
     for step in steps.values():
@@ -110,22 +113,20 @@ def run(data_dir: Path | None, output: Path, seconds: float, rounds: int) -> Non
         }
         for name, found in rates.items()
     ]
-    print("| variant | channels | patch | XLA | precision | mixtures/s | ratio |\n|---|---|---|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(str(row[name]) for name in row) + " |")
-    write_json(output, {"batch": BATCH, "seconds": seconds, "rounds": rounds, "rows": rows})
+    print("\n".join(to_markdown([list(rows[0]), *([str(value) for value in row.values()] for row in rows)])))
+    write_results(options.json, command=options.command, batch=BATCH, seconds=seconds, rounds=rounds, rows=rows)
 
 
-def main() -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mask_network", description=__doc__)
     parser.add_argument("--data-dir", type=Path, help="folder of MNIST's files; without it they are fetched")
-    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each variant in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    keep_freed_memory()
-    return run_command(lambda: run(options.data_dir, options.output, options.seconds, options.rounds))
+    add_json(parser, "mask_network")
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

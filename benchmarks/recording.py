@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from training.tables import to_markdown
+from vae_bss_tf.arguments import command
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import tones
-from vae_bss_tf.errors import ConfigError, DataError, run_command
+from vae_bss_tf.errors import ConfigError, DataError
 
 RATE = 44_100
 _AUDIO = AudioConfig(sample_rate=float(RATE), n_fft=1024, hop_length=256, num_frames=344)  # windows of 2 s
@@ -103,19 +104,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(to_markdown(cells))
 
 
-def run(models: Sequence[str], output: Path, minutes: float, rounds: int) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file; of a model's rounds the median counts."""
-    if not 0 < minutes < math.inf or rounds < 1:
+    if not 0 < options.minutes < math.inf or options.rounds < 1:
         raise ConfigError("minutes and rounds must be above 0.")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         recording = Path(scratch) / "recording.wav"
         # In a process of its own: a command's memory is never found to be below that of the process that starts it.
         with concurrent.futures.ProcessPoolExecutor(1) as pool:
-            num_samples = pool.submit(write_recording, recording, 60 * minutes).result()
-        costs: dict[str, list[Cost]] = {model: [] for model in models}
-        for _ in range(rounds):
+            num_samples = pool.submit(write_recording, recording, 60 * options.minutes).result()
+        costs: dict[str, list[Cost]] = {model: [] for model in options.models}
+        for _ in range(options.rounds):
             for model, found in costs.items():
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
                     found.append(separated(recording, model, Path(folder), num_samples))
@@ -133,27 +134,28 @@ def run(models: Sequence[str], output: Path, minutes: float, rounds: int) -> Non
         )
     print(table(rows))
     write_results(
-        output,
-        command=f"python -m benchmarks.recording --models {' '.join(models)} --minutes {minutes:g} --rounds {rounds}",
+        options.json,
+        command=options.command,
         recording=f"{num_samples / RATE:.0f} s of synthesised notes, 2 channels, {RATE} Hz, 16 bits",
         load_average=load_average,
         rows=rows,
     )
 
 
-def main() -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.recording",
         description="Wall time and memory of separating a long recording, disk to disk, for models of two sources of "
         "sound.",
     )
     parser.add_argument("--models", nargs="+", default=["saved_models/notes"], help="run folders or exported models")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recording.json"))
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="separations by each model (default: %(default)s)")
-    options = parser.parse_args()
-    return run_command(lambda: run(options.models, options.output, options.minutes, options.rounds))
+    add_json(parser, "recording")
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from benchmarks.sizing import untrained
 from training.tables import to_markdown
 from vae_bss_tf import runtime
-from vae_bss_tf.errors import CheckpointError, run_command
+from vae_bss_tf.arguments import command
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.startup import import_tensorflow
 
 CLIENTS = (1, 4, 16)
@@ -172,10 +173,10 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(to_markdown(lines))
 
 
-def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file."""
     tensorflow = import_tensorflow()
-    words = f" --model {model}" if model is not None else ""
+    model = options.model
     with contextlib.ExitStack() as stack:
         if model is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -185,7 +186,7 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
         urls = stack.enter_context(serving(folder))
         load_average = os.getloadavg()
         found = []
-        for row in rows(folder, urls, seconds, rounds):
+        for row in rows(folder, urls, options.seconds, options.rounds):
             found.append(row)
             print(
                 f"batch {row['batch']}, {row['clients']} clients: of direct calls "
@@ -194,8 +195,8 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
             )
     print(table(found))
     write_results(
-        output,
-        command=f"python -m benchmarks.serving{words} --seconds {seconds:g} --rounds {rounds}",
+        options.json,
+        command=options.command,
         server="python -m export.serve (the development server), a process of its own on the same machine",
         model="network of the preset mnist-dense, untrained: weights do not matter for speed"
         if model is None
@@ -203,14 +204,13 @@ def run(model: Path | None, output: Path, seconds: float, rounds: int) -> None:
         clients="threads of one process; the direct calls are made by as many threads",
         load_average=load_average,
         tensorflow=tensorflow.__version__,
-        seconds=seconds,
-        rounds=rounds,
+        seconds=options.seconds,
+        rounds=options.rounds,
         rows=found,
     )
 
 
-def main() -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description="Requests per second and latency of a served model, over gRPC and REST, against direct calls.",
@@ -218,11 +218,13 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, help="export with a SavedModel (default: mnist-dense's network, untrained)"
     )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/serving.json"))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)s)")
-    options = parser.parse_args()
-    return run_command(lambda: run(options.model, options.output, options.seconds, options.rounds))
+    add_json(parser, "serving")
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

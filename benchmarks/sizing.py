@@ -30,7 +30,8 @@ import numpy as np
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf import runtime
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.arguments import command
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
@@ -243,8 +244,7 @@ def run(options: argparse.Namespace) -> None:
     print(size_table(sizes, cpus))
     write_results(
         options.json,
-        command=f"python -m benchmarks.sizing --presets {' '.join(options.presets)} "
-        f"--seconds {options.seconds:g}" + (" --no-choice" if options.no_choice else ""),
+        command=options.command,
         server="deploy/serving/loader/load.cc: TensorFlow's C++ loader and batching, without a network",
         model="networks of the presets, untrained: weights do not matter for speed",
         load_average=load_average,
@@ -255,8 +255,7 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sizing",
         description="Batching parameters, and requests a second, latency and memory of a served model.",
@@ -266,8 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-choice", action="store_true", help="leave out the choice of the batching parameters")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: %(default)s)")
     add_json(parser, "sizing")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: run(options))
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

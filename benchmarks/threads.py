@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
 from benchmarks.serving import measured
 from training.tables import to_markdown
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.arguments import command
 from vae_bss_tf.runtime import LoadedModel, load
 from vae_bss_tf.startup import import_tensorflow
 
@@ -90,37 +90,38 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(to_markdown(cells))
 
 
-def run(paths: Sequence[Path], output: Path, seconds: float, rounds: int, calls: int) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file."""
     import_tensorflow()
     load_average = os.getloadavg()
-    found = rows(paths, seconds, rounds, calls)
+    found = rows(options.models, options.seconds, options.rounds, options.calls)
     print(table(found))
     write_results(
-        output,
-        command=f"python -m benchmarks.threads ... --seconds {seconds:g} --rounds {rounds} --calls {calls}",
+        options.json,
+        command=options.command,
         check=f"{CHECKED_THREADS} threads; an answer is wrong if a bit of it differs from a single thread's",
         load_average=load_average,
-        seconds=seconds,
-        rounds=rounds,
+        seconds=options.seconds,
+        rounds=options.rounds,
         rows=found,
     )
 
 
-def main() -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.threads",
         description="Mixtures per second of one loaded model called by 1 and 2 threads, and a check of 8 threads.",
         epilog="example: python -m benchmarks.threads runs/mnist-k2-seed0 exported/mnist/*.tflite",
     )
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="run, SavedModel, .tflite or .onnx")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/threads.json"))
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=10_000, help="calls of the check (default: %(default)s)")
-    options = parser.parse_args()
-    return run_command(lambda: run(options.models, options.output, options.seconds, options.rounds, options.calls))
+    add_json(parser, "threads")
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

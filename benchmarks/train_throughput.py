@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import write_results
+from benchmarks import add_json, write_results
+from vae_bss_tf.arguments import command
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
-from vae_bss_tf.errors import ConfigError, run_command
+from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
 
@@ -184,12 +185,13 @@ def torch_measure(preset: Preset, bank: SourceBank, batch: int, seconds: float) 
     return lambda: measured(step, batch, seconds)
 
 
-def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: bool) -> None:
+def run(options: argparse.Namespace) -> None:
     """Measures everything, prints the table and writes the JSON file."""
-    check(rounds >= 1, "--rounds", rounds, "at least 1")
+    seconds, with_torch = options.seconds, not options.no_torch
+    check(options.rounds >= 1, "--rounds", options.rounds, "at least 1")
     tensorflow = import_tensorflow()
     preset = get_preset("mnist-paper")
-    bank = load_bank("mnist", "train", data_dir)
+    bank = load_bank("mnist", "train", options.data_dir)
     if with_torch:
         try:
             import torch
@@ -209,7 +211,7 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
             "matmul": lambda: matmul_rate(seconds),
         }
         found: dict[str, list[float]] = {name: [] for name in measures}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for name, measure in measures.items():
                 found[name].append(measure())
         rates = {name: statistics.median(values) for name, values in found.items()}
@@ -226,28 +228,27 @@ def run(data_dir: Path, output: Path, seconds: float, rounds: int, with_torch: b
         rows.append(row)
         print("  ".join(f"{k} {v:,.2f}" if isinstance(v, float) else f"{k} {v:,}" for k, v in row.items()), flush=True)
     write_results(
-        output,
-        command=f"python -m benchmarks.train_throughput --data-dir DIR --seconds {seconds:g} --rounds {rounds}",
+        options.json,
+        command=options.command,
         load_average=os.getloadavg(),
         tensorflow=tensorflow.__version__,
         mflop_per_mixture=flops / 1e6,
-        rounds=rounds,
+        rounds=options.rounds,
         rows=rows,
     )
 
 
-def main() -> int:
-    """Runs the command and returns its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_throughput", description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four IDX files")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/train_throughput.json"))
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: %(default)s)")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
-    options = parser.parse_args()
-    return run_command(
-        lambda: run(options.data_dir, options.output, options.seconds, options.rounds, not options.no_torch)
-    )
+    add_json(parser, "train_throughput")
+    return parser
+
+
+main = command(_parser, run)
 
 
 if __name__ == "__main__":

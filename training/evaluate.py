@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
-from vae_bss_tf.files import write_json, write_text
+from vae_bss_tf.files import refuse_existing, write_json, write_text
 from vae_bss_tf.phases import Recipe
 from vae_bss_tf.presets import for_size, get_preset
 from vae_bss_tf.startup import import_tensorflow
@@ -145,11 +144,7 @@ def _check_range(option: str, value: int, least: int, most: int) -> None:
 def _check_output(output: Path, names: Sequence[str], force: bool) -> None:
     if output.exists() and not output.is_dir():
         raise OutputExistsError(f"{output} is a file; choose another --output.")
-    standing = [name for name in names if os.path.lexists(output / name)]
-    if standing and not force:
-        raise OutputExistsError(
-            f"{output} already holds {standing[0]}; replace what is there with --force, or choose another --output."
-        )
+    refuse_existing([output / name for name in names], force=force)
 
 
 def _finished_runs(paths: Sequence[Path]) -> "list[Run]":

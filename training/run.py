@@ -192,7 +192,7 @@ class Run:
         """
         path = self.path / "model.keras"
         if not path.is_file() and (self.path / WEIGHTS).is_file():
-            return load_weights(self.path / WEIGHTS, self.preset.model)
+            return load_weights(self.path / WEIGHTS, self.preset)
         if not path.is_file():
             raise CheckpointError(f"{path} is not there; finish the training by the same command with --resume.")
         return load_keras_model(path, self.preset.model)

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.config import ModelConfig
+from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, VaeBssError
 from vae_bss_tf.files import parse_json, replacing
 
@@ -38,12 +38,12 @@ def save_weights(model: Any, path: Path) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_weights(path: Path, config: ModelConfig) -> Any:
+def load_weights(path: Path, preset: Preset) -> Any:
     """Loads a multi-source VAE from the weights that `save_weights` wrote. No code and no pickle is read.
 
     Args:
         path: The `.npz`.
-        config: The model's settings.
+        preset: The settings of the model and of its training, which tell the weight of the prior.
 
     Returns:
         The `MultiSourceVAE`, in float32.
@@ -59,13 +59,13 @@ def load_weights(path: Path, config: ModelConfig) -> Any:
     try:
         size = path.stat().st_size
         with tf.Graph().as_default():  # only described there, so that settings of any size take no memory
-            needed = sum(math.prod(variable.shape) for variable in MultiSourceVAE(config).variables)
+            needed = sum(math.prod(variable.shape) for variable in MultiSourceVAE(preset.model).variables)
         if _HALF_BYTES * needed > size:
             raise CheckpointError(f"{path} has {size:,} bytes, and the model of its config.json needs more; {_DAMAGED}")
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > size:
                 raise CheckpointError(f"{path} has {size:,} bytes and declares more; {_DAMAGED}")
-        model = MultiSourceVAE(config)
+        model = MultiSourceVAE(preset.model, preset.recipe.final_kl_weight)
         with np.load(path, allow_pickle=False) as arrays:
             for variable in model.variables:
                 name = _name_in_model(variable)

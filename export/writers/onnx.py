@@ -14,53 +14,13 @@ if TYPE_CHECKING:
 OPSET = 18
 
 # Everything the model needs, all of ONNX's own domain.
-ALLOWED_OPERATIONS = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "Conv",
-        "ConvTranspose",
-        "DepthToSpace",
-        "DequantizeLinear",
-        "Div",
-        "DynamicQuantizeLinear",
-        "Exp",
-        "Expand",
-        "Gather",
-        "Gemm",
-        "Identity",
-        "Less",
-        "Log",
-        "MatMul",
-        "MatMulInteger",
-        "Max",
-        "Mul",
-        "Neg",
-        "Not",
-        "Pad",
-        "Pow",
-        "QuantizeLinear",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Shape",
-        "Slice",
-        "SpaceToDepth",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
+ALLOWED_OPERATIONS = frozenset({
+    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace", "DequantizeLinear",
+    "Div", "DynamicQuantizeLinear", "Exp", "Expand", "Gather", "Gemm", "Identity", "Less", "Log", "MatMul",
+    "MatMulInteger", "Max", "Mul", "Neg", "Not", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMax",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "SpaceToDepth", "Sqrt", "Squeeze", "Sub", "Tile",
+    "Transpose", "Unsqueeze", "Where",
+})  # fmt: skip
 
 
 def convert(saved_model: Path, outputs: dict[str, Path], work: Path) -> None:

@@ -11,44 +11,12 @@ from export.formats import failures_of
 from vae_bss_tf.runtime import INPUT, SIGNATURE
 
 # Everything the model needs. None of them is a custom or a Flex operation: any runtime of LiteRT has them all.
-ALLOWED_OPERATIONS = frozenset(
-    {
-        "ADD",
-        "BATCH_MATMUL",
-        "CONCATENATION",
-        "CONV_2D",
-        "DEPTH_TO_SPACE",
-        "DEQUANTIZE",
-        "DIV",
-        "EXP",
-        "EXPAND_DIMS",
-        "FULLY_CONNECTED",
-        "LESS",
-        "LOG",
-        "LOGISTIC",
-        "MAXIMUM",
-        "MEAN",
-        "MUL",
-        "PACK",
-        "PAD",
-        "POW",
-        "QUANTIZE",
-        "REDUCE_MAX",
-        "RESHAPE",
-        "SELECT_V2",
-        "SHAPE",
-        "SLICE",
-        "SPACE_TO_DEPTH",
-        "SQRT",
-        "SQUARE",
-        "STRIDED_SLICE",
-        "SUB",
-        "SUM",
-        "TILE",
-        "TRANSPOSE",
-        "TRANSPOSE_CONV",
-    }
-)
+ALLOWED_OPERATIONS = frozenset({
+    "ADD", "BATCH_MATMUL", "CONCATENATION", "CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "EXP", "EXPAND_DIMS",
+    "FULLY_CONNECTED", "LESS", "LOG", "LOGISTIC", "MAXIMUM", "MEAN", "MUL", "PACK", "PAD", "POW", "QUANTIZE",
+    "REDUCE_MAX", "RESHAPE", "SELECT_V2", "SHAPE", "SLICE", "SPACE_TO_DEPTH", "SQRT", "SQUARE", "STRIDED_SLICE", "SUB",
+    "SUM", "TILE", "TRANSPOSE", "TRANSPOSE_CONV",
+})  # fmt: skip
 
 
 def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArray[np.float32]) -> None:

@@ -74,7 +74,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path, capsys: pytest.Cap
     words = ["--dataset", "digits", "--systems", "mixture/k", "--num-mixtures", "10", "--output", str(tmp_path)]
     (tmp_path / name).symlink_to("gone")
     assert evaluate.main(words) == 2
-    assert f"already holds {name}; replace what is there with --force" in capsys.readouterr().err
+    assert f"{name} exists; replace it by --force" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 

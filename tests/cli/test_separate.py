@@ -294,7 +294,7 @@ def test_names_that_are_no_text_are_separated(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_of_recordings_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.recording", "--minutes", "0.03", "--output", tmp_path / "result.json"]
+    command = [sys.executable, "-m", "benchmarks.recording", "--minutes", "0.03", "--json", tmp_path / "result.json"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "result.json").read_text())["rows"][0]["seconds"] > 0

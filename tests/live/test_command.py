@@ -40,7 +40,7 @@ def test_a_recording_becomes_one_file_for_each_source(live_export, sound, tmp_pa
 def test_a_pipe_in_and_a_pipe_out(live_export, sound):
     done = subprocess.run(
         [sys.executable, "-m", "vae_bss_tf.live", "--model", live_export, "--input", "-", "--rate", "11025",
-         "--sample-format", "f32", "--output", "-", "--block", "77"],
+         "--sample-format", "f32", "--output", "-"],
         input=sound.tobytes(), capture_output=True, check=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     found = np.frombuffer(done.stdout, np.float32).reshape(-1, 2).T

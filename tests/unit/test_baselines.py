@@ -119,7 +119,7 @@ def test_nmf_groups_the_parts_that_come_and_go_together() -> None:
     pairs = np.argsort(rng.uniform(size=(400, 4)), axis=1)[:, :2]
     sources = gains[..., :1, None] * bars[2 * pairs] + gains[..., 1:, None] * bars[2 * pairs + 1]
     nmf = ImageNMF(num_components=8).fit(sources.sum(axis=1))
-    estimates = nmf.separate(sources[:50].sum(axis=1))
+    estimates = nmf.separate(sources[:50].sum(axis=1), num_sources=2)
     assignment = metrics.match_sources(-metrics.pairwise_mse(estimates, sources[:50]))
     scores = metrics.si_bss_eval(metrics.take_matched(estimates, assignment), sources[:50]).sdr
     assert np.mean(scores) > 50
@@ -131,7 +131,7 @@ def test_nmf_groups_the_parts_that_come_and_go_together() -> None:
 def test_nmf_refuses_bad_input() -> None:
     nmf = ImageNMF(num_components=2)
     with pytest.raises(DataError, match="learned nothing"):
-        nmf.separate(np.zeros((1, 8, 8)))
+        nmf.separate(np.zeros((1, 8, 8)), num_sources=2)
     with pytest.raises(ConfigError, match="from 1 to 2"):
         nmf.separate(np.zeros((1, 8, 8)), num_sources=3)
     with pytest.raises(ConfigError, match="at least 1"):

@@ -25,7 +25,7 @@ LAYERS = [
     (UpsamplingDecoder((*SHAPE, 3), (10,), (5,), name="colour"), [(BATCH, SOURCES, LATENT)]),
     (FrameConvolutionBlock(9, stride=2), [(BATCH, 7, 11)]),
     (SpectrogramEncoder(SOURCES, LATENT, (12, 10, 8)), [(BATCH, *SHAPE)]),
-    (SpectrogramDecoder(SHAPE, (10, 12), rank=3), [(BATCH, SOURCES, LATENT)]),
+    (SpectrogramDecoder(SHAPE, (10, 12)), [(BATCH, SOURCES, LATENT)]),
     (SourceMask(2.0), [(BATCH, SOURCES, *SHAPE), (BATCH, *SHAPE)]),
 ]
 
@@ -39,9 +39,9 @@ def arrays(shapes):
 class TestEveryLayer:
     def test_static_shapes_are_the_real_ones(self, layer, shapes):
         outputs = keras.tree.flatten(layer(*arrays(shapes)))
-        static = layer.compute_output_shape(*shapes)
-        static = static if isinstance(static[0], tuple) else (static,)
-        assert [tuple(o.shape) for o in outputs] == [tuple(s) for s in static]
+        static = keras.tree.flatten(layer(*[keras.Input(shape[1:]) for shape in shapes]))
+        assert [tuple(o.shape)[1:] for o in outputs] == [tuple(s.shape)[1:] for s in static]
+        assert all(s.shape[0] is None for s in static)
 
     def test_config_and_file_round_trip_give_the_same_outputs(self, layer, shapes, tmp_path):
         inputs = [keras.Input(shape[1:]) for shape in shapes]

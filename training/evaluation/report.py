@@ -77,6 +77,11 @@ class Comparison:
         return [int(count) for count in np.unique(self.truth.counts)]
 
 
+def _paper(comparison: Comparison) -> dict[str, tuple[float, ...]]:
+    """The paper's scores by system, where it judged such mixtures."""
+    return PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
+
+
 def table(comparison: Comparison) -> list[list[str]]:
     """The comparison as rows of text.
 
@@ -88,7 +93,7 @@ def table(comparison: Comparison) -> list[list[str]]:
     """
     if not comparison.has_truth:
         return without_truth.table(comparison.results)
-    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}) if comparison.num_mixed == [2] else {}
+    paper = _paper(comparison)
     heading = ["system", *HEADINGS.values(), without_truth.HEADING, "dropped", "count", "ms/mixture"]
     heading += ["fitted on", "in s", "parameters"]
     rows = [heading + ([PAPER_HEADINGS[comparison.dataset]] if paper else [])]
@@ -315,7 +320,7 @@ def to_json(comparisons: Sequence[Comparison], description: dict[str, Any]) -> d
 
 
 def _result_values(comparison: Comparison, result: Result) -> dict[str, Any]:
-    paper = PAPER.get((comparison.dataset, comparison.num_sources), {}).get(result.system.name)
+    paper = _paper(comparison).get(result.system.name)
     counted = None
     if result.found_counts is not None:
         matrix = metrics.count_confusion(comparison.truth.counts, result.found_counts, comparison.num_sources)

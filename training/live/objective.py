@@ -42,8 +42,7 @@ class Values(NamedTuple):
 def values(model: LiveVAE, sources: tf.Tensor, sure: tf.Tensor, noise: tf.Tensor | None) -> Values:
     """Judges a model on mixtures of known sources.
 
-    Outputs stand for the sources in the order in which these are given, which is that of their pitch; only where the
-    order is not sure, the best one counts.
+    Outputs stand for the sources in the order in which these are given; only where it is not sure, the best one counts.
 
     Args:
         model: The model.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -160,14 +159,14 @@ def _excerpts(
 
 
 def _checksum(teacher: Path) -> str:
-    """What the stems depend on of the teacher: the checksums of its manifest, or its settings and weights."""
-    for name in ("manifest.json", "../manifest.json"):
-        path = teacher / name if teacher.is_dir() else teacher.parent / name.removeprefix("../")
-        if path.is_file():
-            return hashlib.sha256(json.dumps([teacher.name, path.read_text(encoding="utf-8")]).encode()).hexdigest()
-    digest = hashlib.sha256()
-    for name in ("config.json", "weights.npz" if is_live(teacher) else "model.keras"):
-        if not (teacher / name).is_file():
-            raise ConfigError(f"{teacher} is no run and no export; give --teacher one of a model of sound.")
-        digest.update((teacher / name).read_bytes())
+    """What the stems depend on of the teacher: the settings and weights of a run, or an export's manifest."""
+    described = [teacher / name for name in ("config.json", "weights.npz" if is_live(teacher) else "model.keras")]
+    if not all(path.is_file() for path in described):
+        manifests = [folder / "manifest.json" for folder in (teacher, *teacher.resolve().parents[:2])]
+        described = [path for path in manifests if path.is_file()][:1]
+    if not described:
+        raise ConfigError(f"{teacher} is no run and no export; give --teacher one of a model of sound.")
+    digest = hashlib.sha256(teacher.name.encode())
+    for path in described:
+        digest.update(path.read_bytes())
     return digest.hexdigest()

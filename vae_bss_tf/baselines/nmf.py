@@ -29,19 +29,18 @@ class ImageNMF:
     then share the mixture in proportion (the ratio mask of VAEM).
 
     Args:
-        num_sources: K, from 1 to the number of parts.
         num_components: Parts in the dictionary; at least 1.
 
     Raises:
-        ConfigError: A number is out of its range.
+        ConfigError: `num_components` is out of its range.
 
     Example:
         >>> mixtures = np.random.default_rng(0).uniform(size=(100, 8, 8)).astype(np.float32)
-        >>> ImageNMF(num_sources=2).fit(mixtures).separate(mixtures[:5]).shape
+        >>> ImageNMF().fit(mixtures).separate(mixtures[:5], num_sources=2).shape
         (5, 2, 8, 8)
     """
 
-    def __init__(self, num_sources: int = 2, num_components: int = NUM_COMPONENTS) -> None:
+    def __init__(self, num_components: int = NUM_COMPONENTS) -> None:
         from sklearn.decomposition import NMF
 
         check(num_components >= 1, "num_components", num_components, "at least 1")
@@ -55,11 +54,6 @@ class ImageNMF:
             random_state=0,
         )
         self.num_components = num_components
-        self.num_sources = self._checked(num_sources)
-
-    def _checked(self, num_sources: int) -> int:
-        check(1 <= num_sources <= self.num_components, "num_sources", num_sources, f"from 1 to {self.num_components}")
-        return num_sources
 
     def fit(self, mixtures: npt.ArrayLike) -> "ImageNMF":
         """Learns the dictionary and which of its parts occur together.
@@ -84,12 +78,12 @@ class ImageNMF:
         self.embedding = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
         return self
 
-    def separate(self, mixtures: npt.ArrayLike, *, num_sources: int | None = None) -> Float32:
+    def separate(self, mixtures: npt.ArrayLike, *, num_sources: int) -> Float32:
         """Separates mixtures, grouping the parts by the blind rule above.
 
         Args:
             mixtures: float32 `[n, height, width]`, in [0, 1].
-            num_sources: K, from 1 to the number of parts; the model's own by default.
+            num_sources: K, from 1 to the number of parts.
 
         Returns:
             float32 `[n, num_sources, height, width]`; the sources of a mixture sum to it.
@@ -98,7 +92,7 @@ class ImageNMF:
             ConfigError: `num_sources` is out of its range.
             DataError: The mixtures' shape or range is wrong, or `fit` was not called yet.
         """
-        num_sources = self.num_sources if num_sources is None else self._checked(num_sources)
+        check(1 <= num_sources <= self.num_components, "num_sources", num_sources, f"from 1 to {self.num_components}")
         array, activations = self._activations(mixtures)
         groups = _weighted_kmeans(self.embedding, activations * self.part_mass, num_sources)
         return self._resynthesise(array, activations, groups, num_sources)

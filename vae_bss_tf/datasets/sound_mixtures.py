@@ -36,7 +36,7 @@ def training_mixtures(
     on the seed and `i` alone.
 
     Args:
-        bank: Waveforms of the sources, or of the mixtures themselves where its name is "mixtures".
+        bank: Waveforms of the sources, or of the mixtures themselves where it has no truth.
         audio: How they are mixed, and the spectrogram.
         num_mixed: The counts M to draw from, each at least 1.
         batch_size: Mixtures a batch; at least 1.

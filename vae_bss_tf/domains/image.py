@@ -19,8 +19,8 @@ class RemixedImages(NamedTuple):
     """Images made of known sources.
 
     Attributes:
-        mixture: float32 `[batch, height, width]` in [0, 1].
-        sources: float32 `[batch, num_sources, height, width]`.
+        mixture: float32 `[batch, *input_shape]` in [0, 1].
+        sources: float32 `[batch, num_sources, *input_shape]`.
     """
 
     mixture: "tf.Tensor"
@@ -47,7 +47,7 @@ class Images:
     evaluation_mixtures = staticmethod(image_mixtures.evaluation_mixtures)
 
     def exchangeable(self, sources: "tf.Tensor", mixture: "tf.Tensor") -> "tf.Tensor":
-        """The sources themselves: float32 `[batch, num_sources, height, width]`."""
+        """The sources themselves: float32 `[batch, num_sources, *input_shape]`."""
         return sources
 
     def remix(self, sources: "tf.Tensor", seed: "tf.Tensor") -> RemixedImages:
@@ -63,7 +63,7 @@ class Images:
         SI-SDR are made of.
 
         Args:
-            estimates: float32 `[batch, num_sources, height, width]`, > 0.
+            estimates: float32 `[batch, num_sources, *input_shape]`, > 0.
             mixed: What `remix` returned.
 
         Returns:

@@ -33,7 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gains", metavar="DB,DB,...", help="a gain for each source in what is heard, such as 0,-inf")
     parser.add_argument("--rate", type=float, default=16_000.0, help="of raw samples, Hz (default: 16000)")
     parser.add_argument("--sample-format", choices=("s16", "f32"), default="s16", help="of raw samples, little-endian")
-    parser.add_argument("--block", type=_positive, default=1_024, help="raw samples read at once, at most (1024)")
     parser.add_argument("--list-devices", action="store_true", help="list microphones and headphones, and end")
     parser.add_argument("--input-device", metavar="DEVICE", help="number or name of the microphone")
     parser.add_argument("--output-device", metavar="DEVICE", help="number or name of the headphones")
@@ -41,13 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no level meters")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1,000,000")
-    return value
 
 
 main = command(_parser, _command, signed=["--gains"])

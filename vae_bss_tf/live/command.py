@@ -26,6 +26,7 @@ Array = npt.NDArray[np.float32]
 
 PIPE = Path("-")
 MAX_GAIN_DB = 40.0
+_READ = 4_096  # bytes at once, at most
 _METER_SECONDS, _METER_WIDTH, _METER_FLOOR_DB = 0.1, 20, -60.0
 
 
@@ -212,7 +213,7 @@ def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator
     if sys.stdin is None:
         raise DataError("standard input is closed; pipe raw samples of one channel into it.")
     _tell_rate(options.rate, rate, tell)
-    return _resampled(_raw(sys.stdin.buffer, options.sample_format, options.block), Resampler(options.rate, rate))
+    return _resampled(_raw(sys.stdin.buffer, options.sample_format), Resampler(options.rate, rate))
 
 
 def _until_interrupted(portions: Iterator[Array]) -> Iterator[Array]:
@@ -246,10 +247,10 @@ def _resampled(portions: Iterator[Array], resampler: Resampler) -> Iterator[Arra
     yield resampler(np.zeros(0, np.float32), last=True)
 
 
-def _raw(stream: BinaryIO, sample_format: str, block: int) -> Iterator[Array]:
+def _raw(stream: BinaryIO, sample_format: str) -> Iterator[Array]:
     kind = np.dtype("<i2") if sample_format == "s16" else np.dtype("<f4")
     rest, some = b"", False
-    while data := stream.read1(block * kind.itemsize) if hasattr(stream, "read1") else stream.read(block):
+    while data := stream.read1(_READ):  # type: ignore[attr-defined]
         data = rest + data
         whole = len(data) // kind.itemsize * kind.itemsize
         some, rest = some or whole > 0, data[whole:]

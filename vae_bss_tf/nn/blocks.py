@@ -1,6 +1,7 @@
 """The blocks that encoders and decoders are made of."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -122,8 +123,24 @@ class DenseBlock(keras.layers.Layer):
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         return keras.ops.relu(self.normalization(self.dense(inputs), training=training))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape[:-1], self.units)
+
+def dense_blocks(width: int, hidden_units: Iterable[int], policy: keras.DTypePolicy) -> tuple[list[DenseBlock], int]:
+    """Makes dense blocks, each of which takes what the one before gives.
+
+    Args:
+        width: Size of the first input's last axis.
+        hidden_units: Units of each block.
+        policy: Their dtype policy.
+
+    Returns:
+        The blocks, built, and the size of the last one's output: `width` where there is none.
+    """
+    blocks = []
+    for i, units in enumerate(hidden_units):
+        blocks.append(DenseBlock(units, dtype=policy.name, name=f"block_{i}"))
+        blocks[-1].build((None, width))
+        width = units
+    return blocks, width
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

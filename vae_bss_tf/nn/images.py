@@ -9,9 +9,9 @@ from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.masking import ratio_mask
 from vae_bss_tf.nn.blocks import (
     PACKAGE,
-    DenseBlock,
     ImageConvolutionBlock,
     ImageUpsamplingBlock,
+    dense_blocks,
     fan_in_dense,
     fan_in_upsampling,
 )
@@ -60,12 +60,7 @@ class ImageEncoder(keras.layers.Layer):
             shape = convolution.compute_output_shape(shape)
         width = math.prod(n or 0 for n in shape[1:])
         self.flatten = keras.layers.Reshape((width,), dtype=self.dtype_policy)
-        self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
-        ]
-        for block in self.blocks:
-            block.build((None, width))
-            width = block.units
+        self.blocks, width = dense_blocks(width, self.hidden_units, self.dtype_policy)
         self.head = fan_in_dense(width, 2 * self.num_sources * self.latent_dim, dtype="float32", name="head")
         self.head.build((None, width))
 
@@ -82,10 +77,6 @@ class ImageEncoder(keras.layers.Layer):
             hidden = block(hidden, training=training)
         moments = keras.ops.reshape(self.head(hidden), (-1, 2, self.num_sources, self.latent_dim))
         return moments[:, 0], moments[:, 1]
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], ...]:
-        shape = (input_shape[0], self.num_sources, self.latent_dim)
-        return shape, shape
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -119,13 +110,7 @@ class ImageDecoder(keras.layers.Layer):
         self.hidden_units = tuple(hidden_units)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        width = int(input_shape[-1] or 0)
-        self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
-        ]
-        for block in self.blocks:
-            block.build((None, width))
-            width = block.units
+        self.blocks, width = dense_blocks(int(input_shape[-1] or 0), self.hidden_units, self.dtype_policy)
         self.head = fan_in_dense(
             width, math.prod(self.source_shape), activation="sigmoid", dtype="float32", name="head"
         )
@@ -137,9 +122,6 @@ class ImageDecoder(keras.layers.Layer):
         for block in self.blocks:
             hidden = block(hidden, training=training)
         return keras.ops.reshape(self.head(hidden), (-1, num_sources, *self.source_shape))
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], input_shape[1], *self.source_shape)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "source_shape": self.source_shape, "hidden_units": self.hidden_units}
@@ -174,14 +156,8 @@ class UpsamplingDecoder(ImageDecoder):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         height, width = (math.ceil(n / 2 ** len(self.upsampling)) for n in self.source_shape[:2])
         self.coarse_shape = (height, width, self.upsampling[0])
-        features = int(input_shape[-1] or 0)
-        self.blocks = [
-            DenseBlock(units, dtype=self.dtype_policy.name, name=f"block_{i}")
-            for i, units in enumerate((*self.hidden_units, math.prod(self.coarse_shape)))
-        ]
-        for block in self.blocks:
-            block.build((None, features))
-            features = block.units
+        units = (*self.hidden_units, math.prod(self.coarse_shape))
+        self.blocks, _ = dense_blocks(int(input_shape[-1] or 0), units, self.dtype_policy)
         shape: tuple[int | None, ...] = (None, *self.coarse_shape)
         self.upsampling_blocks = [
             ImageUpsamplingBlock(units, dtype=self.dtype_policy.name, name=f"upsampling_{i}")
@@ -252,8 +228,3 @@ class SourceMask(keras.layers.Layer):
         flat = keras.ops.reshape(estimates, (-1, num_sources, math.prod(shape)))
         masked = ratio_mask(flat, keras.ops.reshape(mixture, (-1, math.prod(shape))), self.exponent)
         return keras.ops.reshape(masked, (-1, num_sources, *shape))
-
-    def compute_output_shape(
-        self, estimates_shape: tuple[int | None, ...], mixture_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        return estimates_shape

@@ -120,10 +120,5 @@ class MaskNetwork(keras.layers.Layer):
         logits = self.head(hidden)
         return tf.nn.depth_to_space(logits, self.patch) if self.patch > 1 else logits
 
-    def compute_output_shape(
-        self, mixture_shape: tuple[int | None, ...], estimates_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        return estimates_shape
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "patch": self.patch}

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, FrameConvolutionBlock, fan_in_dense
+from vae_bss_tf.nn.blocks import PACKAGE, DenseBlock, FrameConvolutionBlock, dense_blocks, fan_in_dense
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -58,10 +58,6 @@ class SpectrogramEncoder(keras.layers.Layer):
         moments = keras.ops.reshape(self.head(hidden), (-1, 2, self.num_sources, self.latent_dim))
         return moments[:, 0], moments[:, 1]
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], ...]:
-        shape = (input_shape[0], self.num_sources, self.latent_dim)
-        return shape, shape
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -73,11 +69,11 @@ class SpectrogramEncoder(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SpectrogramDecoder(keras.layers.Layer):
-    """The one decoder that all sources share: a few spectra, each with its course over time.
+    """The one decoder that all sources share: a spectrum with its course over time.
 
-    From a latent, dense blocks lead to `rank` spectra and their courses over time. The sum of their products and of
-    one more spectrum, constant in time, are the logits of the magnitudes. With a rank of 1 a note fits this form and
-    two notes that start at different times do not, which keeps a latent from taking the whole mixture.
+    From a latent, dense blocks lead to a spectrum and its course over time. Their product and one more spectrum,
+    constant in time, add up to the logits of the magnitudes. A note fits this form and two notes that start at
+    different times do not, which keeps a latent from taking the whole mixture.
 
     Call arguments:
         latents: float32 `[batch, num_sources, latent_dim]`.
@@ -89,28 +85,18 @@ class SpectrogramDecoder(keras.layers.Layer):
     Args:
         source_shape: Frames and bins of one source.
         hidden_units: Units of each hidden block, from the latent to the source.
-        rank: Number of spectra that change over time; at least 1.
     """
 
-    def __init__(
-        self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], rank: int = 1, **kwargs: Any
-    ) -> None:
+    def __init__(self, source_shape: tuple[int, ...], hidden_units: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source_shape = tuple(source_shape)
         self.hidden_units = tuple(hidden_units)
-        self.rank = rank
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         frames, bins = self.source_shape
-        width = int(input_shape[-1] or 0)
-        self.blocks = [
-            DenseBlock(u, dtype=self.dtype_policy.name, name=f"block_{i}") for i, u in enumerate(self.hidden_units)
-        ]
-        for block in self.blocks:
-            block.build((None, width))
-            width = block.units
-        self.courses = fan_in_dense(width, frames * self.rank, dtype="float32", name="courses")
-        self.spectra = fan_in_dense(width, (self.rank + 1) * bins, dtype="float32", name="spectra")
+        self.blocks, width = dense_blocks(int(input_shape[-1] or 0), self.hidden_units, self.dtype_policy)
+        self.courses = fan_in_dense(width, frames, dtype="float32", name="courses")
+        self.spectra = fan_in_dense(width, 2 * bins, dtype="float32", name="spectra")
         self.courses.build((None, width))
         self.spectra.build((None, width))
 
@@ -120,18 +106,10 @@ class SpectrogramDecoder(keras.layers.Layer):
         for block in self.blocks:
             hidden = block(hidden, training=training)
         frames, bins = self.source_shape
-        courses = keras.ops.reshape(self.courses(hidden), (-1, frames, self.rank))
-        spectra = keras.ops.reshape(self.spectra(hidden), (-1, self.rank + 1, bins))
+        courses = keras.ops.reshape(self.courses(hidden), (-1, frames, 1))
+        spectra = keras.ops.reshape(self.spectra(hidden), (-1, 2, bins))
         magnitudes = keras.ops.sigmoid(keras.ops.matmul(courses, spectra[:, 1:]) + spectra[:, :1])
         return keras.ops.reshape(magnitudes, (-1, num_sources, *self.source_shape))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], input_shape[1], *self.source_shape)
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "source_shape": self.source_shape,
-            "hidden_units": self.hidden_units,
-            "rank": self.rank,
-        }
+        return {**super().get_config(), "source_shape": self.source_shape, "hidden_units": self.hidden_units}
