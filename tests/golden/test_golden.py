@@ -61,5 +61,7 @@ def test_all_shipped_models_are_under_30_megabytes_and_each_one_s_weights_under_
 def test_the_weights_are_those_of_the_files(folder):
     """They are in float16, and masks where nothing sounds are sensitive: means are compared."""
     golden = np.load(Path(__file__).with_name(f"{folder.name}.npz"))
-    found = Run.load(folder).model().separate(golden["mixtures"])
-    assert np.abs(found - golden["sources"]).mean() < 1e-3
+    run = Run.load(folder)
+    model = run.model()
+    assert np.abs(model.separate(golden["mixtures"]) - golden["sources"]).mean() < 1e-3
+    assert model.prior_weight == run.preset.recipe.final_kl_weight
