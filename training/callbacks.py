@@ -142,7 +142,7 @@ class SeparationSummaries(keras.callbacks.Callback):
         writer.close()
 
 
-class Progress(keras.callbacks.Callback):
+class ProgressBar(keras.callbacks.Callback):
     """One progress bar over all phases: phase, epoch, mixtures per second and the time left.
 
     It is passed to the `fit` of each phase in turn.
@@ -161,9 +161,7 @@ class Progress(keras.callbacks.Callback):
         self.epochs = sum(planned.epochs for planned in plan)
         self.rates = dict(rates)
         self.seconds, self.mixtures = 0.0, 0
-        done = sum(
-            min(max(epochs_done - p.first_epoch, 0), p.epochs) * p.steps_per_epoch * p.phase.batch_size for p in plan
-        )
+        done = sum(min(max(epochs_done - p.first_epoch, 0), p.epochs) * p.mixtures_per_epoch for p in plan)
         self.bar = tqdm.tqdm(
             total=sum(planned.num_mixtures for planned in plan),
             initial=done,
@@ -219,7 +217,7 @@ class Progress(keras.callbacks.Callback):
         left = 0.0
         for planned in self.plan:
             epochs = planned.first_epoch + planned.epochs - max(epochs_done, planned.first_epoch)
-            mixtures = max(epochs, 0) * planned.steps_per_epoch * planned.phase.batch_size
+            mixtures = max(epochs, 0) * planned.mixtures_per_epoch
             left += mixtures / self.rates.get(planned.phase.name, rate)
         return left
 

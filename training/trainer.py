@@ -16,8 +16,7 @@ import tensorflow as tf
 from training import cluster, figures, loop, systems, truth_free
 from training import strategy as devices
 from training.backup import Backup, EpochBackup, Progress
-from training.callbacks import BestModel, EarlyStopping, RemixScore, SeparationSummaries
-from training.callbacks import Progress as ProgressBar
+from training.callbacks import BestModel, EarlyStopping, ProgressBar, RemixScore, SeparationSummaries
 from training.history import History, read_history, write_history
 from training.learner import Learner
 from training.recipe import PlannedPhase, plan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.callbacks import Progress
+from training.callbacks import ProgressBar
 from training.recipe import plan
 from vae_bss_tf.phases import Phase, Recipe
 
@@ -15,7 +15,7 @@ RECIPE = Recipe(
 
 def told(capsys: pytest.CaptureFixture[str], rates: dict[str, float]) -> str:
     phases = plan(RECIPE)
-    bar = Progress(phases, 0, quiet=True, rates=rates)
+    bar = ProgressBar(phases, 0, quiet=True, rates=rates)
     bar.begin(phases[0])
     bar.on_epoch_end(0, {"loss": 1.0})
     bar.close()
