@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import add_json, write_results
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import write_json
 
@@ -259,7 +259,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.bulk",
         description="Measures bulk separation against bare separators, and kills it. Needs the extra bulk and psutil.",
         epilog="example: python -m benchmarks.bulk --model saved_models/notes --files 2000 --damaged 20",

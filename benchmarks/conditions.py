@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio import SUFFIXES
 from vae_bss_tf.startup import import_tensorflow
 
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.conditions",
         description="What makes recordings harder to separate: other levels, a room, noise.",
         epilog="example: python -m benchmarks.conditions saved_models/duets --truth ../shared/data/duets/test",

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import write_json
@@ -150,7 +150,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fixed_mixtures", description=__doc__,
+    parser = Parser(prog="python -m benchmarks.fixed_mixtures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--data-dir", required=True, type=Path, help="MNIST's four IDX files")
     parser.add_argument("--output", required=True, type=Path, help="folder to work in; resumed where it was")

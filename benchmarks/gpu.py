@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError, DataError
 
@@ -147,7 +147,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.gpu",
         description="Trains, separates and exports on the CPU and on the GPUs that are found, and compares them.",
         epilog="example: python -m benchmarks.gpu --preset mnist --data-dir DIR --batch-size 256",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from benchmarks import add_json, write_results
 from benchmarks.order import at_rate, true_orders
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio import SUFFIXES, spectrogram
 from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
 from vae_bss_tf.errors import ConfigError
@@ -141,7 +141,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.limits",
         description="What holds a model of sound back: its encoder, its decoder and masks, or its resolution.",
         epilog="example: python -m benchmarks.limits saved_models/duets --truth ../shared/data/duets/test",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import write_json
 from vae_bss_tf.live.config import N_FFT, LiveConfig
@@ -146,7 +146,7 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__,
+    parser = Parser(prog="python -m benchmarks.live", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("models", nargs="+", type=Path, help="exports of live separators, or runs for scores alone")
     parser.add_argument(

@@ -18,7 +18,7 @@ from benchmarks import add_json, write_results
 from benchmarks.train_throughput import measured
 from training.memory import keep_freed_memory
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.domains import Images
 from vae_bss_tf.errors import ConfigError
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mask_network", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.mask_network", description=__doc__)
     parser.add_argument("--data-dir", type=Path, help="folder of MNIST's files; without it they are fetched")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each variant in each round")
     parser.add_argument("--rounds", type=int, default=3)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio.recordings import describe, mono
 from vae_bss_tf.datasets.recordings import split_files
 from vae_bss_tf.errors import ConfigError
@@ -23,7 +23,7 @@ SECONDS, MAX_ONSET = 1.5, 0.4
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.note_pairs", description=__doc__,
+    parser = Parser(prog="python -m benchmarks.note_pairs", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--data-dir", required=True, type=Path, help="folder of recordings of single notes")
     parser.add_argument("--split", default="train", choices=("train", "test"), help="which notes (default: train)")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio import SUFFIXES, recordings
 from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
 from vae_bss_tf.audio.separator import Separator
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.order",
         description="What the order of the sources costs: by overlaps, by the whole recording, by the truth.",
         epilog="example: python -m benchmarks.order saved_models/duets --truth ../shared/data/duets/test",

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio import SUFFIXES
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import ConfigError
@@ -31,7 +31,7 @@ _TRIES = 1_000  # to draw parts of different recordings and instruments
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__,
+    parser = Parser(prog="python -m benchmarks.parts", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--truth", required=True, type=Path, help="folder of folders, each a mixture and its sources")
     parser.add_argument("--num-sources", type=int, default=3, help="parts of each mixture (default: 3)")

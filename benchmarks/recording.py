@@ -22,7 +22,7 @@ import soundfile
 
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import tones
 from vae_bss_tf.errors import ConfigError, DataError
@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.recording",
         description="Wall time and memory of separating a long recording, disk to disk, for models of two sources of "
         "sound.",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.files import refuse_existing, replacing
 
 DIGITS = (817, 1_358)  # of scikit-learn's: a four and a five, a pair that separates well
@@ -116,7 +116,7 @@ def _note(part: Part, pitch: int, seconds: float) -> npt.NDArray[np.float64]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.sample",
         description="Makes the samples: an overlay of two digits that ship with scikit-learn, a synthesised duet.",
         epilog="example: python -m benchmarks.sample --output sample",

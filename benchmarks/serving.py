@@ -25,7 +25,7 @@ from benchmarks import add_json, write_results
 from benchmarks.sizing import untrained
 from training.tables import to_markdown
 from vae_bss_tf import runtime
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.startup import import_tensorflow
 
@@ -211,7 +211,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.serving",
         description="Requests per second and latency of a served model, over gRPC and REST, against direct calls.",
     )

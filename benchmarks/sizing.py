@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import add_json, write_results
 from training.tables import to_markdown
 from vae_bss_tf import runtime
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.startup import import_tensorflow
@@ -256,7 +256,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.sizing",
         description="Batching parameters, and requests a second, latency and memory of a served model.",
         epilog="example: python -m benchmarks.sizing --presets mnist --seconds 3",

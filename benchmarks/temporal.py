@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import add_json, write_results
 from benchmarks.order import WAYS, judged
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.audio import SUFFIXES
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.presets import get_preset
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.temporal",
         description="Latents through time, static and autoregressive, against single windows, after the same minutes.",
         epilog="example: python -m benchmarks.temporal --data-dir DUETS --truth DUETS/test",

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import add_json, write_results
 from benchmarks.serving import measured
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.runtime import LoadedModel, load
 from vae_bss_tf.startup import import_tensorflow
 
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.threads",
         description="Mixtures per second of one loaded model called by 1 and 2 threads, and a check of 8 threads.",
         epilog="example: python -m benchmarks.threads runs/mnist-k2-seed0 exported/mnist/*.tflite",

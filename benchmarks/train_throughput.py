@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import add_json, write_results
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import SourceBank, load_bank
@@ -239,7 +239,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_throughput", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.train_throughput", description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four IDX files")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: %(default)s)")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_bss_tf.arguments import command
+from vae_bss_tf.arguments import Parser, command
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
@@ -229,7 +229,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.truth_free",
         description="Rank correlation of the score without a truth with the SI-SDR, over models of one data set.",
         epilog="example: python -m benchmarks.truth_free --preset digits --checkpoints 12 --mixtures 300000",

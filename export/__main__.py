@@ -6,7 +6,7 @@ import signal
 import sys
 
 from export.formats import FORMATS
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.startup import import_tensorflow
 
 
@@ -46,7 +46,7 @@ def _written_down(options: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export",
         description="Exports a run to SavedModel, TFLite and ONNX, and checks each file against the model.",
         epilog="example: python -m export --run runs/digits-k2-seed0 --to saved_models/digits",

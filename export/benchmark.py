@@ -17,7 +17,7 @@ import numpy as np
 from export.formats import FORMATS
 from export.gate.workers import Worker
 from training.tables import to_markdown
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import refuse_existing, write_json
@@ -149,7 +149,7 @@ def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export.benchmark",
         description="Times every file of an export, each in a process of its own, in turns.",
         epilog="example: python -m export.benchmark exported/mnist --run runs/mnist-k2-seed0 --json latency.json",

@@ -11,7 +11,7 @@ import threading
 from functools import partial
 
 from export.devserver.config import named_models, read_config
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.errors import ConfigError, VaeBssError
 from vae_bss_tf.startup import import_tensorflow
 
@@ -55,7 +55,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export.serve",
         description="Serves SavedModels over TensorFlow Serving's REST and gRPC API. For development, not for "
         "production: there, run TensorFlow Serving on the same folders and configuration.",

@@ -8,7 +8,7 @@ import sys
 
 from export.deployment.files import MODELS, MODELS_CONFIG
 from export.deployment.folder import ServedExport, add_versions, make, move_label
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.errors import ConfigError
 
 _CPUS = 2
@@ -60,7 +60,7 @@ def _number(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export.serving",
         description="Makes and updates the folder that TensorFlow Serving serves.",
         epilog="example: python -m export.serving exported/mnist --to serving",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from training import systems, tables
 from training.memory import keep_freed_memory
 from training.systems import Material, System
-from vae_bss_tf.arguments import command, counts, path
+from vae_bss_tf.arguments import Parser, command, counts, path
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
@@ -343,7 +343,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.evaluate",
         description="Scores trained runs on test mixtures, or compares every system on the same mixtures.",
         epilog="examples: python -m training.evaluate --run runs/digits-k2-seed0; "

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from training.memory import keep_freed_memory
 from training.options import default_output, parser, resolve
 from vae_bss_tf.arguments import parsed
 from vae_bss_tf.baselines import OBJECTIVES
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.checks import check_choice, check_minutes
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
@@ -83,6 +82,8 @@ def train(
         )
     if resume is not None and system == "glo":
         raise ConfigError("no backup holds the latents that glo fits: it is not resumed; train it anew by --force.")
+    if minutes is not None:
+        check_minutes(minutes)
     if strategy == "multi-worker" and minutes is not None:
         raise ConfigError("several hosts are not as fast as each alone: plan them by --epochs in place of --minutes.")
 
@@ -222,8 +223,6 @@ def _within_minutes(
     from training.run import Run
     from training.trainer import Trainer
 
-    if not minutes > 0 or not math.isfinite(minutes):
-        raise ConfigError(f"--minutes is {minutes:g}; it must be greater than 0.")
     with tempfile.TemporaryDirectory() as folder:
         trial = preset.replace(
             recipe=preset.recipe.replace(epochs=max(preset.recipe.epochs, len(preset.recipe.phases)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training import systems
-from vae_bss_tf.arguments import counts, path
+from vae_bss_tf.arguments import Parser, counts, path
 from vae_bss_tf.checks import check_choice, shown
 from vae_bss_tf.config import DataConfig, Preset
 from vae_bss_tf.datasets import DATASETS
@@ -135,7 +135,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of `python -m training.fit`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m training.fit",
         description="Trains a separator from mixtures alone; by default on the digits that ship with scikit-learn.",
         epilog="example: python -m training.fit --dataset mnist --data-dir DIR --minutes 15",

@@ -33,6 +33,7 @@ from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.saved import load_keras_model, load_weights
 
 WEIGHTS = "weights.npz"
+BUDGET = ("mixtures", "seconds", "parameters", "seed")  # what a training took, in `metrics.json`
 OF_AN_EXPORT = ("config.json", "metrics.json", "history.csv")
 LIBRARIES = ("vae-bss-tf", "tensorflow", "keras", "tensorflow-probability", "numpy")
 _CONFIG = "config.json"
@@ -177,6 +178,8 @@ class Run:
         try:
             content = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
             check(isinstance(content, dict), "its content", content, "scores by name")
+            for name in BUDGET:
+                check(isinstance(content.get(name, 0), (int, float)), name, content.get(name), "a number")
             return content
         except ValueError as error:
             raise CheckpointError(f"{path} cannot be read ({error}); it is damaged: train again.") from error

@@ -5,8 +5,23 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from vae_bss_tf.errors import run_command
+from vae_bss_tf.errors import EXIT_USER_ERROR, run_command
+
+
+class Parser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` that tells a mistake in one line, without the usage before it.
+
+    Example:
+        >>> Parser(prog="python -m training.fit").parse_args(["--epoch"])
+        Traceback (most recent call last):
+        SystemExit: 2
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong, in one line, and ends the process with exit code 2."""
+        self.exit(EXIT_USER_ERROR, f"error: {message}; {self.prog} --help lists what is taken.\n")
 
 
 def command(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vae_bss_tf.errors import ConfigError, DataError
 
 LARGEST, LARGEST_WHOLE = 1e30, 2**31
+MOST_MINUTES = 1e6
 _SHOWN = 200
 
 
@@ -60,6 +61,18 @@ def check(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name} is {shown(value)}; it must be {allowed}.")
 
 
+def check_minutes(minutes: float) -> None:
+    """Refuses a time to train for that no training takes.
+
+    Args:
+        minutes: The value of `--minutes`.
+
+    Raises:
+        ConfigError: It is not above 0 and at most a million, or NaN.
+    """
+    check(0 < minutes <= MOST_MINUTES, "--minutes", minutes, f"above 0 and at most {MOST_MINUTES:,.0f}")
+
+
 def check_kind(name: str, value: Any, default: Any) -> None:
     """Refuses a value of another kind than a setting's default, which is what JSON and `--set` may bring.
 
@@ -91,6 +104,25 @@ def check_kind(name: str, value: Any, default: Any) -> None:
             check(abs(number) <= limit, name, number, f"between {-limit:.0e} and {limit:.0e}")
 
 
+def check_numbers(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Returns an array of real numbers.
+
+    Args:
+        values: What was handed in.
+        name: What it is, in the plural, for the message.
+
+    Raises:
+        DataError: It is no array, or one of complex numbers, texts or other objects.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, OverflowError) as error:  # such as rows of different lengths
+        raise DataError(f"{name} are no array of numbers ({error}); give a float array.") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} have type {array.dtype}, and must be real numbers; give a float array.")
+    return array
+
+
 def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Returns mixtures as a float32 array after checking them.
 
@@ -102,13 +134,10 @@ def check_mixtures(mixtures: npt.ArrayLike, input_shape: tuple[int, ...]) -> npt
         The same values, float32.
 
     Raises:
-        DataError: The shape is another, there is no mixture, a value is not finite, or outside [0, 1].
+        DataError: The shape is another, there is no mixture, a value is no real number, not finite, or outside [0, 1].
     """
-    try:
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
-            array = np.asarray(mixtures).astype(np.float32, copy=False)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"mixtures are no array of numbers ({error}); give a float array.") from error
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite and is refused below
+        array = check_numbers(mixtures, "mixtures").astype(np.float32, copy=False)
     if array.shape[-len(input_shape) :] != tuple(input_shape) or array.ndim > len(input_shape) + 1:
         raise DataError(
             f"mixtures have shape {array.shape}; expected {tuple(input_shape)} or (n, {str(tuple(input_shape))[1:]}."

@@ -98,6 +98,8 @@ def run_command(command: Callable[[], None]) -> int:
         except Exception as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != _TENSORFLOWS_MEMORY_ERROR:
                 raise
+            if os.strerror(errno.ENOSPC) in str(error):
+                return _fail(_system_message(OSError(errno.ENOSPC, "")))
             return _fail("not enough memory; use smaller settings or batches, or a machine with more.")
         finally:
             sys.stdout.flush()

@@ -41,13 +41,14 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+def find_files(folder: Path, suffixes: tuple[str, ...], what: str, output: Path | None = None) -> list[Path]:
     """Lists the files of a kind under a folder, in the order of their paths. Links are followed, to each folder once.
 
     Args:
         folder: The folder; those inside it are searched too.
         suffixes: What their names end in, in lower case; names in upper case count too.
         what: What one of them is called in messages.
+        output: Where a command writes to: what lies there is left out.
 
     Returns:
         The files.
@@ -59,6 +60,11 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; name one that holds {what}s ({', '.join(suffixes)}).")
     paths = sorted(files_under(folder, suffixes))
+    if output is not None and paths:
+        written = output.resolve()
+        paths = [path for path in paths if written not in (path.parent.resolve(), *path.resolve().parents)]
+        if not paths:
+            raise DataError(f"{folder} holds no {what} but in {output}, which is written to; choose another output.")
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} is a link to nothing; mend it, or leave it out.")

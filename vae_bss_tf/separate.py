@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from vae_bss_tf import pictures
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.audio import FORMATS
 from vae_bss_tf.files import files_under
 from vae_bss_tf.runtime.loading import described
@@ -46,7 +46,7 @@ def _server_options(options: argparse.Namespace) -> ServerOptions | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m vae_bss_tf.separate",
         description="Separates recordings of any length, or pictures, into one file for each source.",
         epilog="examples: python -m vae_bss_tf.separate duet.wav --model runs/notes-k2-seed0 --output stems; "
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-truncated",
         action="store_true",
-        help="separate what is there of a WAV or AIFF file that holds fewer samples than its header states",
+        help="separate what is there of a truncated WAV, AIFF or Ogg file",
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -12,7 +12,7 @@ from typing import Any
 
 from export.formats import check_libraries
 from export.target import check_target
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import parse_json, replacing_folder, sha256, write_json, write_text
@@ -29,7 +29,7 @@ _LIBRARIES = ("vae-bss-tf", "tensorflow", "ai-edge-litert", "ai-edge-quantizer",
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export.live",
         description="Writes a live separator as TFLite and ONNX files whose state is in the open, and proves each "
         "equal to the model over a minute of sound.",

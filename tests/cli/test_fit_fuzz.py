@@ -85,7 +85,7 @@ def run(main, words: list[str], output: list[str]) -> tuple[int, str]:
         assert code in (0, 2), lines
         if code == 0:
             assert not lines
-        elif not lines[0].startswith("usage: "):
+        else:
             assert len(lines) == 1
             assert lines[0].startswith("error: ")
         assert {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} == MINE

@@ -113,6 +113,16 @@ def test_bad_gains_are_refused(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "gains" in capsys.readouterr().err
 
 
+def test_what_a_command_wrote_is_no_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "takes/one.wav")
+    words = [str(tmp_path / "takes"), "--model", str(run), "--quiet", "--force", "--output"]
+    for _ in range(2):
+        assert separate.main([*words, str(tmp_path / "takes/stems")]) == 0
+    assert sorted(path.name for path in (tmp_path / "takes/stems").iterdir()) == ["one_source1.wav", "one_source2.wav"]
+    assert separate.main([*words, str(tmp_path / "takes")]) == 2
+    assert "which is written to; choose another output" in capsys.readouterr().err
+
+
 def test_inputs_of_one_name_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(record(tmp_path / folder / "one.wav")) for folder in ("a", "b")]
     assert separate.main([*paths, "--model", str(run), "--output", str(tmp_path / "stems")]) == 2

@@ -84,6 +84,37 @@ def test_damaged_and_foreign_exports_are_refused(live_export, live_run, tmp_path
         load(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"latency_ms": 64.0}, {"trace_seconds": []}, {"num_sources": 3}, {"sample_rate": 8000.0}], ids=str
+)
+@pytest.mark.parametrize("file", ["", "float32.onnx"])
+def test_a_file_that_is_not_of_its_settings_is_refused(changes, file, live_export, tmp_path):
+    shutil.copytree(live_export, tmp_path / "copy")
+    manifest = json.loads((live_export / "manifest.json").read_text())
+    manifest["live"].update(changes)
+    (tmp_path / "copy/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="is damaged or not ours"):
+        load(tmp_path / "copy" / file)
+
+
+def test_what_is_no_sound_and_no_model_is_refused(live_export, sound):
+    separator = LiveSeparator(load(live_export))
+    for samples in (sound * 1j, "abc", [[0.0], [0.0, 1.0]], [None]):
+        with pytest.raises(DataError, match="samples"):
+            separator.process(samples)
+    with pytest.raises(ConfigError, match="state"):
+        separator.state = None
+    with pytest.raises(DataError, match="NaN"):
+        separator.state = {name: np.full_like(value, np.nan) for name, value in separator.state.items()}
+    for path in (None, 5):
+        with pytest.raises(ConfigError, match="a path"):
+            load(path)
+    with pytest.raises(ConfigError, match="num_threads"):
+        load(live_export, num_threads=0)
+    with pytest.raises(CheckpointError, match="beside it"):
+        load("sample/duet.wav")
+
+
 def test_nan_and_foreign_states_leave_the_state_sound(live_export, sound):
     separator = LiveSeparator(load(live_export))
     separator.process(sound[:1000])

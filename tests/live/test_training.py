@@ -1,5 +1,6 @@
 """What a live separator is trained to do, and that an interrupted training gives what an uninterrupted one gives."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from training.live import data, objective, stems, trainer
 from training.live.__main__ import main as fit
+from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.live.runtime import LiveSeparator, load
 
 
@@ -139,7 +141,7 @@ def test_the_bound_is_the_elbo_of_a_frame(tiny_model, sound):
     assert float(values.elbo[0]) == pytest.approx(log_likelihood - kl, rel=1e-4)
 
 
-def test_a_killed_training_resumes_to_the_same_weights(folder, teacher, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_to_the_same_weights(folder, teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "STEPS_PER_EPOCH", 2)
     words = ["--data-dir", str(folder), "--teacher", str(teacher), "--epochs", "3", "--batch-size", "2",
              "--channels", "8", "--latency", "64"]  # fmt: skip
@@ -157,7 +159,16 @@ def test_a_killed_training_resumes_to_the_same_weights(folder, teacher, tmp_path
     trainer.create(tmp_path / "killed", config, training, sources, False)
     with pytest.raises(Killed):
         trainer.LiveTrainer(config, training, train, held_out).train(tmp_path / "killed", report=dies)
-    assert fit(["--output", str(tmp_path / "killed"), "--resume"]) == 0
+    killed = ["--output", str(tmp_path / "killed"), "--resume"]
+    for change in (["--seed", "7"], ["--latency", "32"], ["--epochs", "9"], ["--data-dir", "x", "--teacher", "y"]):
+        assert fit([*killed, *change]) == 2
+        assert "was trained with other settings" in capsys.readouterr().err
+    assert fit([*killed, "--force"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    fewer = dataclasses.replace(train, pitches=train.pitches[::-1])
+    with pytest.raises(CheckpointError, match="other recordings"):
+        trainer.LiveTrainer(config, training, fewer, held_out).train(tmp_path / "killed")
+    assert fit([*words, *killed]) == 0
     for name, weights in np.load(tmp_path / "whole/weights.npz").items():
         np.testing.assert_array_equal(np.load(tmp_path / "killed/weights.npz")[name], weights)
     assert (tmp_path / "whole/history.csv").read_text() == (tmp_path / "killed/history.csv").read_text()
@@ -183,6 +194,7 @@ def test_minutes_plan_the_epochs_and_begin_anew(tiny_config, folder, teacher, mo
         (["--resume", "--output", "none"], "no run of a live separator"),
         (["--data-dir", "x", "--teacher", "y", "--output", "tests"], "choose another --output"),
         (["--data-dir", "x", "--teacher", "y", "--minutes", "nan"], "--minutes is nan"),
+        (["--data-dir", "x", "--teacher", "y", "--minutes", "1e308"], "--minutes is 1e+308"),
     ],
 )
 def test_mistakes_get_one_line(words, message, capsys):

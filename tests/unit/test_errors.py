@@ -53,6 +53,7 @@ def test_a_command_outlives_the_reader_of_its_output(tmp_path: Path, redirection
         (ModuleNotFoundError("no", name="tensorflow"), r"'vae-bss-tf\[train\]'"),
         (MemoryError("Unable to allocate 16.0 GiB"), "not enough memory"),
         (ResourceExhaustedError(None, None, "OOM when allocating"), "not enough memory"),
+        (ResourceExhaustedError(None, None, "part-0; No space left on device"), "no space left on the disk"),
         (ConfigError("there is no folder\nof two lines"), "no folder of two lines"),
     ],
 )

@@ -58,7 +58,7 @@ def test_an_export_is_never_emptied_for_a_run(tiny_preset: Preset, tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["config.json", "manifest.json"]
 
 
-@pytest.mark.parametrize("content", ["[1]", '"done"', "{", "[" * 100_000])
+@pytest.mark.parametrize("content", ["[1]", '"done"', "{", "[" * 100_000, '{"seconds": "x"}'])
 def test_damaged_metrics_are_refused(content: str, tiny_preset: Preset, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", tiny_preset, "vae")
     (run.path / "metrics.json").write_text(content)

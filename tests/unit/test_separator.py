@@ -287,6 +287,26 @@ def test_truncated_recordings_are_refused_unless_allowed(two_bands: Separator, t
     assert soundfile.info(result.sources[1]).frames == pytest.approx(8_000, abs=50)
 
 
+def test_an_ogg_file_without_its_end_is_refused_unless_allowed(two_bands: Separator, tmp_path: Path) -> None:
+    path = write(tmp_path / "duet.ogg", sum(chord(40_000, 2)), format="OGG")
+    assert two_bands.separate_file(path, tmp_path / "whole").sources
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"is truncated: it lacks the last page.*--allow-truncated"):
+            two_bands.separate_file(path, tmp_path / "stems")
+    result = two_bands.separate_file(path, tmp_path / "stems", allow_truncated=True, file_format="wav")
+    assert soundfile.info(result.sources[1]).frames > 8_000
+
+
+@pytest.mark.parametrize(
+    "block", [np.ones((9, 1)), np.ones((9, 1), np.int16), [[0.0]]], ids=["float64", "int16", "list"]
+)
+def test_a_block_of_another_type_is_refused(two_bands: Separator, block: np.ndarray) -> None:
+    with pytest.raises(DataError, match="give float32 arrays"):
+        list(two_bands.stream([block], 8_000, 1))
+
+
 def test_a_header_of_unknown_length_is_no_truncation(two_bands: Separator, tmp_path: Path) -> None:
     path = write(tmp_path / "duet.wav", sum(chord(8_000, 2)))
     content = bytearray(path.read_bytes())

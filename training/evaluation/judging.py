@@ -12,7 +12,7 @@ import numpy.typing as npt
 from training import systems
 from training.evaluation.statistics import Float64, Summary, summarise
 from training.recipe import plan
-from training.run import Run
+from training.run import BUDGET, Run
 from training.systems import BATCH, Budget, System
 from training.truth_free import MixtureFit, TruthFree, known, mixture_fit
 from vae_bss_tf import metrics
@@ -120,7 +120,7 @@ def find_run(
 
 def run_budget(run: Run) -> Budget:
     """Returns what a finished run was trained with: "mixtures" seen, "seconds", trainable "parameters", "seed"."""
-    budget = {name: run.metrics.get(name) for name in ("mixtures", "seconds", "parameters", "seed")}
+    budget = {name: run.metrics.get(name) for name in BUDGET}
     if budget["mixtures"] is None:  # the run is of before the recipes
         last = plan(run.preset.recipe)[-1]
         budget["mixtures"] = last.first_mixture + last.num_mixtures

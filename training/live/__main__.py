@@ -1,21 +1,24 @@
 """Trains a live separator: `python -m training.live --data-dir takes --teacher saved_models/duets`."""
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.arguments import command, path
-from vae_bss_tf.checks import check
-from vae_bss_tf.errors import ConfigError, DataError
+from vae_bss_tf.arguments import Parser, command, path
+from vae_bss_tf.checks import check_minutes
+from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
+from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
+
+_SETTINGS = {"latency": "latency_ms"}  # of options that have another name
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.live",
         description="Trains a separator that answers while the sound comes, from recordings of mixtures alone: an "
         "offline model separates them, and the live one learns to separate new mixtures of what it found.",
@@ -48,15 +51,17 @@ def _command(options: argparse.Namespace) -> None:
     from training.live import stems, trainer
     from training.run import exclusive
 
+    if options.minutes is not None:
+        check_minutes(options.minutes)
     if options.resume:
         trainer.check_resumable(output)
         config, training, sources = trainer.settings_of(output)
+        _check_same(options, output, {**config.to_dict(), **training.to_dict()}, sources)
     else:
         sources = _sources(options.data_dir, options.teacher)
         config = LiveConfig(latency_ms=options.latency, sample_rate=options.sample_rate, channels=options.channels)
         training = trainer.LiveTraining(options.epochs, options.batch_size, options.learning_rate, options.seed)
         trainer.check_new(output, force=options.force)
-        check(options.minutes is None or 0 < options.minutes < math.inf, "--minutes", options.minutes, "positive")
     init = None if options.init is None or options.resume else trainer.load_model(options.init)
     train, held_out = (
         stems.Stems.joined(
@@ -81,6 +86,25 @@ def _command(options: argparse.Namespace) -> None:
         metrics = trained.train(output, report=lambda line: print(line, flush=True))
     print(f"{output}: {metrics['val_sdr']:.2f} dB against what the teacher finds in held-out recordings\n"
           f"next: python -m export.live --run {output} --to exported/live")  # fmt: skip
+
+
+def _check_same(
+    options: argparse.Namespace, output: Path, stored: dict[str, Any], sources: list[dict[str, str]]
+) -> None:
+    """Refuses to resume a training with other settings than it began with; what is left out is as before."""
+    if options.force:
+        raise ConfigError("--resume goes on with what --force deletes; give one of them.")
+    default = _parser().get_default
+    given = {_SETTINGS.get(name, name): value for name, value in vars(options).items() if value != default(name)}
+    stored = {**stored, "learned_from": sources}
+    wanted = {name: given.get(name, value) for name, value in stored.items()}
+    if options.data_dir or options.teacher:
+        wanted["learned_from"] = _sources(options.data_dir, options.teacher)
+    if wanted != stored:
+        raise CheckpointError(
+            f"{output} was trained with other settings ({first_difference(stored, wanted)}); give the same command "
+            "again with --resume, or another --output."
+        )
 
 
 def _sources(data_dirs: list[Path] | None, teachers: list[Path] | None) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,11 @@ class Stems:
                 return part[index]
             index -= len(part)
         raise IndexError(index)
+
+    @property
+    def checksum(self) -> int:
+        """Of the pitches of all excerpts and of the recordings that these are of: other recordings have another."""
+        return zlib.crc32(self.pitches.tobytes() + self.recordings.tobytes())
 
     @classmethod
     def joined(cls, stems: Sequence["Stems"]) -> "Stems":

@@ -4,7 +4,7 @@ config.json    settings of the model and of the training, the teachers, the seed
 weights.npz    the model as the last epoch left it, float32
 history.csv    loss, signal-to-distortion ratios, ELBO and KL of each epoch
 metrics.json   time and scores; only a finished training has it
-state.npz      weights, the optimizer's moments and the number of epochs
+state.npz      weights, the optimizer's moments, the epochs so far and a checksum of what it learns from
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from vae_bss_tf.live.runtime import MANIFEST, is_live
 from vae_bss_tf.live.saved import load_weights, save_weights
 from vae_bss_tf.settings import Settings
 
-STEPS_PER_EPOCH = 100
+STEPS_PER_EPOCH, MOST_EPOCHS = 100, 10_000_000
 NUM_VALIDATION = 128
 _VALIDATION_BATCH = 16
 _MEASURED_STEPS = 8
@@ -62,7 +62,7 @@ class LiveTraining(Settings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check(1 <= self.epochs <= 100_000, "epochs", self.epochs, "from 1 to 100,000")
+        check(1 <= self.epochs <= MOST_EPOCHS, "epochs", self.epochs, f"from 1 to {MOST_EPOCHS:,}")
         check(1 <= self.batch_size <= 4_096, "batch_size", self.batch_size, "from 1 to 4,096")
         check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "in (0, 1]")
         check(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
@@ -132,7 +132,7 @@ class LiveTrainer:
         for step in range(1, _MEASURED_STEPS + 1):
             self._train_once(data, step)
         seconds = (time.perf_counter() - started) / _MEASURED_STEPS * STEPS_PER_EPOCH
-        epochs = max(1, int(_RESERVE * 60 * minutes / seconds))
+        epochs = min(max(1, int(_RESERVE * 60 * minutes / seconds)), MOST_EPOCHS)
         self.training = self.training.replace(epochs=epochs)
         self._begin()
         return self.training
@@ -152,7 +152,7 @@ class LiveTrainer:
             "epochs", "seconds" and the last validation's scores.
 
         Raises:
-            CheckpointError: The state is damaged.
+            CheckpointError: The state is damaged, or belongs to other recordings.
             DataError: The loss is not finite any more.
         """
         rows: list[dict[str, float]] = []
@@ -199,7 +199,7 @@ class LiveTrainer:
     def _save(self, path: Path, rows: list[dict[str, float]], seconds: float) -> None:
         arrays = [np.asarray(v) for v in (*self.model.trainable_variables, *self.optimizer.variables)]
         with replacing(path / _STATE) as partial, partial.open("wb") as file:
-            np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds)
+            np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds, stems=self.stems.checksum)
         write_text(path / "history.csv", to_csv([_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]))
 
     def _load(self, path: Path) -> tuple[list[dict[str, float]], float]:
@@ -208,7 +208,14 @@ class LiveTrainer:
             with np.load(path / _STATE, allow_pickle=False) as state:
                 for i, variable in enumerate(variables):
                     variable.assign(state[f"arr_{i}"])
+                if int(state["stems"]) != self.stems.checksum:
+                    raise CheckpointError(
+                        f"{path} learned from other recordings than there are now; bring those back, or train into "
+                        f"another --output."
+                    )
                 return parse_json(str(state["rows"])), float(state["seconds"])
+        except CheckpointError:
+            raise
         except Exception as error:  # numpy, zipfile and Keras raise many kinds
             raise CheckpointError(
                 f"{path / _STATE} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."

@@ -5,7 +5,6 @@ import collections
 import functools
 import itertools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
     Raises:
         VaeBssError: A recording, the model or an option is bad, or a file to write exists.
     """
-    found = [recordings.describe(path, allow_truncated=options.allow_truncated) for path in _inputs(options.inputs)]
+    found = [recordings.describe(path, allow_truncated=options.allow_truncated) for path in _inputs(options)]
     for recording in found:
         recordings.check_channels(str(recording.path), recording.num_channels)
     suffixes = [stems.choose_format(recording, options.format) for recording in found]
@@ -83,8 +82,9 @@ def _figure_place(path: Path, output: Path) -> Path:
     return output / f"{path.stem}_sources.png"
 
 
-def _inputs(given: Sequence[Path]) -> list[Path]:
-    paths = list(itertools.chain.from_iterable(recordings.find(p) if p.is_dir() else [p] for p in given))
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    given = ((recordings.find(p, output=options.output) if p.is_dir() else [p]) for p in options.inputs)
+    paths = list(itertools.chain.from_iterable(given))
     repeated = [stem for stem, count in collections.Counter(path.stem for path in paths).items() if count > 1]
     if repeated:
         raise DataError(

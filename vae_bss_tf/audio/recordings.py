@@ -26,6 +26,8 @@ MAX_SAMPLE = 2.0**31  # full scale of 32-bit integers that were taken for floats
 _MAX_BLOCK = 4_000_000  # samples of all channels
 _CANCELLED = 1e-3  # of the loudest sample
 _STREAM_BYTES = 0x7FFFF000  # and above: what programs write that do not know the length yet
+_PAGE_HEADER, _LARGEST_PAGE = 27, 65_307  # bytes of a page of Ogg: before its table of segments, and of all of it
+_LAST_PAGE = 4  # flag in the header
 # What libsndfile logs of a header that promises more than the file holds.
 _SHORT_DATA = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _SHORT_FRAMES = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
@@ -66,8 +68,8 @@ def describe(path: Path, *, allow_truncated: bool = False) -> Recording:
 
     Args:
         path: The file.
-        allow_truncated: Whether a WAV or AIFF file may hold fewer samples than its header states; it then counts as
-            a recording of those that are there.
+        allow_truncated: Whether a WAV or AIFF file may hold fewer samples than its header states, and an Ogg file may
+            lack its last page; it then counts as a recording of the samples that are there.
 
     Returns:
         What the header says.
@@ -95,6 +97,11 @@ def describe(path: Path, *, allow_truncated: bool = False) -> Recording:
         raise DataError(
             f"{path} is truncated: it holds {100 * share:.3g}% of the samples that its header states; fetch it again, "
             "or separate what is there by --allow-truncated of vae_bss_tf.separate."
+        )
+    if info.format == "OGG" and not allow_truncated and not _ends_as_ogg(path):
+        raise DataError(
+            f"{path} is truncated: it lacks the last page of an Ogg stream; fetch it again, or separate what is there "
+            "by --allow-truncated of vae_bss_tf.separate."
         )
     if recording.seconds < MIN_SECONDS:
         raise DataError(f"{path} holds {info.frames} samples ({recording.seconds:.4f} s); at least 0.1 s are needed.")
@@ -246,6 +253,16 @@ def _share_present(log: str) -> float:
     if match := _SHORT_FRAMES.search(log):
         return min(1.0, int(match[1]) / max(int(match[2]), 1))
     return 1.0
+
+
+def _ends_as_ogg(path: Path) -> bool:
+    """Whether the last page of an Ogg file is there in full and says that it is the last (RFC 3533, section 6)."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LARGEST_PAGE))
+        page = file.read()[-_LARGEST_PAGE:]
+    page = page[max(page.rfind(b"OggS"), 0) :]
+    segments = page[_PAGE_HEADER : _PAGE_HEADER + page[_PAGE_HEADER - 1]] if len(page) >= _PAGE_HEADER else b""
+    return bool(segments and page[5] & _LAST_PAGE and len(page) >= _PAGE_HEADER + len(segments) + sum(segments))
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from vae_bss_tf.audio import order, recordings, spectrogram, stems
 from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
 from vae_bss_tf.audio.shares import SILENCE, Shares
 from vae_bss_tf.audio.stems import SeparatedFile, StemFile
+from vae_bss_tf.checks import check, check_numbers
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import refuse_existing, replacing
@@ -108,15 +109,9 @@ class Separator:
                 than two channels; or the rate is out of its range.
         """
         recordings.check_rate(sample_rate, "the waveform")
-        try:
-            array = np.asarray(waveform)
-        except ValueError as error:  # rows of different lengths
-            raise DataError(f"the waveform is no array ({error}).") from error
-        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
-            raise DataError(
-                f"the waveform has shape {array.shape} and type {array.dtype}; it must be real numbers, [samples] or "
-                "[channels, samples]."
-            )
+        array = check_numbers(waveform, "samples")
+        if array.ndim not in (1, 2):
+            raise DataError(f"the waveform has shape {array.shape}; it must be [samples] or [channels, samples].")
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             channels = np.atleast_2d(array).astype(np.float32)
         recordings.check_channels("the waveform", len(channels))
@@ -132,8 +127,8 @@ class Separator:
 
     def separate_file(
         self,
-        path: Path,
-        output: Path,
+        path: Path | str,
+        output: Path | str,
         *,
         file_format: str | None = None,
         gains_db: Sequence[float] | None = None,
@@ -154,8 +149,7 @@ class Separator:
                 where the format allows it.
             gains_db: A gain for each source in the remix, at most 100 dB; -inf leaves a source out.
             skip_silent: Whether sources more than 40 dB below the mixture are left out.
-            allow_truncated: Whether a WAV or AIFF file that holds fewer samples than its header states is separated as
-                far as it goes.
+            allow_truncated: Whether a truncated WAV, AIFF or Ogg file is separated as far as it goes.
             force: Whether existing files are replaced.
             progress: Called with the seconds of the recording done since the last call.
 
@@ -169,6 +163,7 @@ class Separator:
                 or a gain is out of its range.
             OutputExistsError: A file to write exists.
         """
+        path, output = Path(path), Path(output)
         recording = recordings.describe(path, allow_truncated=allow_truncated)
         recordings.check_channels(str(path), recording.num_channels)
         factors = None if gains_db is None else self._factors(gains_db)
@@ -239,8 +234,8 @@ class Separator:
             float32 `[samples, num_sources, num_channels]`, of sum the input; in all as many samples.
 
         Raises:
-            DataError: Every sample is zero, a sample is not finite or beyond 2^31, a block has another shape, the rate
-                is out of its range; or as `blocks`.
+            DataError: Every sample is zero, a sample is not finite or beyond 2^31, a block is of another shape or type,
+                the rate is out of its range; or as `blocks`.
         """
         recordings.check_rate(sample_rate, name)
         recordings.check_channels(name, num_channels)
@@ -317,6 +312,7 @@ class Separator:
         return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
 
     def _factors(self, gains_db: Sequence[float]) -> Array:
+        check(not isinstance(gains_db, str), "gains_db", gains_db, "numbers in dB, one for each source")
         if len(gains_db) != self.num_sources:
             raise ConfigError(f"{len(gains_db)} gains were given; the model has {self.num_sources} sources.")
         if not all(gain <= MAX_GAIN_DB for gain in gains_db):  # NaN included
@@ -337,8 +333,11 @@ def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[
 def _sounding(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
     silent = True
     for block in blocks:
-        if np.ndim(block) != 2 or block.shape[1] != num_channels:
-            raise DataError(f"a block of {name} has shape {np.shape(block)}; it must be [n, {num_channels}].")
+        if not isinstance(block, np.ndarray) or block.dtype != np.float32:
+            kind = block.dtype if isinstance(block, np.ndarray) else type(block).__name__
+            raise DataError(f"a block of {name} is of type {kind}; give float32 arrays.")
+        if block.ndim != 2 or block.shape[1] != num_channels:
+            raise DataError(f"a block of {name} has shape {block.shape}; it must be [n, {num_channels}].")
         recordings.check_samples(block, name)
         silent = silent and np.abs(block).max(initial=0) < SILENCE
         yield block

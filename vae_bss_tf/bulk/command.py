@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_bss_tf import audio, pictures
-from vae_bss_tf.arguments import parsed, path
+from vae_bss_tf.arguments import Parser, parsed, path
 from vae_bss_tf.bulk.losses import Losses
 from vae_bss_tf.errors import (
     EXIT_INTERRUPTED,
@@ -176,7 +176,7 @@ def _place(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m vae_bss_tf.bulk",
         allow_abbrev=False,
         description="Separates any number of recordings or pictures by an Apache Beam pipeline, on all cores of this "
@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-truncated",
         action="store_true",
-        help="separate what is there of a WAV or AIFF file that holds fewer samples than its header states",
+        help="separate what is there of a truncated WAV, AIFF or Ogg file",
     )
     parser.add_argument("--workers", type=int, help="processes on this machine (default: one for each core)")
     return parser

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from vae_bss_tf.arguments import command, path
+from vae_bss_tf.arguments import Parser, command, path
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -13,7 +13,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m vae_bss_tf.live",
         description="Separates sound while it comes. Without --input, from the microphone to the headphones; with it, "
         "a recording or a pipe of raw samples as the microphone, and files or a pipe for the sources.",

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.checks import check, check_choice, check_numbers
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.files import parse_json, sha256
 from vae_bss_tf.live.config import LiveConfig
-from vae_bss_tf.runtime.base import import_library, refusing_damage
+from vae_bss_tf.runtime.base import check_count, import_library, refusing_damage
 
 Array = npt.NDArray[np.float32]
 State = dict[str, Array]
@@ -60,23 +60,30 @@ def load(path: Path | str, num_threads: int = 1) -> LiveModel:
         The model.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
-        ConfigError: It is no live separator, or its runtime is not installed.
+        CheckpointError: There is none, it is damaged, or its step is not that of its settings.
+        ConfigError: It is no live separator, its runtime is not installed, or `num_threads` is no whole number above 0.
 
     Example:
         >>> model = load("saved_models/live")
         >>> model.config.latency_ms
         16.0
     """
+    check(isinstance(path, (str, Path)), "path", path, "a path")
+    check_count("num_threads", num_threads)
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path} is not there; give an export of python -m export.live, or one of its files.")
+    if not path.is_dir() and not (path.parent / MANIFEST).is_file():
+        raise CheckpointError(f"{path} has no {MANIFEST} beside it; give an export of python -m export.live.")
     with refusing_damage(path):
         if path.is_dir() and not (path / MANIFEST).is_file():
             return _of_run(path)
         file, config = _chosen(path)
         zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in config.state_shapes.items()}
         run = _tflite(file, zeros, num_threads) if file.suffix == ".tflite" else _onnx(file, zeros, num_threads)
+        sources, state = run(np.zeros((1, config.hop_length), np.float32), zeros)
+        if sources.shape != (1, config.num_sources, config.hop_length) or _shapes(state) != _shapes(zeros):
+            raise ValueError("its outputs are not those of its settings")
     return LiveModel(file, config, zeros, run)
 
 
@@ -158,10 +165,12 @@ class LiveSeparator:
 
     @state.setter
     def state(self, state: State) -> None:
-        zeros = self.model.zeros
-        if {name: np.shape(value) for name, value in state.items()} != {n: zero.shape for n, zero in zeros.items()}:
+        check(isinstance(state, dict), "state", state, "what `state` gave before")
+        if _shapes(state) != _shapes(self.model.zeros):
             raise ConfigError(f"the state is not one of {self.model.path}: it is of another model.")
-        self._state = {name: np.array(state[name], np.float32) for name in zeros}
+        if not all(np.isfinite(value).all() for value in state.values()):
+            raise DataError("the state holds NaN or infinite values; begin with reset().")
+        self._state = {name: np.array(state[name], np.float32) for name in self.model.zeros}
         self._waiting = np.zeros(0, np.float32)
 
     def process(self, samples: npt.ArrayLike) -> Array:
@@ -175,7 +184,8 @@ class LiveSeparator:
             went in `delay` samples before.
 
         Raises:
-            DataError: A sample is not finite or beyond 2^31, or the shape is another. The state is as before.
+            DataError: A sample is no real number, not finite or beyond 2^31, or the shape is another. The state is as
+                before.
         """
         array = _checked(samples)
         hop = self.model.config.hop_length
@@ -222,8 +232,14 @@ class LiveSeparator:
         return self.process(np.zeros(2 * hop - rest, np.float32))[:, : rest + self.delay]
 
 
+def _shapes(arrays: State) -> dict[str, tuple[int, ...]]:
+    return {name: np.shape(value) for name, value in arrays.items()}
+
+
 def _checked(samples: npt.ArrayLike) -> Array:
-    array = np.asarray(samples, np.float32)
+    given = check_numbers(samples, "samples")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        array = given.astype(np.float32)
     if array.ndim != 1:
         raise DataError(f"the samples have shape {array.shape}; give [n], one channel.")
     if len(array) and not np.abs(array).max() <= _MOST_SAMPLE:  # NaN included

@@ -33,7 +33,7 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for recordings, and the model is one of images; leave it out."
             )
-    pictures = [picture for path in _inputs(options.inputs) for picture in pictures_in(path)]
+    pictures = [picture for path in _inputs(options.inputs, options.output) for picture in pictures_in(path)]
     with silenced():
         separator = PictureSeparator.load(options.model, server)
     files = [places(picture, options.output, separator.num_sources) for picture in pictures]
@@ -54,7 +54,7 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
     print(f"next: look at {options.output}")
 
 
-def _inputs(given: Sequence[Path]) -> list[Path]:
+def _inputs(given: Sequence[Path], output: Path) -> list[Path]:
     """The files that are named, those in folders, and those that match a pattern."""
     paths: list[Path] = []
     for path in given:
@@ -68,4 +68,4 @@ def _inputs(given: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} is not there; name a picture, or a folder of them.")
-    return [file for path in paths for file in (find(path) if path.is_dir() else [path])]
+    return [file for path in paths for file in (find(path, output=output) if path.is_dir() else [path])]

@@ -100,7 +100,7 @@ def check_file(path: Path) -> Preset | None:
         CheckpointError: The manifest is damaged, does not list the file, or names one outside of its folder; or a
             file is missing, unlisted or differs from its checksum.
     """
-    with refusing_damage(path, passing=CheckpointError):
+    with refusing_damage(path):
         real = path.resolve()
         for place in dict.fromkeys((Path(os.path.abspath(path)), real)):
             for folder in place.parents[: 2 if real.is_dir() else 1]:
