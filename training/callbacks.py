@@ -161,6 +161,8 @@ class ProgressBar(keras.callbacks.Callback):
         self.epochs = sum(planned.epochs for planned in plan)
         self.rates = dict(rates)
         self.seconds, self.mixtures = 0.0, 0
+        self.between_epochs = 0.0
+        self.called: float | None = None
         done = sum(min(max(epochs_done - p.first_epoch, 0), p.epochs) * p.mixtures_per_epoch for p in plan)
         self.bar = tqdm.tqdm(
             total=sum(planned.num_mixtures for planned in plan),
@@ -174,13 +176,18 @@ class ProgressBar(keras.callbacks.Callback):
         self.planned = planned
         self.phase_seconds, self.phase_mixtures = 0.0, 0
         self.compiling = True
+        self.called = None
         self.bar.set_description(planned.title)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        now = time.perf_counter()
+        if self.called is not None:  # what follows an epoch: validation, a backup, pictures
+            self.between_epochs = now - self.called
         self.steps_seen = 0
-        self.called = time.perf_counter()
+        self.called = now
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert self.called is not None
         now = time.perf_counter()
         mixtures = (batch + 1 - self.steps_seen) * self.planned.phase.batch_size
         self.steps_seen = batch + 1
@@ -214,7 +221,7 @@ class ProgressBar(keras.callbacks.Callback):
         rate = self.rates.get(self.planned.phase.name)
         if not rate:
             return None
-        left = 0.0
+        left = self.between_epochs * (self.epochs - epochs_done)
         for planned in self.plan:
             epochs = planned.first_epoch + planned.epochs - max(epochs_done, planned.first_epoch)
             mixtures = max(epochs, 0) * planned.mixtures_per_epoch

@@ -223,6 +223,7 @@ def _within_minutes(
     from training.run import Run
     from training.trainer import Trainer
 
+    print("measuring how fast each phase is trained on this machine ...", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         trial = preset.replace(
             recipe=preset.recipe.replace(epochs=max(preset.recipe.epochs, len(preset.recipe.phases)))
@@ -232,13 +233,7 @@ def _within_minutes(
     rates = {name: found.mixtures_per_second for name, found in speeds.items()}
     told = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     print(f"measured, in mixtures per second: {told}", flush=True)
-    recipe = within_minutes(
-        preset.recipe,
-        minutes,
-        rates,
-        {name: found.start_up for name, found in speeds.items()},
-        time.perf_counter() - started,
-    )
+    recipe = within_minutes(preset.recipe, minutes, speeds, time.perf_counter() - started)
     print(f"planned: {recipe.epochs} epochs of {recipe.mixtures_per_epoch:,} mixtures", flush=True)
     return preset.replace(recipe=recipe), rates
 

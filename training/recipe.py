@@ -3,13 +3,28 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.phases import Phase, Recipe
 
 _LEAST_EPOCHS = 24  # of a training planned in minutes, so that every phase has some
-_RESERVE = 0.06  # share of the minutes for validation, backups and what a measured speed leaves out
+_RESERVE = 0.06  # share of the minutes for backups, pictures and what a measured speed leaves out
 _FIXED_SECONDS = 25.0  # for reading the data, scoring the model and drawing pictures
+
+
+class Speed(NamedTuple):
+    """How fast a phase is trained.
+
+    Attributes:
+        mixtures_per_second: After the first call.
+        start_up: Seconds of the first call, which compiles.
+        between_epochs: Seconds of what follows each epoch.
+    """
+
+    mixtures_per_second: float
+    start_up: float
+    between_epochs: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,16 +163,13 @@ def steps_per_epoch(recipe: Recipe, phase: Phase) -> int:
     return calls * min(phase.steps_per_execution, steps)
 
 
-def within_minutes(
-    recipe: Recipe, minutes: float, rates: Mapping[str, float], start_up: Mapping[str, float], spent: float
-) -> Recipe:
+def within_minutes(recipe: Recipe, minutes: float, speeds: Mapping[str, Speed], spent: float) -> Recipe:
     """Gives a recipe the budget that ends in time, at speeds that were measured.
 
     Args:
         recipe: The recipe; the phases' shares and limits are kept.
         minutes: How long the whole command may take; > 0.
-        rates: Mixtures per second of each phase, by name.
-        start_up: Seconds that each call of a phase takes to compile, by name.
+        speeds: The speed of each phase, by name.
         spent: Seconds that the command has taken so far.
 
     Returns:
@@ -166,15 +178,21 @@ def within_minutes(
     Raises:
         ConfigError: The minutes do not suffice to compile the phases' steps.
     """
-    compiling = sum(start_up[phase.name] * phase.rounds for phase in recipe.phases)
+    compiling = sum(speeds[phase.name].start_up * phase.rounds for phase in recipe.phases)
+    between = max(speed.between_epochs for speed in speeds.values())
     available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
-    costs = [1 / rates[phase.name] for phase in recipe.phases]
-    mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=costs))
+    costs = [1 / speeds[phase.name].mixtures_per_second for phase in recipe.phases]
+    pauses = between / recipe.mixtures_per_epoch  # of a mixture, in epochs of the recipe's length
+    mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=[cost + pauses for cost in costs]))
+    if mixtures < _LEAST_EPOCHS * recipe.mixtures_per_epoch:  # as many epochs, which are shorter
+        available -= _LEAST_EPOCHS * between
+        mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=costs))
     least = 2 * max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
     if mixtures < least * len(recipe.phases):
         total = sum(phase.share for phase in recipe.phases)
         seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs, strict=True))
-        needed = (spent + compiling + _FIXED_SECONDS) / 60 + least * len(recipe.phases) * seconds_a_mixture / 60
+        fixed = spent + compiling + _FIXED_SECONDS + _LEAST_EPOCHS * between
+        needed = (fixed + least * len(recipe.phases) * seconds_a_mixture) / 60
         raise ConfigError(
             f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."
         )

@@ -1,26 +1,15 @@
 """How fast a machine trains each phase of a recipe."""
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from training.recipe import Speed
 from vae_bss_tf.datasets import pipeline
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
 
 _MOST_CALLS = 400
-
-
-class Speed(NamedTuple):
-    """How fast a phase is trained.
-
-    Attributes:
-        mixtures_per_second: After the first call.
-        start_up: Seconds of the first call, which compiles.
-    """
-
-    mixtures_per_second: float
-    start_up: float
 
 
 def measured(trainer: "Trainer", seconds: float = 4.0) -> dict[str, Speed]:
@@ -46,12 +35,16 @@ def measured(trainer: "Trainer", seconds: float = 4.0) -> dict[str, Speed]:
         data = pipeline.training_data(trainer.preset, trainer.banks["train"], batch_size=phase.batch_size)
         started = time.perf_counter()
         learner.fit(data, epochs=1, steps_per_epoch=calls, verbose=0, shuffle=False)
+        trainer.validate(planned, learner)
         start_up = time.perf_counter() - started
+        started = time.perf_counter()
+        trainer.validate(planned, learner)
+        between_epochs = time.perf_counter() - started
         at_once = max(1, 16 // calls)
         done, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds and done < _MOST_CALLS:
             learner.fit(data, epochs=1, steps_per_epoch=calls * at_once, verbose=0, shuffle=False)
             done += at_once
         mixtures = done * calls * phase.batch_size
-        speeds[phase.name] = Speed(mixtures / (time.perf_counter() - started), start_up)
+        speeds[phase.name] = Speed(mixtures / (time.perf_counter() - started), start_up, between_epochs)
     return speeds

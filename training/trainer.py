@@ -150,8 +150,8 @@ class Trainer:
         }
 
     def _whole(self, model: keras.Model) -> keras.Model:
-        """The model with all sources of the settings; those that no phase trained yet are untrained."""
-        if model.config == self.preset.model:
+        """The model in float32 with all sources of the settings; those that no phase trained yet are untrained."""
+        if model.config == self.preset.model and model.dtype_policy.name == "float32":
             return model
         whole = MultiSourceVAE(self.preset.model, self.preset.recipe.final_kl_weight)
         begin_from(whole, model)
@@ -252,6 +252,18 @@ class Trainer:
     def _remix_score(self, separate: truth_free.Separate) -> float:
         num_mixed = truth_free.sources_of(self.preset, has_truth=self.banks["validation"].has_truth)
         return truth_free.remix_si_sdri(separate, self.validation, self.domain, num_mixed)
+
+    def validate(self, planned: PlannedPhase, learner: keras.Model) -> None:
+        """Scores what a phase trains as it is scored after each epoch.
+
+        Args:
+            planned: The phase.
+            learner: What `learner` gave for it.
+        """
+        if isinstance(learner, Learner):
+            learner.evaluate(self._validation_data(planned), verbose=0)
+            if self.preset.recipe.choose_by == "remixing":
+                self._remix_score(learner.separator.separate)
 
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
         batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)

@@ -193,7 +193,7 @@ def test_minutes_are_planned_and_a_resumed_run_repeats_the_plan(tiny_preset, tmp
 
     def measured(trainer):
         asked.append([planned.phase.name for planned in trainer.plan])
-        return {name: speed.Speed(30.0, 0.5) for name in ("separate", "remix")}
+        return {name: speed.Speed(30.0, 0.5, 0.1) for name in ("separate", "remix")}
 
     monkeypatch.setattr(speed, "measured", measured)
     run = fit.train(tiny, output=tmp_path / "run", minutes=1.0)

@@ -113,6 +113,24 @@ def test_bad_gains_are_refused(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "gains" in capsys.readouterr().err
 
 
+def test_a_silent_recording_keeps_no_other_from_being_separated(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "c"):
+        record(tmp_path / f"takes/{name}.wav")
+    soundfile.write(tmp_path / "takes/b.wav", np.zeros(8_000), 8_000)
+    words = [str(tmp_path / "takes"), "--model", str(run), "--output", str(tmp_path / "stems"), "--quiet"]
+    assert separate.main(words) == 2
+    assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == [
+        f"{name}_source{k}.wav" for name in "ac" for k in (1, 2)
+    ]
+    errors = capsys.readouterr().err.splitlines()
+    left_out, error = (line for line in errors if not line.startswith("warning: "))
+    assert left_out.startswith("left out: ")
+    assert "b.wav is silent" in left_out
+    assert error == "error: 1 of 3 recordings were left out; see above."
+
+
 def test_what_a_command_wrote_is_no_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(tmp_path / "takes/one.wav")
     words = [str(tmp_path / "takes"), "--model", str(run), "--quiet", "--force", "--output"]

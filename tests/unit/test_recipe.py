@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from training.recipe import plan, steps_per_epoch, within_minutes
+from training.recipe import Speed, plan, steps_per_epoch, within_minutes
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.phases import Phase, Recipe
 from vae_bss_tf.presets import PRESETS, get_preset
@@ -65,19 +65,23 @@ def test_an_epoch_is_a_whole_number_of_compiled_calls() -> None:
     assert steps_per_epoch(Recipe(mixtures_per_epoch=100), phase) == 4
 
 
-RATES = {"separate": 4_000.0, "remix": 2_000.0, "masks": 500.0}
-START_UP = {"separate": 10.0, "remix": 20.0, "masks": 5.0}
+SPEEDS = {"separate": Speed(4_000.0, 10.0, 1.0), "remix": Speed(2_000.0, 20.0, 2.0), "masks": Speed(500.0, 5.0, 2.0)}
 
 
 def seconds_of(recipe: Recipe) -> float:
     """What a plan takes at these speeds."""
-    return sum(START_UP[c.phase.name] + c.num_mixtures / RATES[c.phase.name] for c in plan(recipe))
+    return sum(
+        SPEEDS[c.phase.name].start_up
+        + c.num_mixtures / SPEEDS[c.phase.name].mixtures_per_second
+        + c.epochs * SPEEDS[c.phase.name].between_epochs
+        for c in plan(recipe)
+    )
 
 
 @pytest.mark.parametrize("minutes", [5.0, 15.0, 60.0])
 @pytest.mark.parametrize("spent", [0.0, 60.0])
 def test_a_budget_in_minutes_is_used_and_kept_to(minutes: float, spent: float) -> None:
-    found = within_minutes(THREE, minutes, RATES, START_UP, spent)
+    found = within_minutes(THREE, minutes, SPEEDS, spent)
     total = spent + seconds_of(found)
     assert 0.8 * 60 * minutes - 30 < total < 60 * minutes
     assert found.phases == THREE.phases
@@ -85,17 +89,23 @@ def test_a_budget_in_minutes_is_used_and_kept_to(minutes: float, spent: float) -
 
 
 def test_mixtures_in_a_time_are_those_of_the_closed_form() -> None:
-    """With shares s and speeds v, a second trains 1 / sum(s / v) mixtures."""
-    found = within_minutes(THREE, 10, RATES, START_UP, spent=30.0)
+    """With shares s, speeds v, and b seconds after each epoch of c mixtures, n take n (sum(s / v) + b / c) seconds."""
     available = 600 * 0.94 - 25 - 30 - (10 + 20 + 3 * 5)
-    expected = available / (0.15 / 4_000 + 0.25 / 2_000 + 0.6 / 500)
+    seconds_a_mixture = 0.15 / 4_000 + 0.25 / 2_000 + 0.6 / 500
+    half = {name: found._replace(mixtures_per_second=found.mixtures_per_second / 2) for name, found in SPEEDS.items()}
+    found, slower = (within_minutes(THREE, 10, speeds, spent=30.0) for speeds in (SPEEDS, half))
+    expected = available / (seconds_a_mixture + 2 / 1_000)
     assert found.epochs * found.mixtures_per_epoch == pytest.approx(expected, abs=found.epochs)
-    slower = within_minutes(THREE, 10, {name: rate / 2 for name, rate in RATES.items()}, START_UP, spent=30.0)
-    assert slower.epochs * slower.mixtures_per_epoch == pytest.approx(expected / 2, abs=slower.epochs)
+    assert slower.epochs * slower.mixtures_per_epoch == pytest.approx(
+        available / (2 * seconds_a_mixture + 2 / 1_000), abs=slower.epochs
+    )
+    few = within_minutes(THREE.replace(mixtures_per_epoch=30_000), 10, SPEEDS, spent=30.0)  # shortened to 24 epochs
+    assert few.epochs == 24
+    assert few.epochs * few.mixtures_per_epoch == pytest.approx((available - 24 * 2) / seconds_a_mixture, abs=24)
 
 
 def test_minutes_that_do_not_suffice_are_refused_with_what_would() -> None:
     with pytest.raises(ConfigError, match=r"--minutes 1 is too short.*at least (\d+\.\d)") as raised:
-        within_minutes(THREE, 1, RATES, START_UP, spent=30.0)
+        within_minutes(THREE, 1, SPEEDS, spent=30.0)
     enough = float(str(raised.value).rstrip(".").split()[-1])
-    assert within_minutes(THREE, enough, RATES, START_UP, spent=30.0).epochs >= 3
+    assert within_minutes(THREE, enough, SPEEDS, spent=30.0).epochs >= 3

@@ -26,8 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", action="append", type=path, metavar="DIR", help="folder of recordings that are "
                         "mixtures; may be given several times, each with a teacher of its own")  # fmt: skip
-    parser.add_argument("--teacher", action="append", type=path, metavar="MODEL", help="run or export of the offline "
-                        "model that separates them")  # fmt: skip
+    parser.add_argument("--teacher", action="append", type=path, metavar="MODEL", help="run or export of the model "
+                        "that separates them, offline or live")  # fmt: skip
     parser.add_argument("--latency", type=float, default=16.0, help=f"ms, one of {LATENCIES} (default: 16)")
     parser.add_argument("--sample-rate", type=float, default=11_025.0, help="Hz that the model works at (11025)")
     parser.add_argument("--channels", type=int, default=96, help="units of the hidden layers (default: 96)")

@@ -54,23 +54,34 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
         print(
             f"the model hears up to {separator.audio.highest_frequency:,.0f} Hz; what is above is shared out by energy"
         )
+    bad: list[DataError] = []
     for recording in found:
-        with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
-            result = separator.separate_file(
-                recording.path,
-                options.output,
-                file_format=options.format,
-                gains_db=gains,
-                skip_silent=options.skip_silent,
-                allow_truncated=options.allow_truncated,
-                force=options.force,
-                progress=functools.partial(_advance, bar),
-            )
+        try:
+            with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
+                result = separator.separate_file(
+                    recording.path,
+                    options.output,
+                    file_format=options.format,
+                    gains_db=gains,
+                    skip_silent=options.skip_silent,
+                    allow_truncated=options.allow_truncated,
+                    force=options.force,
+                    progress=functools.partial(_advance, bar),
+                )
+        except DataError as error:
+            bad.append(error)
+            if len(found) > 1:
+                print(f"left out: {error}", file=sys.stderr)
+            continue
         _report(recording.path, result)
         if options.figure:
             place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
+    if bad:
+        raise (
+            bad[0] if len(found) == 1 else DataError(f"{len(bad)} of {len(found)} recordings were left out; see above.")
+        )
     print(f"next: listen to {options.output}" + ("; --gains 0,-inf writes a remix" if gains is None else ""))
 
 

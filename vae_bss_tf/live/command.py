@@ -27,6 +27,7 @@ Array = npt.NDArray[np.float32]
 PIPE = Path("-")
 MAX_GAIN_DB = 40.0
 _READ = 4_096  # bytes at once, at most
+_PORTION = 1_024  # samples of a recording
 _METER_SECONDS, _METER_WIDTH, _METER_FLOOR_DB = 0.1, 20, -60.0
 
 
@@ -96,7 +97,7 @@ class Meters:
         self.rate = rate
         self.seconds = 0.0
         self.busy: list[float] = []
-        self.underruns = 0
+        self.underruns: int | None = None  # of a microphone and headphones alone
         self.clipped = 0
         self._shown = shown
         self._drawn = 0.0
@@ -118,7 +119,11 @@ class Meters:
         if self._shown and now - self._drawn > _METER_SECONDS:
             self._drawn = now
             bars = "  ".join(f"{k} {_bar(source)}" for k, source in enumerate(sources, start=1))
-            print(f"\r{bars}  {100 * self.busy[-1]:3.0f}% busy, {self.underruns} under-runs ", end="", file=sys.stderr)
+            print(
+                f"\r{bars}  {100 * self.busy[-1]:3.0f}% busy, {self.underruns or 0} under-runs ",
+                end="",
+                file=sys.stderr,
+            )
 
     def limited(self, samples: Array) -> Array:
         """Clips what goes where nothing above full scale can, and counts it.
@@ -137,7 +142,8 @@ class Meters:
         median, high = np.percentile(self.busy, [50, 99])
         return (
             f"{self.seconds:.1f} s separated; a portion took {100 * median:.1f}% of its time (median), "
-            f"{100 * high:.1f}% (99th percentile); {self.underruns} under-runs"
+            f"{100 * high:.1f}% (99th percentile)"
+            + ("" if self.underruns is None else f"; {self.underruns} under-runs")
             + (f"; {self.clipped:,} samples exceeded full scale and were clipped" if self.clipped else "")
         )
 
@@ -208,7 +214,8 @@ def _samples(options: argparse.Namespace, rate: float, tell: TextIO) -> Iterator
         if recording.num_channels > 1:
             print(f"the mean of {recording.num_channels} channels is separated", file=tell)
         _tell_rate(recording.sample_rate, rate, tell)
-        return recordings.mono(recording, rate)
+        blocks = recordings.mono(recording, rate)
+        return (block[i : i + _PORTION] for block in blocks for i in range(0, len(block), _PORTION))
     recordings.check_rate(options.rate, "--rate")
     if sys.stdin is None:
         raise DataError("standard input is closed; pipe raw samples of one channel into it.")

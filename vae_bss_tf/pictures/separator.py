@@ -63,7 +63,7 @@ class PictureSeparator:
             raise ConfigError(f"{model.metadata.path} is a model of sound; give one of images.")
         self.model = model
         self.shape = tuple(model.metadata.input_shape)
-        self.num_sources = model.metadata.num_sources
+        self.num_sources = len(model.separate(np.zeros(self.shape, np.float32)))
 
     @classmethod
     def load(cls, path: Path | str, server: ServerOptions | None = None) -> "PictureSeparator":

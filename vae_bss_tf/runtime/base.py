@@ -184,7 +184,7 @@ def import_library(module: str, extra: str) -> types.ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"this model needs {error.name}; pip install 'vae-bss-tf[{extra}]' brings it.") from error
+        raise ConfigError(f"{error.name} is not installed; pip install 'vae-bss-tf[{extra}]' brings it.") from error
 
 
 @contextlib.contextmanager
