@@ -99,6 +99,7 @@ def check_file(path: Path) -> Preset | None:
     Raises:
         CheckpointError: The manifest is damaged, does not list the file, or names one outside of its folder; or a
             file is missing, unlisted or differs from its checksum.
+        ConfigError: The manifest is of a live separator.
     """
     with refusing_damage(path):
         real = path.resolve()
@@ -106,8 +107,9 @@ def check_file(path: Path) -> Preset | None:
             for folder in place.parents[: 2 if real.is_dir() else 1]:
                 if (folder / MANIFEST).is_file():
                     manifest = read_manifest(folder / MANIFEST)
-                    _check_files(folder, manifest["formats"], real)
-                    return Preset.from_dict(manifest["preset"])
+                    with refusing_damage(path, passing=CheckpointError):
+                        _check_files(folder, manifest["formats"], real)
+                        return Preset.from_dict(manifest["preset"])
     return None
 
 
