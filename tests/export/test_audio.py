@@ -1,6 +1,8 @@
 """A model of audio is exported as a graph from waveform to waveforms too, the transform inside."""
 
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from export.__main__ import main
 from export.writers.onnx import ALLOWED_OPERATIONS, operations
 from training.run import Run
 from vae_bss_tf.audio import spectrogram
+from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.files import write_json
@@ -78,6 +81,18 @@ def test_onnx_from_waveform_to_waveforms(exported_audio, waveforms, expected):
     (found,) = session.run(["sources"], {"mixture": waveforms})
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert set(operations(exported_audio / "waveform.onnx")) <= ALLOWED_OPERATIONS
+
+
+def test_the_guide_puts_windows_together_as_a_stream_is(exported_audio, monkeypatch):
+    guide = (Path(__file__).parents[2] / "docs/export.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "put_together" in block)
+    names: dict = {}
+    exec(code.replace("exported/takes", str(exported_audio)), names)
+    separator = Separator(load(exported_audio / "float32.tflite"), AUDIO)
+    for length in (AUDIO.num_samples // 2, 5_000, 7 * AUDIO.num_samples):
+        waveform = np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32)
+        expected = np.concatenate(list(separator.stream([waveform[:, np.newaxis]], AUDIO.sample_rate, 1)))
+        np.testing.assert_allclose(names["put_together"](waveform), expected[..., 0].T, atol=1e-3)
 
 
 def test_half_precision_is_that_of_every_matrix(exported_audio, weight_types):
