@@ -92,7 +92,7 @@ def test_mixtures_in_a_time_are_those_of_the_closed_form() -> None:
     """With shares s, speeds v, and b seconds after each epoch of c mixtures, n take n (sum(s / v) + b / c) seconds."""
     available = 600 * 0.94 - 25 - 30 - (10 + 20 + 3 * 5)
     seconds_a_mixture = 0.15 / 4_000 + 0.25 / 2_000 + 0.6 / 500
-    half = {name: found._replace(mixtures_per_second=found.mixtures_per_second / 2) for name, found in SPEEDS.items()}
+    half = {name: Speed(rate / 2, start_up, between) for name, (rate, start_up, between) in SPEEDS.items()}
     found, slower = (within_minutes(THREE, 10, speeds, spent=30.0) for speeds in (SPEEDS, half))
     expected = available / (seconds_a_mixture + 2 / 1_000)
     assert found.epochs * found.mixtures_per_epoch == pytest.approx(expected, abs=found.epochs)
