@@ -117,9 +117,9 @@ def check_numbers(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, OverflowError) as error:  # such as rows of different lengths
-        raise DataError(f"{name} are no array of numbers ({error}); give a float array.") from error
+        raise DataError(f"{name} are no array of numbers ({error}); give real numbers.") from error
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} have type {array.dtype}, and must be real numbers; give a float array.")
+        raise DataError(f"{name} are no array of numbers (their type is {array.dtype}); give real numbers.")
     return array
 
 

@@ -84,7 +84,7 @@ def test_whole_recordings_are_scored_beside_the_mixture_itself(
         assert len(list(csv.DictReader(file))) == 2 * 3
     assert "| sound |" in (tmp_path / "out" / "truth.md").read_text()
     assert evaluate.main(words) == 2
-    assert "truth.json; replace what is there with --force" in capsys.readouterr().err
+    assert "truth.json exists; replace it by --force" in capsys.readouterr().err
 
 
 def test_systems_without_a_run_are_judged_beside_it(
