@@ -62,7 +62,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str, output: Path 
     paths = sorted(files_under(folder, suffixes))
     if output is not None and paths:
         written = output.resolve()
-        paths = [path for path in paths if written not in (path.parent.resolve(), *path.resolve().parents)]
+        paths = [path for path in paths if written not in (path.parent.resolve() / path.name).parents]
         if not paths:
             raise DataError(f"{folder} holds no {what} but in {output}, which is written to; choose another output.")
     for path in paths:

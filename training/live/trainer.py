@@ -211,7 +211,7 @@ class LiveTrainer:
                 if int(state["stems"]) != self.stems.checksum:
                     raise CheckpointError(
                         f"{path} learned from other recordings than there are now; bring those back, or train into "
-                        f"another --output."
+                        "another --output."
                     )
                 return parse_json(str(state["rows"])), float(state["seconds"])
         except CheckpointError:

@@ -54,7 +54,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
         print(
             f"the model hears up to {separator.audio.highest_frequency:,.0f} Hz; what is above is shared out by energy"
         )
-    bad: list[DataError] = []
+    left_out = 0
     for recording in found:
         try:
             with tqdm(total=recording.seconds, desc=recording.path.name, bar_format=_BAR, disable=options.quiet) as bar:
@@ -69,19 +69,18 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
                     progress=functools.partial(_advance, bar),
                 )
         except DataError as error:
-            bad.append(error)
-            if len(found) > 1:
-                print(f"left out: {error}", file=sys.stderr)
+            if len(found) == 1:
+                raise
+            left_out += 1
+            print(f"left out: {error}", file=sys.stderr)
             continue
         _report(recording.path, result)
         if options.figure:
             place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
             print(f"  {place}")
-    if bad:
-        raise (
-            bad[0] if len(found) == 1 else DataError(f"{len(bad)} of {len(found)} recordings were left out; see above.")
-        )
+    if left_out:
+        raise DataError(f"{left_out} of {len(found)} recordings were left out; see above.")
     print(f"next: listen to {options.output}" + ("; --gains 0,-inf writes a remix" if gains is None else ""))
 
 

@@ -110,8 +110,11 @@ class Separator:
         """
         recordings.check_rate(sample_rate, "the waveform")
         array = check_numbers(waveform, "samples")
-        if array.ndim not in (1, 2):
-            raise DataError(f"the waveform has shape {array.shape}; it must be [samples] or [channels, samples].")
+        if array.dtype.kind == "b" or array.ndim not in (1, 2):
+            raise DataError(
+                f"the waveform has shape {array.shape} and type {array.dtype}; it must be real numbers, [samples] or "
+                "[channels, samples]."
+            )
         with np.errstate(over="ignore"):  # becomes infinite, which is refused below
             channels = np.atleast_2d(array).astype(np.float32)
         recordings.check_channels("the waveform", len(channels))

@@ -165,9 +165,7 @@ def separate_live(options: argparse.Namespace) -> None:
     if options.seconds is not None and not 0 <= options.seconds < math.inf:
         raise ConfigError(f"--seconds is {options.seconds:g}; give 0 or more.")
     with silenced():  # TensorFlow Lite tells of its delegate at the first step
-        model = load(options.model)
-        model.run(np.zeros((1, model.config.hop_length), np.float32), model.zeros)
-    separator = LiveSeparator(model)
+        separator = LiveSeparator(load(options.model))
     config = separator.model.config
     gains = Gains(config.num_sources, options.gains)
     tell = sys.stderr if options.output == PIPE else sys.stdout

@@ -76,15 +76,13 @@ def load(path: Path | str, num_threads: int = 1) -> LiveModel:
     if not path.is_dir() and not (path.parent / MANIFEST).is_file():
         raise CheckpointError(f"{path} has no {MANIFEST} beside it; give an export of python -m export.live.")
     with refusing_damage(path):
-        if path.is_dir() and not (path / MANIFEST).is_file():
-            return _of_run(path)
-        file, config = _chosen(path)
-        zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in config.state_shapes.items()}
-        run = _tflite(file, zeros, num_threads) if file.suffix == ".tflite" else _onnx(file, zeros, num_threads)
-        sources, state = run(np.zeros((1, config.hop_length), np.float32), zeros)
-        if sources.shape != (1, config.num_sources, config.hop_length) or _shapes(state) != _shapes(zeros):
+        is_run = path.is_dir() and not (path / MANIFEST).is_file()
+        model = _of_run(path) if is_run else _of_export(path, num_threads)
+        block = np.zeros((1, model.config.hop_length), np.float32)
+        sources, state = model.run(block, model.zeros)  # the first step prepares what the runtime needs
+        if sources.shape != (1, model.config.num_sources, block.size) or _shapes(state) != _shapes(model.zeros):
             raise ValueError("its outputs are not those of its settings")
-    return LiveModel(file, config, zeros, run)
+    return model
 
 
 def is_live(path: Path) -> bool:
@@ -249,6 +247,13 @@ def _checked(samples: npt.ArrayLike) -> Array:
 
 def _installed(name: str) -> bool:
     return importlib.util.find_spec("ai_edge_litert" if name.startswith("tflite") else "onnxruntime") is not None
+
+
+def _of_export(path: Path, num_threads: int) -> LiveModel:
+    file, config = _chosen(path)
+    zeros = {name: np.zeros((1, *shape), np.float32) for name, shape in config.state_shapes.items()}
+    run = _tflite(file, zeros, num_threads) if file.suffix == ".tflite" else _onnx(file, zeros, num_threads)
+    return LiveModel(file, config, zeros, run)
 
 
 def _of_run(path: Path) -> LiveModel:
