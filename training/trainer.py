@@ -236,14 +236,17 @@ class Trainer:
         noise = Noise(self.preset.recipe.seed, planned.first_step)
         some_are_silent = model.config.num_sources > min(self.preset.data.num_mixed)
         silence = phase.remix_silence if some_are_silent else 0.0
+        by_mask_network = model.mask_network is not None and model.mask_network.is_trained
         if phase.objective == "masked_remix":
-            teacher = model.copy(mask_network=model.mask_network is not None and model.mask_network.is_trained)
+            teacher = model.copy(mask_network=by_mask_network)
             return MaskedRemix(teacher, self.domain, silence, noise, phase.remix_from)
         beta = kl_weight_schedule(phase, planned.steps_per_epoch, planned.num_steps)
         elbo = Elbo(beta, phase.final_kl_weight, noise)
         if phase.objective == "elbo":
             return elbo
-        return RemixedElbo(elbo, self.domain, phase.remix_weight, silence, phase.remix_masked, phase.remix_from)
+        return RemixedElbo(
+            elbo, self.domain, phase.remix_weight, silence, phase.remix_masked, phase.remix_from, by_mask_network
+        )
 
     def _monitor(self, planned: PlannedPhase, learner: Learner) -> str:
         by_remixing = self.preset.recipe.choose_by == "remixing" and planned.phase.remixes

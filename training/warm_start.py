@@ -11,6 +11,7 @@ from training.run import Run
 from vae_bss_tf.config import ModelConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.model import MultiSourceVAE
+from vae_bss_tf.nn.blocks import FRAME_KERNEL_SIZE
 
 
 def source_of(init: Path, system: str) -> MultiSourceVAE:
@@ -42,7 +43,9 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
 
     Args:
         model: The model. It may have more sources than the other: the heads of the encoder for the added ones stay as
-            they are. What one of both lacks, such as a mask network, stays as it is.
+            they are. Or, of spectrograms, more bins, as at a higher sample rate: it begins deaf to what lies above the
+            other's, and draws there what the other draws in its last bin. What one of both lacks, such as a mask
+            network, stays as it is.
         source: The other model.
 
     Raises:
@@ -53,6 +56,8 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
         if ours is None or theirs is None:
             continue
         values = theirs.get_weights()
+        if _can_widen(source.config, model.config):
+            values = [_widened(own, value) for own, value in zip(ours.weights, values, strict=True)]
         if part == "encoder" and _can_grow(source.config, model.config):
             values = [
                 _grown(own, value, source.config) if any(own is weight for weight in ours.head.weights) else value
@@ -68,8 +73,32 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
 
 def _can_grow(source: ModelConfig, ours: ModelConfig) -> bool:
     """Whether an encoder of `ours` is one of `source` but for sources that it has more."""
-    alike = ("input_shape", "latent_dim", "hidden_units", "convolutions", "encoder_units", "upsampling", "network")
-    return source.num_sources < ours.num_sources and all(getattr(source, n) == getattr(ours, n) for n in alike)
+    return source.num_sources < ours.num_sources and _is_alike(source, ours, "input_shape")
+
+
+def _can_widen(source: ModelConfig, ours: ModelConfig) -> bool:
+    """Whether `ours` is `source` but for bins that its spectrograms have more."""
+    (frames, bins), (our_frames, our_bins) = source.input_shape[:2], ours.input_shape[:2]
+    wider = frames == our_frames and our_bins > bins and ours.network == "spectrogram"
+    return wider and _is_alike(source, ours, "num_sources")
+
+
+def _is_alike(source: ModelConfig, ours: ModelConfig, further: str) -> bool:
+    names = ("latent_dim", "hidden_units", "convolutions", "encoder_units", "upsampling", "network", further)
+    return all(getattr(source, name) == getattr(ours, name) for name in names)
+
+
+def _widened(own: keras.Variable, value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A weight with more bins, which lie in its first axis where an encoder sees them, or in its last."""
+    if own.shape == value.shape:
+        return value
+    if own.shape[-1] == value.shape[-1]:
+        seen = value.reshape(FRAME_KERNEL_SIZE, -1, value.shape[-1])
+        added = own.shape[0] // FRAME_KERNEL_SIZE - seen.shape[1]
+        return np.pad(seen, ((0, 0), (0, added), (0, 0))).reshape(own.shape)
+    drawn = value.reshape(*value.shape[:-1], 2, -1)
+    added = own.shape[-1] // 2 - drawn.shape[-1]
+    return np.pad(drawn, ((0, 0),) * (drawn.ndim - 1) + ((0, added),), mode="edge").reshape(own.shape)
 
 
 def _grown(own: keras.Variable, value: npt.NDArray[np.float32], source: ModelConfig) -> npt.NDArray[np.float32]:

@@ -159,6 +159,25 @@ def test_sources_can_be_added_to_a_model(tiny_preset, network):
     np.testing.assert_allclose(np.array(grown.decode(latents)), np.array(few.decode(latents)), atol=1e-5)
 
 
+def test_a_model_of_spectrograms_is_widened_to_a_higher_rate(tiny_preset):
+    """It separates what lies below the other's highest frequency as that one does, and hears nothing above."""
+    config = tiny_preset.model.replace(network="spectrogram", hidden_units=(16, 12, 10), input_shape=(8, 16))
+    narrow, wide = MultiSourceVAE(config), MultiSourceVAE(config.replace(input_shape=(8, 64)))
+    rng = np.random.default_rng(0)
+    narrow.set_weights([weight + rng.uniform(0, 0.1, weight.shape) for weight in narrow.get_weights()])
+    begin_from(wide, narrow)
+    mixtures = rng.random((5, 8, 64), dtype=np.float32)
+    for ours, theirs in zip(wide.encode(mixtures), narrow.encode(mixtures[:, :, :16]), strict=True):
+        np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=1e-5)
+    latents = rng.normal(size=(5, 2, config.latent_dim)).astype(np.float32)
+    drawn, before = np.array(wide.decode(latents)), np.array(narrow.decode(latents))
+    np.testing.assert_allclose(drawn[..., :16], before, atol=1e-5)
+    np.testing.assert_allclose(drawn[..., 16:], np.repeat(before[..., -1:], 48, axis=-1), atol=1e-5)
+    for other in (config.replace(input_shape=(4, 64)), config.replace(input_shape=(8, 8))):
+        with pytest.raises(CheckpointError, match="another encoder"):
+            begin_from(MultiSourceVAE(other), narrow)
+
+
 def test_resume_wants_the_same_settings(tiny_preset, tiny_run):
     for other in (changed(tiny_preset, epochs=9), changed(tiny_preset, learning_rate=1e-4)):
         with pytest.raises(CheckpointError, match="other settings"):

@@ -43,6 +43,24 @@ def test_the_shipped_model_separates_the_duet() -> None:
     assert max(np.mean([ratios[order[k], k] for k in range(2)]) for order in itertools.permutations(range(2))) > 18
 
 
+def test_what_the_shipped_model_does_not_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rate = 11_025
+    time = np.arange(8 * rate) / rate
+    drums = 0.5 * np.random.default_rng(0).normal(size=len(time)).clip(-1, 1) * np.exp(-8 * (4 * time % 1))
+    soundfile.write(tmp_path / "drums.wav", drums, rate)
+    words = ["--model", str(REPOSITORY / "saved_models" / "duets"), "--output", str(tmp_path / "stems"), "--quiet"]
+    assert separate.main([str(DUET), *words]) == 0
+    told = capsys.readouterr()
+    assert "warning" not in told.err
+    assert re.search(r"sum of the model's estimates against the recording: SI-SDR \d.* \(in training ", told.out)
+    assert float(re.findall(r"remixes of these sources: SI-SDRi (\S+) dB", told.out)[0]) > 8
+    assert separate.main([str(tmp_path / "drums.wav"), *words]) == 0
+    told = capsys.readouterr()
+    assert "warning: the model does not explain" in told.err
+    assert "warning: the model hardly separates mixtures of its own sources" in told.err
+    assert float(re.findall(r"remixes of these sources: SI-SDRi (\S+) dB", told.out)[0]) < 1
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/audio.md", "docs/images.md"])
 def test_the_documents_commands_run_in_a_fresh_clone(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -419,10 +419,10 @@ def test_integers_of_16_bits_are_separated_at_their_own_scale(two_bands: Separat
 
 def test_long_stretches_of_a_doubtful_order_are_suspected_exchanges(tmp_path: Path) -> None:
     certainty = np.concatenate([np.ones(4), np.full(5, 0.94), [0.995], np.zeros(4), np.full(9, 0.96), np.zeros(8)])
-    result = SeparatedFile({1: tmp_path}, None, (0.0,), 0, certainty)
+    result = SeparatedFile({1: tmp_path}, None, (0.0,), 0, certainty, None)
     assert result.suspected_exchanges == 2
     assert result.sure == pytest.approx(5 / 31)
-    unknown = SeparatedFile({1: tmp_path}, None, (0.0,), 0, None)
+    unknown = SeparatedFile({1: tmp_path}, None, (0.0,), 0, None, None)
     assert unknown.sure is None
     assert unknown.suspected_exchanges is None
 

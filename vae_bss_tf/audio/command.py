@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from vae_bss_tf.audio import recordings, stems
+from vae_bss_tf.audio.familiarity import Familiarity
 from vae_bss_tf.audio.overlap_add import hop_length
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.audio.stems import SeparatedFile
@@ -125,12 +126,28 @@ def _report(path: Path, result: SeparatedFile) -> None:
     if result.sure is not None:
         print(f"  each file keeps to one source for sure in {result.sure:.0%} of the windows; suspected exchanges: "
               f"{result.suspected_exchanges}")  # fmt: skip
+    if result.familiarity is not None:
+        _report_familiarity(path, result.familiarity)
     if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
               "know such recordings.", file=sys.stderr)  # fmt: skip
     if result.clipped:
         print(f"warning: {result.clipped} samples exceeded full scale and were clipped; use --format wav on a "
               "recording of floats, or a quieter one.", file=sys.stderr)  # fmt: skip
+
+
+def _report_familiarity(path: Path, known: Familiarity) -> None:
+    if known.sum_si_sdr is not None:
+        usual = "" if known.usual_sum_si_sdr is None else f" (in training {known.usual_sum_si_sdr:.1f} dB)"
+        print(f"  sum of the model's estimates against the recording: SI-SDR {known.sum_si_sdr:.1f} dB{usual}")
+    if known.remix_si_sdri is not None:
+        print(f"  separating remixes of these sources: SI-SDRi {known.remix_si_sdri:.1f} dB (nothing separated: 0)")
+    if not known.is_explained:
+        print(f"warning: the model does not explain {path} as it does what it was trained on; the sources may mean "
+              "little.", file=sys.stderr)  # fmt: skip
+    if not known.is_separated:
+        print(f"warning: the model hardly separates mixtures of its own sources of {path}; the sources may mean "
+              "little.", file=sys.stderr)  # fmt: skip
 
 
 def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vae_bss_tf.audio import order, recordings, spectrogram, stems
+from vae_bss_tf.audio import familiarity, order, recordings, spectrogram, stems
+from vae_bss_tf.audio.familiarity import Familiarity, WindowSample
 from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
 from vae_bss_tf.audio.shares import SILENCE, Shares
 from vae_bss_tf.audio.stems import SeparatedFile, StemFile
@@ -28,7 +29,10 @@ MAX_GAIN_DB = 100.0
 
 
 class SeparationModel(Protocol):
-    """What a separator needs of a model: a run, or any exported form as `runtime.load` gives it."""
+    """What a separator needs of a model: a run, or any exported form as `runtime.load` gives it.
+
+    How well a recording is explained is told of models that have `outputs`, too, as `runtime.LoadedModel` has.
+    """
 
     def separate(self, mixtures: npt.ArrayLike) -> Array:
         """Separates spectrograms, float32 `[n, frames, bins]`, into `[n, num_sources, frames, bins]`."""
@@ -48,6 +52,8 @@ class Separator:
     Args:
         model: The model.
         audio: The audio settings that it was trained with.
+        usual_sum_si_sdr: How well it explains mixtures like those of its training, dB, as
+            `familiarity.usual_sum_si_sdr` reads it; None where that is not known.
 
     Attributes:
         num_sources: Sources of the model.
@@ -60,9 +66,10 @@ class Separator:
         (44100,)
     """
 
-    def __init__(self, model: SeparationModel, audio: AudioConfig) -> None:
+    def __init__(self, model: SeparationModel, audio: AudioConfig, usual_sum_si_sdr: float | None = None) -> None:
         self.model = model
         self.audio = audio
+        self.usual_sum_si_sdr = usual_sum_si_sdr
         frames, bins = audio.feature_shape
         self.num_sources = self.model.separate(np.zeros((1, frames, bins), np.float32)).shape[1]
 
@@ -91,7 +98,7 @@ class Separator:
             raise ConfigError(f"{path} does not say its settings; give the manifest.json of its export (--manifest).")
         if preset is None or preset.audio is None:
             raise ConfigError(f"{path} is no model of audio; give one trained on tones, notes or mixtures.")
-        return cls(model, preset.audio)
+        return cls(model, preset.audio, familiarity.usual_sum_si_sdr(path))
 
     def separate(self, waveform: npt.ArrayLike, sample_rate: float) -> Array:
         """Separates a waveform.
@@ -184,7 +191,8 @@ class Separator:
                 if progress is not None:
                     progress(len(block) / (2 * rate))
 
-        orders, certainty = self.find_orders(blocks(), rate, num_channels, str(path))
+        sample = WindowSample()
+        orders, certainty = self.find_orders(blocks(), rate, num_channels, str(path), sample)
         energy, mixture_energy = np.zeros(self.num_sources), 0.0
         with contextlib.ExitStack() as stack:
             partial = [stack.enter_context(replacing(place)) for place in every_place]
@@ -209,6 +217,7 @@ class Separator:
             levels=tuple(float(level) for level in levels),
             clipped=sum(file.clipped for file in files),
             certainty=certainty,
+            familiarity=None if orders is None else self.familiarity(sample),
         )
 
     def stream(
@@ -268,7 +277,12 @@ class Separator:
             position += len(mixture)
 
     def find_orders(
-        self, blocks: Iterable[Array], sample_rate: float, num_channels: int, name: str = "the recording"
+        self,
+        blocks: Iterable[Array],
+        sample_rate: float,
+        num_channels: int,
+        name: str = "the recording",
+        sample: WindowSample | None = None,
     ) -> tuple[Orders | None, npt.NDArray[np.float64] | None]:
         """Finds which source is which in each window of a whole recording (see `audio.order`).
 
@@ -277,6 +291,7 @@ class Separator:
             sample_rate: Their rate, Hz.
             num_channels: Their channels, one or two.
             name: What the recording is, for messages.
+            sample: Is given the separated windows, the mean over their channels.
 
         Returns:
             int64 `[windows, num_sources]`, to be given to `stream`; and how sure each is, float64 `[windows]` in
@@ -296,7 +311,26 @@ class Separator:
             heard = batch.mean(axis=-1)
             found.append(order.features(heard, before, rate))
             before = np.concatenate([before, heard])[-2:]
+            if sample is not None:
+                sample.add(heard)
         return order.consistent_orders(order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True))))
+
+    def familiarity(self, sample: WindowSample) -> Familiarity:
+        """Tells how well the model knows a recording.
+
+        Args:
+            sample: Separated windows of it, as `find_orders` gives them.
+
+        Returns:
+            How well, as far as it shows without true sources.
+        """
+        windows = sample.windows
+        outputs = getattr(self.model, "outputs", None)
+        return Familiarity(
+            None if outputs is None else familiarity.sum_si_sdr(windows.sum(axis=2), outputs, self.audio),
+            self.usual_sum_si_sdr,
+            familiarity.remix_si_sdri(windows, lambda mixtures: self.separate_windows(mixtures[:, np.newaxis])[..., 0]),
+        )
 
     def separate_windows(self, windows: Array) -> Array:
         """Separates windows one by one, each with its sources in an order of its own.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from vae_bss_tf.audio import FORMATS
+from vae_bss_tf.audio.familiarity import Familiarity
 from vae_bss_tf.audio.recordings import Recording
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, DataError
@@ -40,6 +41,7 @@ class SeparatedFile:
         clipped: Samples that exceeded full scale in a format that cannot hold them.
         certainty: float64 `[windows]` in [0, 1], how sure the order of the sources is in each window, as
             `order.consistent_orders` tells it; None where windows were only matched to those before.
+        familiarity: How well the model knows the recording; None where `certainty` is.
     """
 
     sources: dict[int, Path]
@@ -47,6 +49,7 @@ class SeparatedFile:
     levels: tuple[float, ...]
     clipped: int
     certainty: npt.NDArray[np.float64] | None
+    familiarity: Familiarity | None
 
     @property
     def sure(self) -> float | None:

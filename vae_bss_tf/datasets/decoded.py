@@ -77,7 +77,7 @@ def decoded(
     empty = np.broadcast_to(np.zeros((), dtype), (sum(map(capacity, items)), num_samples))  # takes no memory
     found = _read(folder, _INDEX, empty, len(items))
     if found is None:
-        if not folder.is_dir():
+        if os.path.lexists(folder) and not folder.is_dir():  # in this order: another process may make the folder now
             folder.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, wait=True):

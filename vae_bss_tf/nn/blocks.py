@@ -10,7 +10,7 @@ import tensorflow as tf
 PACKAGE = "vae_bss_tf"
 
 _IMAGE_KERNEL_SIZE, _IMAGE_STRIDE = 4, 2
-_FRAME_KERNEL_SIZE = 3
+FRAME_KERNEL_SIZE = 3
 
 
 def fan_in_uniform() -> keras.initializers.Initializer:
@@ -239,7 +239,7 @@ class FrameConvolutionBlock(keras.layers.Layer):
         self.stride = stride
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        stacked = _FRAME_KERNEL_SIZE * int(input_shape[-1] or 0)
+        stacked = FRAME_KERNEL_SIZE * int(input_shape[-1] or 0)
         self.dense = fan_in_dense(stacked, self.units, dtype=self.dtype_policy, name="dense")
         self.dense.build((None, None, stacked))
         self.normalization = normalization_after(self.dense)
@@ -247,10 +247,10 @@ class FrameConvolutionBlock(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         last = (inputs.shape[1] - 1) // self.stride
-        before = _FRAME_KERNEL_SIZE // 2
-        after = max(last * self.stride + _FRAME_KERNEL_SIZE - before - inputs.shape[1], 0)
+        before = FRAME_KERNEL_SIZE // 2
+        after = max(last * self.stride + FRAME_KERNEL_SIZE - before - inputs.shape[1], 0)
         padded = keras.ops.pad(inputs, [[0, 0], [before, after], [0, 0]])
-        neighbours = [padded[:, i : i + last * self.stride + 1 : self.stride] for i in range(_FRAME_KERNEL_SIZE)]
+        neighbours = [padded[:, i : i + last * self.stride + 1 : self.stride] for i in range(FRAME_KERNEL_SIZE)]
         stacked = keras.ops.concatenate(neighbours, axis=2)
         return keras.ops.relu(self.normalization(self.dense(stacked), training=training))
 

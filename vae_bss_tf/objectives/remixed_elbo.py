@@ -31,6 +31,8 @@ class RemixedElbo:
         silence: Share of a mixture's energy, in [0, 1), below which a separated source is taken for silence.
         masked: Whether the likelihood of the sources under the masked estimates is added.
         origin: Where the sources of a remixed mixture are from, as `remixing.remixed` takes it.
+        by_mask_network: Whether the model's mask network, which is trained and does not change, sharpens the sources
+            that are remixed.
 
     Example:
         >>> from vae_bss_tf.domains import domain_of
@@ -46,6 +48,7 @@ class RemixedElbo:
     silence: float = 0.0
     masked: bool = False
     origin: str = "neighbours"
+    by_mask_network: bool = False
 
     metrics: ClassVar[tuple[str, ...]] = Elbo.metrics
     monitor: ClassVar[str] = Elbo.monitor
@@ -54,7 +57,7 @@ class RemixedElbo:
         """The loss of a training step; see `Objective`."""
         mixed = remixing.remixed(
             self.domain,
-            separated_by_values(model, mixture),
+            model(mixture)["sources"] if self.by_mask_network else separated_by_values(model, mixture),
             mixture,
             self.elbo.noise.remix(step),
             self.silence,
