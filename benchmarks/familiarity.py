@@ -1,4 +1,4 @@
-"""What `separate` says of recordings that a model does not know: `python -m benchmarks.familiarity MODEL --truth DUETS`.
+"""What `separate` says of what a model does not know: `python -m benchmarks.familiarity MODEL --truth DUETS`.
 
 Recordings of two instruments, which the model knows, are compared with one of their parts alone, with two and four of
 them played at once, and with noise.
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     rows, cells = {}, [["recordings", "number", "sum of the estimates, SI-SDR", "remixes, SI-SDRi", "warned of"]]
     for name, recordings in kinds.items():
         found = [told(separator, recording) for recording in recordings]
-        warned = float(np.mean([not (known.is_explained and known.is_separated) for known in found]))
+        warned = float(np.mean([bool(known.doubts) for known in found]))
         sums = [known.sum_si_sdr for known in found if known.sum_si_sdr is not None]
         remixes = [known.remix_si_sdri for known in found if known.remix_si_sdri is not None]
         rows[name] = {"number": len(found), "sum_si_sdr": sums, "remix_si_sdri": remixes, "warned": warned}

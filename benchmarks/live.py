@@ -110,39 +110,20 @@ def quality(folder: Path, systems: dict[str, Callable[[Float32, float], Float32]
 
     Args:
         folder: As `training.evaluate --truth` takes it.
-        systems: By name, what separates a waveform `[samples]` of a rate into `[num_sources, samples]`.
+        systems: By name, as `truth_folder.judge_separators` takes them.
 
     Returns:
         "files", their number; and the means over them by system, of "the mixture itself" too: "si_sdr" over whole files
         in dB, and "exchanged", the share of half seconds whose best order is not the file's.
     """
-    from training.evaluation.truth_folder import find_cases
-    from vae_bss_tf import metrics
-    from vae_bss_tf.audio import recordings
+    from training.evaluation.truth_folder import judge_separators
 
-    names = ("the mixture itself", *systems)
-    si_sdr: dict[str, list[float]] = {name: [] for name in names}
-    exchanged: dict[str, list[float]] = {name: [] for name in names}
-    cases = find_cases(folder, recordings.SUFFIXES)
-    for case in cases:
-        recording = recordings.describe(case.mixture)
-        rate = recording.sample_rate
-        mixture = np.concatenate(list(recordings.mono(recording, rate)))
-        truth = np.stack(
-            [np.concatenate(list(recordings.mono(recordings.describe(path), rate))) for path in case.sources]
-        )
-        outputs = {"the mixture itself": np.stack([mixture] * len(truth))}
-        outputs |= {name: separate(mixture, rate) for name, separate in systems.items()}
-        for name, output in outputs.items():
-            ratios = metrics.pairwise_si_bss_eval(output[np.newaxis], truth[np.newaxis]).sdr
-            matched = metrics.match_sources(ratios)
-            si_sdr[name].append(float(np.take_along_axis(ratios, matched[:, np.newaxis], axis=1).mean()))
-            exchanged[name].append(metrics.continuity(output, truth, matched[0], rate).exchanged)
-    rows = {"si_sdr": si_sdr, "exchanged": exchanged}
+    judged = judge_separators(systems, folder)
     means = {
-        row: {name: round(float(np.mean(values)), 3) for name, values in found.items()} for row, found in rows.items()
+        score: {system.title: round(float(system.scores[score].mean()), 3) for system in judged}
+        for score in ("si_sdr", "exchanged")
     }
-    return {"files": len(cases), **means}
+    return {"files": len(judged[0].scores["si_sdr"]), **means}
 
 
 def _parser() -> argparse.ArgumentParser:

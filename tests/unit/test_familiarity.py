@@ -70,7 +70,7 @@ def test_a_fixed_division_is_not_taken_for_a_separation() -> None:
     found = remix_si_sdri(separate(rng.uniform(-1, 1, (64, AUDIO.num_samples)).astype(np.float32)), separate)
     assert found is not None
     assert found < 1
-    assert not Familiarity(None, None, found).is_separated
+    assert Familiarity(None, None, found).doubts == ["the model hardly separates remixes of its sources"]
 
 
 def test_nothing_is_said_of_too_few_sounding_sources() -> None:
@@ -79,8 +79,7 @@ def test_nothing_is_said_of_too_few_sounding_sources() -> None:
     assert remix_si_sdri(alone, by_atoms) is None
     assert remix_si_sdri(by_atoms(mixtures[:15]), by_atoms) is None
     assert remix_si_sdri(mixtures[..., np.newaxis], by_atoms) is None
-    assert Familiarity(None, 5.0, None).is_separated
-    assert Familiarity(None, 5.0, None).is_explained
+    assert Familiarity(None, 5.0, None).doubts == []
 
 
 @pytest.mark.parametrize(("factor", "rolled"), [(0.3, 0), (1.0, 5)])
@@ -138,6 +137,8 @@ def test_the_usual_value_is_that_of_the_training(tmp_path: Path) -> None:
 
 
 def test_what_is_explained_worse_than_in_training_is_told() -> None:
-    assert Familiarity(3.0, 5.5, None).is_explained
-    assert not Familiarity(2.0, 5.5, None).is_explained
-    assert Familiarity(2.0, None, None).is_explained
+    assert Familiarity(3.0, 5.5, 8.0).doubts == []
+    assert Familiarity(2.0, None, 8.0).doubts == []
+    (doubt,) = Familiarity(2.0, 5.5, 8.0).doubts
+    assert "does not explain" in doubt
+    assert len(Familiarity(2.0, 5.5, 1.0).doubts) == 2

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from training.evaluation.references import Float32, Separate
 from training.evaluation.statistics import Float64, PairedComparison, Summary, compare, summarise
 from training.run import Run
 from vae_bss_tf import metrics
+from vae_bss_tf.audio import SUFFIXES
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import ConfigError, DataError
 
@@ -146,6 +147,28 @@ def judge_model(model: Any, preset: Preset, folder: Path) -> dict[str, Float64]:
     return _judged(*_cases([preset], folder), [("", separate)], is_sound=preset.audio is not None)[1].scores
 
 
+def judge_separators(separators: Mapping[str, Callable[[Float32, float], Float32]], folder: Path) -> list[Judged]:
+    """Separates every recording of a folder with anything that takes waveforms, and scores what comes out.
+
+    Args:
+        separators: By title, what takes float32 `[samples]`, the mean of a recording's channels, and its rate in Hz,
+            and gives float32 `[num_sources, samples]`.
+        folder: As `find_cases` takes it.
+
+    Returns:
+        What was judged: the mixture itself, then each of them.
+
+    Raises:
+        DataError: As `judge`.
+    """
+
+    def separated(separate: Callable[[Float32, float], Float32]) -> Separate:
+        return lambda mixture, form, sources: separate(mixture[0], form[-1])[:, np.newaxis]
+
+    systems = [(title, separated(separate)) for title, separate in separators.items()]
+    return _judged(find_cases(folder, SUFFIXES), _read_mono, systems, is_sound=True)
+
+
 def _cases(presets: Sequence[Preset], folder: Path) -> tuple[list[Case], Reader]:
     """The cases that models of these settings can be judged on, and what reads their files."""
     if len({preset.audio is None for preset in presets}) > 1:
@@ -159,9 +182,7 @@ def _cases(presets: Sequence[Preset], folder: Path) -> tuple[list[Case], Reader]
         suffixes: tuple[str, ...] = pictures.SUFFIXES
         read = _picture_reader(*shapes)
     else:
-        from vae_bss_tf.audio import recordings
-
-        suffixes, read = recordings.SUFFIXES, _read_recording
+        suffixes, read = SUFFIXES, _read_recording
     cases = find_cases(folder, suffixes)
     fewest = min(preset.model.num_sources for preset in presets)
     for case in cases:
@@ -209,6 +230,11 @@ def _read_recording(path: Path) -> tuple[Float32, Any]:
     recording = recordings.describe(path)
     form = (recording.num_samples, recording.num_channels, recording.sample_rate)
     return np.concatenate(list(recordings.blocks(recording))).T, form
+
+
+def _read_mono(path: Path) -> tuple[Float32, Any]:
+    samples, (count, _, rate) = _read_recording(path)
+    return samples.mean(axis=0, keepdims=True), (count, 1, rate)
 
 
 def _loaded(case: Case, read: Reader) -> tuple[Float32, Any, Float32]:

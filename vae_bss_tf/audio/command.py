@@ -142,12 +142,8 @@ def _report_familiarity(path: Path, known: Familiarity) -> None:
         print(f"  sum of the model's estimates against the recording: SI-SDR {known.sum_si_sdr:.1f} dB{usual}")
     if known.remix_si_sdri is not None:
         print(f"  separating remixes of these sources: SI-SDRi {known.remix_si_sdri:.1f} dB (nothing separated: 0)")
-    if not known.is_explained:
-        print(f"warning: the model does not explain {path} as it does what it was trained on; the sources may mean "
-              "little.", file=sys.stderr)  # fmt: skip
-    if not known.is_separated:
-        print(f"warning: the model hardly separates mixtures of its own sources of {path}; the sources may mean "
-              "little.", file=sys.stderr)  # fmt: skip
+    if known.doubts:
+        print(f"warning: {path}: {', and '.join(known.doubts)}; the sources may mean little.", file=sys.stderr)
 
 
 def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:
@@ -161,6 +157,8 @@ def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place:
     figure = spectrograms(
         waveforms, audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length, certainty=certainty
     )
+    if result.familiarity is not None:
+        figure.suptitle("\n".join(result.familiarity.doubts), fontsize="medium")
     with replacing(place) as partial:
         figure.savefig(partial)
 

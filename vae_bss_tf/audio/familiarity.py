@@ -45,16 +45,15 @@ class Familiarity(NamedTuple):
     remix_si_sdri: float | None
 
     @property
-    def is_explained(self) -> bool:
-        """Whether the estimates add up to the recording, or too little is known to doubt it."""
-        if self.sum_si_sdr is None or self.usual_sum_si_sdr is None:
-            return True
-        return self.sum_si_sdr >= self.usual_sum_si_sdr - _WORSE_DB
-
-    @property
-    def is_separated(self) -> bool:
-        """Whether mixtures of its own sources are separated, or too little is known to doubt it."""
-        return self.remix_si_sdri is None or self.remix_si_sdri >= _LEAST_IMPROVEMENT_DB
+    def doubts(self) -> list[str]:
+        """What speaks against the model knowing the recording, as parts of a sentence; empty where nothing does."""
+        found = []
+        reached, usual = self.sum_si_sdr, self.usual_sum_si_sdr
+        if reached is not None and usual is not None and reached < usual - _WORSE_DB:
+            found.append("the model does not explain it as it does what it was trained on")
+        if self.remix_si_sdri is not None and self.remix_si_sdri < _LEAST_IMPROVEMENT_DB:
+            found.append("the model hardly separates remixes of its sources")
+        return found
 
 
 class WindowSample:
