@@ -105,6 +105,22 @@ def test_two_that_decode_the_same_do_it_once(tmp_path: Path, monkeypatch: pytest
         assert np.array_equal(owners, range(5))
 
 
+def test_another_process_may_make_the_folder_at_any_moment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raced(answer: Callable[[object], bool]) -> Callable[[object], bool]:
+        def answered(path: object) -> bool:
+            found = answer(path)
+            if Path(str(path)).parent == cache:
+                os.makedirs(str(path), exist_ok=True)
+            return found
+
+        return answered
+
+    monkeypatch.setattr(os.path, "lexists", raced(os.path.lexists))
+    monkeypatch.setattr(Path, "is_dir", raced(Path.is_dir))
+    waveforms, _ = decoded.decoded([7], lambda item: iter([np.full(4, item, np.float32)]), lambda item: 1, "same", 4)
+    assert waveforms.tolist() == [[7, 7, 7, 7]]
+
+
 def test_resampling_agrees_with_librosa(notes: Path) -> None:
     path = notes / "cello" / "cello_A4_1_piano.wav"
     ours = np.concatenate(list(mono(describe(path), 5_512.5)))
