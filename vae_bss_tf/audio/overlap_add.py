@@ -1,7 +1,8 @@
 """Waveforms cut into windows that overlap by three quarters, and what is separated in them put together again.
 
-Where windows are separated, each from its own place on, the mean over the places is better than any one of them
-(Coifman and Donoho, "Translation-invariant de-noising", 1995).
+Where windows are separated, each from its own place on, their mean is better than any one of them (Coifman and Donoho,
+"Translation-invariant de-noising", 1995), and better still where one that strays from the others counts less (Huber,
+"Robust estimation of a location parameter", 1964).
 """
 
 import itertools
@@ -17,49 +18,81 @@ Array = npt.NDArray[np.float32]
 Orders = npt.NDArray[np.int64]
 
 _WINDOWS_A_CALL = 32  # at most
+_WINDOWS_A_SAMPLE = 4
+_TOLERATED = np.float32(0.02)  # of the energy, by which a window may stray from the others
+_SILENT = np.float32(1e-12)
+_AT_FIRST = {1: (0, 1), 2: ()}  # quarters given out with the first windows: half of the first comes at once
 _ENUMERATED_SOURCES = 6  # up to which every order of the sources is tried; above, scipy finds the best
 
 
 def hop_length(length: int) -> int:
     """Samples from the start of one window of `length` samples to that of the next."""
-    return length // 4
+    return length // _WINDOWS_A_SAMPLE
 
 
 def overlap_add(separated: Iterable[tuple[Array, float]], orders: Iterable[Orders] | None = None) -> Iterator[Array]:
-    """Puts separated windows together: their mean, each weighted by a Hann window.
+    """Puts separated windows together: each sample is a mean of the windows that hold it.
+
+    In each quarter of a window, a window weighs the less the further it is from the median of all, in squares of all its
+    sources, and its edges weigh less than its middle. The sources keep the sum that they have in each window.
 
     Args:
         separated: Batches of windows, float32 `[n, samples, num_sources, channels]`, each with the length of the stream
             as far as it is known, as `windows` gives it.
         orders: Which source of each window stands in each place, int64 `[num_sources]` each; None matches each window's
-            sources to the sum of those before by their inner products on the overlap.
+            sources to those of the windows before by their inner products on the overlap.
 
     Yields:
         float32 `[samples, num_sources, channels]`; in all as many samples as the stream has.
     """
-    total: Array | None = None  # of the windows so far, from the start of the next on
-    start = done = 0  # where it starts in the stream, and how much of the stream is out
+    latest: list[Array] = []  # windows, each of which reaches a quarter further than the one before
     given = None if orders is None else iter(orders)
+    done = 0
     for batch, end in separated:
-        length = batch.shape[1]
-        hop = hop_length(length)
-        weight = np.sin(np.pi * (np.arange(length, dtype=np.float32) + 0.5) / length)[:, None, None] ** 2
+        hop = hop_length(batch.shape[1])
         for sources in batch:
             if given is not None:
                 if (found := next(given, None)) is None:
                     raise DataError("the recording has become longer while it was read; separate it again.")
                 sources = sources[:, found]
-            elif total is not None:
-                sources = sources[:, _match(total[: length - hop], sources[: length - hop])]
-            if total is None:
-                total, weights = np.zeros_like(sources), np.zeros_like(weight)
-            total, weights = total + weight * sources, weights + weight
-            ready = int(min(max(start + hop, 2 * hop), end))  # half of the first window comes at once
-            yield total[done - start : ready - start] / weights[done - start : ready - start]
-            total, weights = (np.concatenate([part[hop:], np.zeros_like(part[:hop])]) for part in (total, weights))
-            start, done = start + hop, ready
-    if total is not None:
-        yield total[done - start : int(end) - start] / weights[done - start : int(end) - start]
+            elif latest:
+                sources = sources[:, _match(_begun(latest), sources[: len(sources) - hop])]
+            latest = [*latest[1 - _WINDOWS_A_SAMPLE :], sources]
+            for quarter in _AT_FIRST.get(len(latest), (0,)):
+                yield _quarter(latest, quarter)[: max(0, int(min(hop, end - done)))]
+                done += hop
+    for quarter in range(2 if len(latest) == 1 else 1, _WINDOWS_A_SAMPLE if latest else 0):
+        rest = _quarter(latest, quarter) if quarter < _WINDOWS_A_SAMPLE - 1 else latest[-1][quarter * hop :]
+        yield rest[: max(0, int(end - done))]
+        done += hop
+
+
+def _begun(latest: list[Array]) -> Array:
+    """The sum of windows, each weighted by a Hann window, from where the next one begins to where the last one ends."""
+    length = len(latest[-1])
+    hop, weight = hop_length(length), _sine(length) ** 2
+    total = np.zeros_like(latest[-1][hop:])
+    for later, window in enumerate(latest[::-1], start=1):
+        total[: max(0, length - later * hop)] += (weight * window)[later * hop :]
+    return total
+
+
+def _quarter(latest: list[Array], number: int) -> Array:
+    """A quarter of the latest window, counted from 0."""
+    hop, edges = hop_length(len(latest[-1])), _sine(len(latest[-1]))
+    held = list(enumerate(latest[::-1][: _WINDOWS_A_SAMPLE - number], start=number))
+    parts, weights = (
+        np.stack([signal[i * hop : (i + 1) * hop] for i, signal in signals])
+        for signals in (held, [(i, edges) for i, _ in held])
+    )
+    median = np.median(parts, axis=0)
+    strays = np.square(parts - median).sum(axis=(1, 2, 3)) / max(np.square(median).sum(), _SILENT)
+    weights = weights / (strays + _TOLERATED)[:, None, None, None]
+    return (weights * parts).sum(axis=0) / weights.sum(axis=0)
+
+
+def _sine(length: int) -> Array:
+    return np.sin(np.pi * (np.arange(length, dtype=np.float32) + 0.5) / length)[:, None, None]
 
 
 def windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterator[tuple[Array, float]]:

@@ -1,11 +1,14 @@
 /** Streams cut into windows that overlap by three quarters, and separated windows put together again. */
 
 const WINDOWS_A_CALL = 32; // at most
+const WINDOWS_A_SAMPLE = 4;
+const TOLERATED = 0.02; // of the energy, by which a window may stray from the others
+const SILENT = 1e-12;
 const ENUMERATED_SOURCES = 6; // up to which every order of the sources is tried
 
 /** Samples from the start of one window of `length` samples to that of the next. */
 export function hopLength(length) {
-  return Math.floor(length / 4);
+  return Math.floor(length / WINDOWS_A_SAMPLE);
 }
 
 /**
@@ -37,52 +40,107 @@ export async function* windows(blocks, length, numChannels) {
 }
 
 /**
- * Puts separated windows together: their mean, each weighted by a Hann window.
+ * Puts separated windows together: each sample is a mean of the windows that hold it.
+ *
+ * In each quarter of a window, a window weighs the less the further it is from the median of all, in squares of all its
+ * sources, and its edges weigh less than its middle.
  *
  * @param {AsyncIterable<{ windows: Float32Array[][][], remaining: number }>} separated Windows `[n][source][channel]`.
  * @param {number[][] | null} orders Which source of each window stands in each place; null matches each window's sources
- *   to the sum of those before by their inner products on the overlap.
+ *   to those of the windows before by their inner products on the overlap.
  * @yields {Float32Array[][]} Blocks `[source][channel]`.
  */
 export async function* overlapAdd(separated, orders) {
-  let total = null; // of the windows so far, from the start of the next on
-  let weight = null; // of each sample of a window
-  let weights = null; // the sum of those so far
-  let done = 0; // samples of the total that are out: half of the first window comes at once
+  let latest = []; // windows, each of which reaches a quarter further than the one before
   let number = 0;
+  let remaining = 0;
   for await (const { windows: batch, remaining: given } of separated) {
-    let remaining = given;
+    remaining = given;
     for (const window of batch) {
-      const length = window[0][0].length;
-      const hop = hopLength(length);
-      const order = orders ? orders[number] : total ? matched(total, window, length - hop) : window.map((_, k) => k);
-      const end = total ? hop : 2 * hop;
-      total ??= window.map((channels) => channels.map(() => new Float32Array(length)));
-      weight ??= Float32Array.from({ length }, (_, i) => Math.sin((Math.PI * (i + 0.5)) / length) ** 2);
-      weights ??= new Float32Array(length);
-      total.forEach((channels, k) =>
-        channels.forEach((sum, c) => {
-          const samples = window[order[k]][c];
-          for (let i = 0; i < length; i++) sum[i] += weight[i] * samples[i];
-        }),
-      );
-      for (let i = 0; i < length; i++) weights[i] += weight[i];
-      const count = Math.min(end - done, remaining);
-      yield mean(total, weights, done, count);
-      remaining -= count;
-      done = end - hop;
-      total = total.map((channels) => channels.map((sum) => concatenated([sum.subarray(hop)], length)));
-      weights = concatenated([weights.subarray(hop)], length);
+      const hop = hopLength(window[0][0].length);
+      const order = orders
+        ? orders[number]
+        : latest.length
+          ? matched(begun(latest), window, window[0][0].length - hop)
+          : window.map((_, k) => k);
+      latest = [...latest.slice(1 - WINDOWS_A_SAMPLE), order.map((k) => window[k])];
+      // Half of the first window comes at once.
+      for (const part of latest.length === 1 ? [0, 1] : latest.length === 2 ? [] : [0]) {
+        yield quarter(latest, part, Math.min(hop, remaining));
+        remaining = Math.max(0, remaining - hop);
+      }
       number++;
     }
-    if (remaining > 0) yield mean(total, weights, done, remaining);
+  }
+  for (let part = latest.length === 1 ? 2 : 1; part < WINDOWS_A_SAMPLE && latest.length; part++) {
+    const length = latest[0][0][0].length;
+    const whole = part < WINDOWS_A_SAMPLE - 1 ? hopLength(length) : length - part * hopLength(length);
+    yield quarter(latest, part, Math.min(whole, remaining));
+    remaining = Math.max(0, remaining - whole);
   }
 }
 
-function mean(total, weights, start, count) {
-  return total.map((channels) =>
-    channels.map((sum) => sum.slice(start, start + count).map((x, i) => x / weights[start + i])),
+/** The sum of windows, each weighted by a Hann window, from where the next one begins to where the last one ends. */
+function begun(latest) {
+  const length = latest[0][0][0].length;
+  const hop = hopLength(length);
+  const weight = Float32Array.from({ length }, (_, i) => sine(i, length) ** 2);
+  return latest[0].map((channels, k) =>
+    channels.map((_, c) => {
+      const total = new Float32Array(length - hop);
+      latest.forEach((window, i) => {
+        const start = (latest.length - i) * hop;
+        for (let at = start; at < length; at++) total[at - start] += weight[at] * window[k][c][at];
+      });
+      return total;
+    }),
   );
+}
+
+/** The first `count` samples of a quarter of the latest window. */
+function quarter(latest, number, count) {
+  const length = latest[0][0][0].length;
+  const hop = hopLength(length);
+  const held = latest.slice(number - WINDOWS_A_SAMPLE).reverse();
+  const strays = held.map(() => 0);
+  let energy = SILENT;
+  latest[0].forEach((channels, k) =>
+    channels.forEach((_, c) => {
+      for (let i = 0; i < hop; i++) {
+        const values = held.map((window, later) => window[k][c][(number + later) * hop + i]);
+        const middle = median(values);
+        energy += middle * middle;
+        values.forEach((value, later) => (strays[later] += (value - middle) ** 2));
+      }
+    }),
+  );
+  const trust = strays.map((stray) => 1 / (stray / energy + TOLERATED));
+  const weights = held.map((_, later) => {
+    const first = (number + later) * hop;
+    return Float32Array.from({ length: count }, (_, i) => trust[later] * sine(first + i, length));
+  });
+  return latest[0].map((channels, k) =>
+    channels.map((_, c) =>
+      Float32Array.from({ length: count }, (_, i) => {
+        let [sum, total] = [0, 0];
+        held.forEach((window, later) => {
+          sum += weights[later][i] * window[k][c][(number + later) * hop + i];
+          total += weights[later][i];
+        });
+        return sum / total;
+      }),
+    ),
+  );
+}
+
+function sine(at, length) {
+  return Math.sin((Math.PI * (at + 0.5)) / length);
+}
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = values.length >> 1;
+  return values.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 function cut(signals, count, length) {
