@@ -5,6 +5,7 @@ Where windows are separated, each from its own place on, their mean is better th
 "Robust estimation of a location parameter", 1964).
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -33,8 +34,8 @@ def hop_length(length: int) -> int:
 def overlap_add(separated: Iterable[tuple[Array, float]], orders: Iterable[Orders] | None = None) -> Iterator[Array]:
     """Puts separated windows together: each sample is a mean of the windows that hold it.
 
-    In each quarter of a window, a window weighs the less the further it is from the median of all, in squares of all its
-    sources, and its edges weigh less than its middle. The sources keep the sum that they have in each window.
+    In each quarter, a window weighs the less the further it is from the median of all, in squares of all its sources,
+    and its edges weigh less than its middle. The sources keep the sum that they have in each window.
 
     Args:
         separated: Batches of windows, float32 `[n, samples, num_sources, channels]`, each with the length of the stream
@@ -91,6 +92,7 @@ def _quarter(latest: list[Array], number: int) -> Array:
     return (weights * parts).sum(axis=0) / weights.sum(axis=0)
 
 
+@functools.cache
 def _sine(length: int) -> Array:
     return np.sin(np.pi * (np.arange(length, dtype=np.float32) + 0.5) / length)[:, None, None]
 

@@ -43,11 +43,11 @@ class Separator:
     """Separates recordings of any length, rate and one or two channels.
 
     The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by three
-    quarters; what is separated in them is averaged. Which source is which is decided by the whole recording, in a first
-    pass (`find_orders`), and in a stream by inner products with the windows before. The masks come from the mean of the
-    channels and act on each of them, so a source keeps its place between left and right. What the model cannot hear,
-    above half its rate, is shared among the sources in proportion to their energy at the time: the sources sum to the
-    recording.
+    quarters. What is separated in them is averaged, and what strays counts less (`overlap_add`). Which source is which
+    is decided by the whole recording, in a first pass (`find_orders`), and in a stream by inner products with the
+    windows before. The masks come from the mean of the channels and act on each of them, so a source keeps its place
+    between left and right. What the model cannot hear, above half its rate, is shared among the sources in proportion
+    to their energy at the time: the sources sum to the recording.
 
     Args:
         model: The model.
