@@ -67,6 +67,13 @@ FORMATS: dict[str, Format] = {
         Format("onnx_int8", "int8.onnx", "onnxruntime, int8 weights, activations quantised as they come", **_INT8),
         Format("saved_model_waveform", "saved_model_waveform/1", "TensorFlow, waveforms", **_FLOAT32, waveform=True),
         Format("tflite_waveform", "waveform.tflite", "LiteRT, waveforms", **_FLOAT32, waveform=True),
+        Format(
+            "tflite_waveform_float16",
+            "waveform_float16.tflite",
+            "LiteRT, waveforms, half the size",
+            **_FLOAT16,
+            waveform=True,
+        ),
         Format("onnx_waveform", "waveform.onnx", "onnxruntime, waveforms", **_FLOAT32, waveform=True),
     )
 }

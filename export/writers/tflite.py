@@ -33,6 +33,8 @@ def convert(saved_model: Path, outputs: dict[str, Path], calibration: npt.NDArra
         "tflite_float32": lambda: float32,
         "tflite_waveform": lambda: float32,
         "tflite_float16": lambda: cast_matrices(float32),
+        # The transform stays in float32, without which the sources would not sum to the mixture.
+        "tflite_waveform_float16": lambda: cast_matrices(float32, ".*coder.*"),
         "tflite_dynamic_int8": lambda: quantize_weights(float32),
         "tflite_full_int8": lambda: _quantize_fully(float32, calibration),
     }

@@ -54,7 +54,8 @@ def audio_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported_audio(audio_run, tmp_path_factory):
     target = tmp_path_factory.mktemp("exports") / "tones"
-    formats = ["tflite_float32", "tflite_float16", "tflite_full_int8", "tflite_waveform", "onnx_waveform"]
+    spectrograms = ["tflite_float32", "tflite_float16", "tflite_full_int8"]
+    formats = [*spectrograms, "tflite_waveform", "tflite_waveform_float16", "onnx_waveform"]
     assert main(["--run", str(audio_run.path), "--to", str(target), "--formats", *formats]) == 0
     return target
 
@@ -69,10 +70,11 @@ def expected(audio_run, waveforms):
     return spectrogram.separate_waveforms(waveforms, audio_run.model().separate, AUDIO)
 
 
-def test_tflite_from_waveform_to_waveforms(exported_audio, waveforms, expected):
-    separate = Interpreter(model_path=str(exported_audio / "waveform.tflite")).get_signature_runner("separate")
+@pytest.mark.parametrize(("file", "tolerance"), [("waveform", 1e-5), ("waveform_float16", 5e-3)])
+def test_tflite_from_waveform_to_waveforms(file, tolerance, exported_audio, waveforms, expected):
+    separate = Interpreter(model_path=str(exported_audio / f"{file}.tflite")).get_signature_runner("separate")
     found = np.concatenate([separate(mixture=waveform[np.newaxis])["sources"] for waveform in waveforms])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
     np.testing.assert_allclose(found.sum(axis=1), waveforms, atol=1e-5)
 
 
@@ -95,6 +97,14 @@ def test_the_guide_puts_windows_together_as_a_stream_is(exported_audio, monkeypa
         found, hop = names["put_together"](waveform), AUDIO.num_samples // 4
         at_once = slice(hop, 2 * hop)  # which a stream answers from the first window alone
         np.testing.assert_allclose(*(np.delete(x, at_once, axis=1) for x in (found, expected[..., 0].T)), atol=1e-3)
+
+
+def test_of_waveforms_half_precision_is_that_of_the_network_alone(exported_audio, weight_types):
+    """The transform's matrices in float16 would not give the mixture back."""
+    types = weight_types(exported_audio / "waveform_float16.tflite", schema.BuiltinOperator.FULLY_CONNECTED)
+    assert types == {schema.TensorType.FLOAT16, schema.TensorType.FLOAT32}
+    sizes = [(exported_audio / f"{name}.tflite").stat().st_size for name in ("waveform_float16", "waveform")]
+    assert sizes[0] < sizes[1]
 
 
 def test_half_precision_is_that_of_every_matrix(exported_audio, weight_types):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from export.formats import FORMATS
 from training.run import Run
+from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.files import sha256
 from vae_bss_tf.runtime import OUTPUTS, load
 
@@ -19,6 +21,8 @@ MANIFESTS = [
     if json.loads(path.read_text()).get("kind") != "live"
 ]
 SHIPPED = [(path.parent, name) for path in MANIFESTS for name in json.loads(path.read_text())["formats"]]
+WAVEFORMS = [(folder, name) for folder, name in SHIPPED if FORMATS[name].waveform]
+SPECTROGRAMS_AND_PICTURES = [one for one in SHIPPED if one not in WAVEFORMS]
 
 pytestmark = pytest.mark.skipif(not MANIFESTS, reason="no model is shipped in saved_models")
 
@@ -37,7 +41,20 @@ def test_the_files_are_those_of_the_manifest(path):
     assert described <= set(found)
 
 
-@pytest.mark.parametrize(("folder", "name"), SHIPPED, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(("folder", "name"), WAVEFORMS, ids=lambda value: getattr(value, "name", value))
+def test_files_of_waveforms_say_what_the_model_says(folder, name):
+    run = Run.load(folder)
+    audio = run.preset.audio
+    mixtures = np.random.default_rng(0).uniform(-1, 1, (3, audio.num_samples)).astype(np.float32)
+    expected = spectrogram.separate_waveforms(mixtures, run.model().separate, audio)
+    separate = Interpreter(model_path=str(folder / FORMATS[name].path)).get_signature_runner("separate")
+    found = np.concatenate([separate(mixture=mixture[np.newaxis])["sources"] for mixture in mixtures])
+    np.testing.assert_allclose(found, expected, atol=FORMATS[name].max_error)
+    np.testing.assert_allclose(found.sum(axis=1), mixtures, atol=1e-5)
+
+
+@pytest.mark.parametrize(("folder", "name"), SPECTROGRAMS_AND_PICTURES,
+                         ids=lambda value: getattr(value, "name", value))  # fmt: skip
 def test_golden_outputs(folder, name):
     golden = np.load(Path(__file__).with_name(f"{folder.name}.npz"))
     found = load(folder / FORMATS[name].path).outputs(golden["mixtures"])
