@@ -106,11 +106,11 @@ function quarter(latest, number, count) {
   let energy = SILENT;
   latest[0].forEach((channels, k) =>
     channels.forEach((_, c) => {
+      const parts = held.map((window, later) => window[k][c].subarray((number + later) * hop));
       for (let i = 0; i < hop; i++) {
-        const values = held.map((window, later) => window[k][c][(number + later) * hop + i]);
-        const middle = median(values);
+        const middle = median(parts, i);
         energy += middle * middle;
-        values.forEach((value, later) => (strays[later] += (value - middle) ** 2));
+        for (let later = 0; later < parts.length; later++) strays[later] += (parts[later][i] - middle) ** 2;
       }
     }),
   );
@@ -119,17 +119,17 @@ function quarter(latest, number, count) {
     const first = (number + later) * hop;
     return Float32Array.from({ length: count }, (_, i) => trust[later] * sine(first + i, length));
   });
+  const totals = new Float32Array(count);
+  for (const weight of weights) for (let i = 0; i < count; i++) totals[i] += weight[i];
   return latest[0].map((channels, k) =>
-    channels.map((_, c) =>
-      Float32Array.from({ length: count }, (_, i) => {
-        let [sum, total] = [0, 0];
-        held.forEach((window, later) => {
-          sum += weights[later][i] * window[k][c][(number + later) * hop + i];
-          total += weights[later][i];
-        });
-        return sum / total;
-      }),
-    ),
+    channels.map((_, c) => {
+      const mean = new Float32Array(count);
+      held.forEach((window, later) => {
+        const part = window[k][c].subarray((number + later) * hop);
+        for (let i = 0; i < count; i++) mean[i] += (weights[later][i] / totals[i]) * part[i];
+      });
+      return mean;
+    }),
   );
 }
 
@@ -137,10 +137,14 @@ function sine(at, length) {
   return Math.sin((Math.PI * (at + 0.5)) / length);
 }
 
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = values.length >> 1;
-  return values.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+/** The median of the values at a place of one to four signals. */
+function median(signals, i) {
+  const [a, b, c, d] = signals;
+  if (signals.length === 1) return a[i];
+  if (signals.length === 2) return (a[i] + b[i]) / 2;
+  const [low, high] = [Math.min(a[i], b[i]), Math.max(a[i], b[i])];
+  if (signals.length === 3) return Math.max(low, Math.min(high, c[i]));
+  return (Math.max(low, Math.min(c[i], d[i])) + Math.min(high, Math.max(c[i], d[i]))) / 2;
 }
 
 function cut(signals, count, length) {
