@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training import fit, speed
+from training import fit, speed, trainer
 from training.run import Run
 from training.trainer import Trainer
 from training.warm_start import begin_from
@@ -23,7 +23,7 @@ from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.objectives import Elbo
+from vae_bss_tf.objectives import Elbo, RemixedElbo
 
 TINY = [
     "--quiet", "--batch-size", "32", "--no-jit-compile", "--set", "recipe.mixtures_per_epoch=512",
@@ -110,6 +110,30 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_recipe,
     with pytest.raises(ConfigError, match="--init is for vae and ae"):
         fit.train(tiny_preset, output=tmp_path / "none", system="glo", init=tiny_run.path)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_remixing_phase_has_the_mask_network_that_it_begins_with_sharpen_what_it_remixes(
+    tiny_recipe, tiny_run, tmp_path, monkeypatch
+):
+    given = []
+
+    def recorded(*arguments):
+        given.append(arguments[-1])
+        return RemixedElbo(*arguments)
+
+    monkeypatch.setattr(trainer, "RemixedElbo", recorded)
+    _, remix, masks = tiny_recipe.recipe.phases
+
+    def trained(name, init, *phases):
+        recipe = tiny_recipe.recipe.replace(epochs=len(phases), phases=phases)
+        return fit.train(tiny_recipe.replace(recipe=recipe), output=tmp_path / name, init=init)
+
+    run = trained("masks", tiny_run.path, remix, masks.replace(rounds=1))
+    before = run.model().mask_network.get_weights()
+    again = trained("again", run.path, remix)
+    assert given == [False, True]
+    for ours, theirs in zip(again.model().mask_network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_run_of_release_01_can_be_begun_from(golden_runs, tmp_path):
