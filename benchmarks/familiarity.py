@@ -64,13 +64,13 @@ def run(options: argparse.Namespace) -> None:
     rows, cells = {}, [["recordings", "number", "sum of the estimates, SI-SDR", "remixes, SI-SDRi", "warned of"]]
     for name, recordings in kinds.items():
         found = [told(separator, recording) for recording in recordings]
-        warned = float(np.mean([bool(known.doubts) for known in found]))
+        warned = float(np.mean([bool(known.doubts(separator.usual)) for known in found]))
         sums = [known.sum_si_sdr for known in found if known.sum_si_sdr is not None]
         remixes = [known.remix_si_sdri for known in found if known.remix_si_sdri is not None]
         rows[name] = {"number": len(found), "sum_si_sdr": sums, "remix_si_sdri": remixes, "warned": warned}
         cells.append([name, str(len(found)), _spread(sums), _spread(remixes), f"{warned:.0%}"])
     print("\n".join(to_markdown(cells)))
-    write_results(options.json, command=options.command, usual_sum_si_sdr=separator.usual_sum_si_sdr, rows=rows)
+    write_results(options.json, command=options.command, usual=separator.usual._asdict(), rows=rows)
 
 
 def _spread(values: list[float]) -> str:

@@ -70,7 +70,7 @@ FORMATS: dict[str, Format] = {
         Format(
             "tflite_waveform_float16",
             "waveform_float16.tflite",
-            "LiteRT, waveforms, half the size",
+            "LiteRT, waveforms, the network of half precision",
             **_FLOAT16,
             waveform=True,
         ),

@@ -98,7 +98,7 @@ def train(
     banks = pipeline.load_banks(preset, data_dir)
     distribution = early or devices.make_strategy(strategy)
     _check_batches(preset, system, distribution.num_replicas_in_sync)
-    source = source_of(init, system) if init is not None and resume is None else None
+    source = source_of(init, system, preset.audio) if init is not None and resume is None else None
     mine = cluster.place_in(distribution)
     rates: dict[str, float] = {}
     with cluster.own_folder(mine, output, resume=resume is not None) as folder:
@@ -119,7 +119,7 @@ def train(
                     stack.enter_context(exclusive(folder))
                 trainer = Trainer(run, banks, distribution, quiet=quiet, rates=rates)
                 if init is not None and resume is not None and not trainer.backup.has_begun:
-                    source = source_of(init, system)
+                    source = source_of(init, system, preset.audio)
                 trainer.prepare(source, resume)
                 if resume is None:  # what the user may have got wrong was found by now: an earlier run may go
                     Run.create(folder, preset, system, init=run.init, force=force)

@@ -1,5 +1,6 @@
 """Weights to begin with: those of a finished run, or of the phase before."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -8,31 +9,40 @@ import numpy.typing as npt
 
 from training import systems
 from training.run import Run
-from vae_bss_tf.config import ModelConfig
+from vae_bss_tf.config import AudioConfig, ModelConfig
 from vae_bss_tf.errors import CheckpointError, ConfigError
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.nn.blocks import FRAME_KERNEL_SIZE
 
 
-def source_of(init: Path, system: str) -> MultiSourceVAE:
+def source_of(init: Path, system: str, audio: AudioConfig | None) -> MultiSourceVAE:
     """Loads the model of a run to begin with.
 
     Args:
         init: The run folder.
         system: What is to be trained.
+        audio: The settings of its spectrograms; None for pictures.
 
     Returns:
         Its model.
 
     Raises:
         CheckpointError: The run is missing, damaged or not finished.
-        ConfigError: One of both is a baseline.
+        ConfigError: One of both is a baseline, or the run's bins are of another width than those of more.
     """
     run = Run.load(init)
     if not run.metrics:
         raise CheckpointError(f"{init} is not finished; finish it with --resume, or begin with another run.")
     if systems.is_baseline(system) or systems.is_baseline(run.system):
         raise ConfigError(f"--init is for vae and ae; {init} holds {run.system}, {system} is to be trained.")
+    theirs = run.preset.audio
+    if audio is not None and theirs is not None and audio.num_bins > theirs.num_bins:
+        widths = [one.sample_rate / one.n_fft for one in (audio, theirs)]
+        if not math.isclose(*widths, rel_tol=1e-3):
+            raise ConfigError(
+                f"bins are {widths[0]:.2f} Hz wide, and {widths[1]:.2f} Hz in {init}; begin with it at twice or four "
+                f"times its sample rate of {theirs.sample_rate:g} Hz."
+            )
     model = run.model()
     assert isinstance(model, MultiSourceVAE)
     return model
@@ -43,9 +53,9 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
 
     Args:
         model: The model. It may have more sources than the other: the heads of the encoder for the added ones stay as
-            they are. Or, of spectrograms, more bins, as at a higher sample rate: it begins deaf to what lies above the
-            other's, and draws there what the other draws in its last bin. What one of both lacks, such as a mask
-            network, stays as it is.
+            they are. Or, of spectrograms, more bins of the same width, as at twice the sample rate: it begins deaf to
+            what lies above the other's, and draws there what the other draws in its last bin. What one of both lacks,
+            such as a mask network, stays as it is.
         source: The other model.
 
     Raises:
@@ -56,7 +66,7 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
         if ours is None or theirs is None:
             continue
         values = theirs.get_weights()
-        if _can_widen(source.config, model.config):
+        if part != "mask_network" and _can_widen(source.config, model.config):
             values = [_widened(own, value) for own, value in zip(ours.weights, values, strict=True)]
         if part == "encoder" and _can_grow(source.config, model.config):
             values = [
@@ -66,7 +76,7 @@ def begin_from(model: MultiSourceVAE, source: MultiSourceVAE) -> None:
         if [weight.shape for weight in ours.weights] != [value.shape for value in values]:
             raise CheckpointError(
                 f"the run of --init has another {part}; begin from one with the same model settings, and as many "
-                "sources or fewer."
+                "sources or fewer, or at a half or a quarter of the sample rate."
             )
         ours.set_weights(values)
 

@@ -57,7 +57,7 @@ def test_what_the_shipped_model_does_not_know_is_told(tmp_path: Path, capsys: py
     assert separate.main([str(tmp_path / "drums.wav"), *words, "--figure"]) == 0
     assert (tmp_path / "stems" / "drums_sources.png").exists()
     told = capsys.readouterr()
-    assert "drums.wav: the model does not explain it as it does what it was trained on, and the" in told.err
+    assert re.search("warning: .*drums.wav is not what the model knows: .*, and the model hardly sep", told.err)
     assert float(re.findall(r"remixes of these sources: SI-SDRi (\S+) dB", told.out)[0]) < 1
 
 

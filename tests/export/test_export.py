@@ -164,7 +164,7 @@ def test_an_export_is_a_run_to_go_on_from(exported, manifest, run, model, mixtur
     assert (again.preset, again.system, again.metrics) == (run.preset, run.system, run.metrics)
     np.testing.assert_allclose(again.model().separate(mixtures), model.separate(mixtures), atol=5e-3)
     started = MultiSourceVAE(run.preset.model)
-    begin_from(started, source_of(exported, "vae"))
+    begin_from(started, source_of(exported, "vae", None))
     for ours, theirs in zip(started.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
     assert list(manifest["weights"]) == ["weights.npz"]

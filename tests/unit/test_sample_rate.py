@@ -1,10 +1,12 @@
 """Settings for sound of another sample rate."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from training import fit
+from training.warm_start import source_of
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.presets import get_preset
 from vae_bss_tf.sizing import at_sample_rate
@@ -47,3 +49,12 @@ def test_the_command_takes_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
     assert settings["audio"]["sample_rate"] == 11_025
     assert settings["audio"]["n_fft"] == 1_024
     assert settings["model"]["input_shape"] == [8, 512]
+
+
+def test_a_model_is_widened_where_its_bins_stay_as_wide() -> None:
+    shipped = Path(__file__).resolve().parents[2] / "saved_models" / "duets"
+    for rate in (5_512.5, 11_025, 22_050):
+        audio = at_sample_rate(get_preset("mixtures"), rate).audio
+        assert source_of(shipped, "vae", audio).config.input_shape == (8, 256)
+    with pytest.raises(ConfigError, match=r"bins are 7.81 Hz wide, and 10.77 Hz in .*twice or four times"):
+        source_of(shipped, "vae", at_sample_rate(get_preset("mixtures"), 8_000).audio)

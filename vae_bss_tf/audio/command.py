@@ -75,7 +75,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
             left_out += 1
             print(f"left out: {error}", file=sys.stderr)
             continue
-        _report(recording.path, result)
+        _report(recording.path, result, separator)
         if options.figure:
             place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
@@ -114,7 +114,7 @@ def _gains(text: str) -> tuple[float, ...]:
     return gains
 
 
-def _report(path: Path, result: SeparatedFile) -> None:
+def _report(path: Path, result: SeparatedFile, separator: Separator) -> None:
     print(path)
     for k, level in enumerate(result.levels, start=1):
         if k in result.sources:
@@ -127,7 +127,7 @@ def _report(path: Path, result: SeparatedFile) -> None:
         print(f"  each file keeps to one source for sure in {result.sure:.0%} of the windows; suspected exchanges: "
               f"{result.suspected_exchanges}")  # fmt: skip
     if result.familiarity is not None:
-        _report_familiarity(path, result.familiarity)
+        _report_familiarity(path, result.familiarity, separator.usual)
     if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
               "know such recordings.", file=sys.stderr)  # fmt: skip
@@ -136,14 +136,15 @@ def _report(path: Path, result: SeparatedFile) -> None:
               "recording of floats, or a quieter one.", file=sys.stderr)  # fmt: skip
 
 
-def _report_familiarity(path: Path, known: Familiarity) -> None:
+def _report_familiarity(path: Path, known: Familiarity, usual: Familiarity) -> None:
     if known.sum_si_sdr is not None:
-        usual = "" if known.usual_sum_si_sdr is None else f" (in training {known.usual_sum_si_sdr:.1f} dB)"
-        print(f"  sum of the model's estimates against the recording: SI-SDR {known.sum_si_sdr:.1f} dB{usual}")
+        expected = "" if usual.sum_si_sdr is None else f" (in training {usual.sum_si_sdr:.1f} dB)"
+        print(f"  sum of the model's estimates against the recording: SI-SDR {known.sum_si_sdr:.1f} dB{expected}")
     if known.remix_si_sdri is not None:
         print(f"  separating remixes of these sources: SI-SDRi {known.remix_si_sdri:.1f} dB (nothing separated: 0)")
-    if known.doubts:
-        print(f"warning: {path}: {', and '.join(known.doubts)}; the sources may mean little.", file=sys.stderr)
+    if doubts := known.doubts(usual):
+        print(f"warning: {path} is not what the model knows: {', and '.join(doubts)}. Its sources may be wrong.",
+              file=sys.stderr)  # fmt: skip
 
 
 def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place: Path) -> None:
@@ -157,8 +158,8 @@ def _save_figure(path: Path, result: SeparatedFile, separator: Separator, place:
     figure = spectrograms(
         waveforms, audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length, certainty=certainty
     )
-    if result.familiarity is not None:
-        figure.suptitle("\n".join(result.familiarity.doubts), fontsize="medium")
+    if result.familiarity is not None and (doubts := result.familiarity.doubts(separator.usual)):
+        figure.suptitle("\n".join(["The model does not know such recordings:", *doubts]), fontsize="medium")
     with replacing(place) as partial:
         figure.savefig(partial)
 

@@ -52,8 +52,7 @@ class Separator:
     Args:
         model: The model.
         audio: The audio settings that it was trained with.
-        usual_sum_si_sdr: How well it explains mixtures like those of its training, dB, as
-            `familiarity.usual_sum_si_sdr` reads it; None where that is not known.
+        usual: How well it explains and separates mixtures like those of its training, as `familiarity.usual` reads it.
 
     Attributes:
         num_sources: Sources of the model.
@@ -66,10 +65,10 @@ class Separator:
         (44100,)
     """
 
-    def __init__(self, model: SeparationModel, audio: AudioConfig, usual_sum_si_sdr: float | None = None) -> None:
+    def __init__(self, model: SeparationModel, audio: AudioConfig, usual: Familiarity = familiarity.UNKNOWN) -> None:
         self.model = model
         self.audio = audio
-        self.usual_sum_si_sdr = usual_sum_si_sdr
+        self.usual = usual
         frames, bins = audio.feature_shape
         self.num_sources = self.model.separate(np.zeros((1, frames, bins), np.float32)).shape[1]
 
@@ -98,7 +97,7 @@ class Separator:
             raise ConfigError(f"{path} does not say its settings; give the manifest.json of its export (--manifest).")
         if preset is None or preset.audio is None:
             raise ConfigError(f"{path} is no model of audio; give one trained on tones, notes or mixtures.")
-        return cls(model, preset.audio, familiarity.usual_sum_si_sdr(path))
+        return cls(model, preset.audio, familiarity.usual(path))
 
     def separate(self, waveform: npt.ArrayLike, sample_rate: float) -> Array:
         """Separates a waveform.
@@ -193,6 +192,7 @@ class Separator:
 
         sample = WindowSample()
         orders, certainty = self.find_orders(blocks(), rate, num_channels, str(path), sample)
+        known = None if orders is None else self.familiarity(sample)
         energy, mixture_energy = np.zeros(self.num_sources), 0.0
         with contextlib.ExitStack() as stack:
             partial = [stack.enter_context(replacing(place)) for place in every_place]
@@ -217,7 +217,7 @@ class Separator:
             levels=tuple(float(level) for level in levels),
             clipped=sum(file.clipped for file in files),
             certainty=certainty,
-            familiarity=None if orders is None else self.familiarity(sample),
+            familiarity=known,
         )
 
     def stream(
@@ -325,11 +325,14 @@ class Separator:
             How well, as far as it shows without true sources.
         """
         windows = sample.windows
+
+        def separate(mixtures: Array) -> Array:
+            return self.separate_windows(mixtures[:, np.newaxis])[..., 0]
+
         outputs = getattr(self.model, "outputs", None)
         return Familiarity(
             None if outputs is None else familiarity.sum_si_sdr(windows.sum(axis=2), outputs, self.audio),
-            self.usual_sum_si_sdr,
-            familiarity.remix_si_sdri(windows, lambda mixtures: self.separate_windows(mixtures[:, np.newaxis])[..., 0]),
+            familiarity.remix_si_sdri(windows, separate),
         )
 
     def separate_windows(self, windows: Array) -> Array:

@@ -32,7 +32,7 @@ class RemixedElbo:
         masked: Whether the likelihood of the sources under the masked estimates is added.
         origin: Where the sources of a remixed mixture are from, as `remixing.remixed` takes it.
         by_mask_network: Whether the model's mask network, which is trained and does not change, sharpens the sources
-            that are remixed.
+            that are remixed, and `ModelConfig.mask_exponent` applies to them, as for a teacher of `MaskedRemix`.
 
     Example:
         >>> from vae_bss_tf.domains import domain_of

@@ -17,26 +17,27 @@ export function hopLength(length) {
  * @param {AsyncIterable<Float32Array[]>} blocks Blocks of one signal for each channel.
  * @param {number} length Samples of a window.
  * @param {number} numChannels
- * @yields {{ windows: Float32Array[][], remaining: number }} Windows `[n][channel]`, the last filled with zeros, and the
- *   number of samples of the stream from the first one's start on, as far as the batch reaches.
+ * @yields {{ windows: Float32Array[][], end: number }} Windows `[n][channel]`, the last filled with zeros, and the length of
+ *   the stream: infinite before the last batch.
  */
 export async function* windows(blocks, length, numChannels) {
   const hop = hopLength(length);
   let rest = Array.from({ length: numChannels }, () => new Float32Array(0));
+  let start = 0;
   for await (const block of blocks) {
     rest = rest.map((samples, c) => concatenated([samples, block[c]]));
     for (;;) {
       // Two samples stay behind, so that a last window is always left to cut.
       const count = Math.min(WINDOWS_A_CALL, Math.floor((rest[0].length - 2 - length) / hop) + 1);
       if (count <= 0) break;
-      yield { windows: cut(rest, count, length), remaining: count * hop };
+      yield { windows: cut(rest, count, length), end: Infinity };
       rest = rest.map((samples) => samples.slice(count * hop));
+      start += count * hop;
     }
   }
-  const remaining = rest[0].length;
-  const count = Math.max(1, Math.ceil((remaining - length) / hop) + 1);
+  const count = Math.max(1, Math.ceil((rest[0].length - length) / hop) + 1);
   const filled = rest.map((samples) => concatenated([samples], (count - 1) * hop + length));
-  yield { windows: cut(filled, count, length), remaining };
+  yield { windows: cut(filled, count, length), end: start + rest[0].length };
 }
 
 /**
@@ -45,7 +46,8 @@ export async function* windows(blocks, length, numChannels) {
  * In each quarter of a window, a window weighs the less the further it is from the median of all, in squares of all its
  * sources, and its edges weigh less than its middle.
  *
- * @param {AsyncIterable<{ windows: Float32Array[][][], remaining: number }>} separated Windows `[n][source][channel]`.
+ * @param {AsyncIterable<{ windows: Float32Array[][][], end: number }>} separated Windows `[n][source][channel]`, and the
+ *   length of the stream as `windows` gives it.
  * @param {number[][] | null} orders Which source of each window stands in each place; null matches each window's sources
  *   to those of the windows before by their inner products on the overlap.
  * @yields {Float32Array[][]} Blocks `[source][channel]`.
@@ -53,9 +55,10 @@ export async function* windows(blocks, length, numChannels) {
 export async function* overlapAdd(separated, orders) {
   let latest = []; // windows, each of which reaches a quarter further than the one before
   let number = 0;
-  let remaining = 0;
-  for await (const { windows: batch, remaining: given } of separated) {
-    remaining = given;
+  let done = 0;
+  let end = 0;
+  for await (const { windows: batch, end: known } of separated) {
+    end = known;
     for (const window of batch) {
       const hop = hopLength(window[0][0].length);
       const order = orders
@@ -66,8 +69,8 @@ export async function* overlapAdd(separated, orders) {
       latest = [...latest.slice(1 - WINDOWS_A_SAMPLE), order.map((k) => window[k])];
       // Half of the first window comes at once.
       for (const part of latest.length === 1 ? [0, 1] : latest.length === 2 ? [] : [0]) {
-        yield quarter(latest, part, Math.min(hop, remaining));
-        remaining = Math.max(0, remaining - hop);
+        yield quarter(latest, part, Math.max(0, Math.min(hop, end - done)));
+        done += hop;
       }
       number++;
     }
@@ -75,8 +78,8 @@ export async function* overlapAdd(separated, orders) {
   for (let part = latest.length === 1 ? 2 : 1; part < WINDOWS_A_SAMPLE && latest.length; part++) {
     const length = latest[0][0][0].length;
     const whole = part < WINDOWS_A_SAMPLE - 1 ? hopLength(length) : length - part * hopLength(length);
-    yield quarter(latest, part, Math.min(whole, remaining));
-    remaining = Math.max(0, remaining - whole);
+    yield quarter(latest, part, Math.max(0, Math.min(whole, end - done)));
+    done += whole;
   }
 }
 
@@ -103,7 +106,7 @@ function quarter(latest, number, count) {
   const hop = hopLength(length);
   const held = latest.slice(number - WINDOWS_A_SAMPLE).reverse();
   const strays = held.map(() => 0);
-  let energy = SILENT;
+  let energy = 0;
   latest[0].forEach((channels, k) =>
     channels.forEach((_, c) => {
       const parts = held.map((window, later) => window[k][c].subarray((number + later) * hop));
@@ -114,7 +117,7 @@ function quarter(latest, number, count) {
       }
     }),
   );
-  const trust = strays.map((stray) => 1 / (stray / energy + TOLERATED));
+  const trust = strays.map((stray) => 1 / (stray / Math.max(energy, SILENT) + TOLERATED));
   const weights = held.map((_, later) => {
     const first = (number + later) * hop;
     return Float32Array.from({ length: count }, (_, i) => trust[later] * sine(first + i, length));

@@ -140,8 +140,8 @@ export class Separator {
 
   /** Turns blocks at the model's rate into what `overlapAdd` takes. */
   async *#separated(blocks, numChannels) {
-    for await (const { windows: batch, remaining } of windows(blocks, this.spectrogram.numSamples, numChannels)) {
-      yield { windows: await this.#separateWindows(batch), remaining };
+    for await (const { windows: batch, end } of windows(blocks, this.spectrogram.numSamples, numChannels)) {
+      yield { windows: await this.#separateWindows(batch), end };
     }
   }
 
