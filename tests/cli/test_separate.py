@@ -185,8 +185,8 @@ def light(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_light_install_separates(tmp_path: Path) -> None:
-    one = record(tmp_path / "one.wav", seconds=3)
-    done = light("vae_bss_tf.separate", one, "--model", NOTES, "--output", tmp_path / "stems", "--quiet")
+    duet, model = REPOSITORY / "sample" / "duet.wav", REPOSITORY / "saved_models" / "duets"
+    done = light("vae_bss_tf.separate", duet, "--model", model, "--output", tmp_path / "stems", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "stems").iterdir())) == 2
 
