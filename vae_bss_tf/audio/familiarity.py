@@ -113,15 +113,19 @@ def sum_si_sdr(mixtures: Array, outputs: Callable[[Array], dict[str, Array]], au
     mixtures = mixtures[energy > _SOUNDING * energy.mean()]
     if not len(mixtures):
         return None
+    batches = [mixtures[i : i + _BATCH] for i in range(0, len(mixtures), _BATCH)]
+    return float(np.concatenate([_sums_si_sdr(batch, outputs, audio) for batch in batches]).mean())
+
+
+def _sums_si_sdr(
+    mixtures: Array, outputs: Callable[[Array], dict[str, Array]], audio: AudioConfig
+) -> npt.NDArray[np.float64]:
     real, imaginary = spectrogram.stft(mixtures, audio)
-    features = spectrogram.features(real, imaginary, audio)
-    batches = [features[i : i + _BATCH] for i in range(0, len(features), _BATCH)]
-    estimates = np.concatenate([outputs(batch)["estimates"] for batch in batches])
+    estimates = outputs(spectrogram.features(real, imaginary, audio))["estimates"]
     scale = spectrogram.largest_magnitude(real, imaginary, audio)[:, np.newaxis]
     own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
     factors = spectrogram.full_magnitudes(estimates, audio) * scale / own
-    sums = spectrogram.apply_masks(real, imaginary, factors, audio).sum(axis=1)
-    return float(_si_sdr(sums, mixtures).mean())
+    return _si_sdr(spectrogram.apply_masks(real, imaginary, factors, audio).sum(axis=1), mixtures)
 
 
 def remix_si_sdri(sources: Array, separate: Callable[[Array], Array]) -> float | None:
