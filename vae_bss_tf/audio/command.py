@@ -75,7 +75,7 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
             left_out += 1
             print(f"left out: {error}", file=sys.stderr)
             continue
-        _report(recording.path, result, separator)
+        _report(recording.path, result, separator.usual)
         if options.figure:
             place = _figure_place(recording.path, options.output)
             _save_figure(recording.path, result, separator, place)
@@ -114,7 +114,7 @@ def _gains(text: str) -> tuple[float, ...]:
     return gains
 
 
-def _report(path: Path, result: SeparatedFile, separator: Separator) -> None:
+def _report(path: Path, result: SeparatedFile, usual: Familiarity) -> None:
     print(path)
     for k, level in enumerate(result.levels, start=1):
         if k in result.sources:
@@ -127,7 +127,7 @@ def _report(path: Path, result: SeparatedFile, separator: Separator) -> None:
         print(f"  each file keeps to one source for sure in {result.sure:.0%} of the windows; suspected exchanges: "
               f"{result.suspected_exchanges}")  # fmt: skip
     if result.familiarity is not None:
-        _report_familiarity(path, result.familiarity, separator.usual)
+        _report_familiarity(path, result.familiarity, usual)
     if result.sure is not None and result.sure < _DOUBTFUL:
         print(f"warning: in {1 - result.sure:.0%} of {path} the sources may have changed places; the model may not "
               "know such recordings.", file=sys.stderr)  # fmt: skip

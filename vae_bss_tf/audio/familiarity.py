@@ -120,12 +120,9 @@ def sum_si_sdr(mixtures: Array, outputs: Callable[[Array], dict[str, Array]], au
 def _sums_si_sdr(
     mixtures: Array, outputs: Callable[[Array], dict[str, Array]], audio: AudioConfig
 ) -> npt.NDArray[np.float64]:
-    real, imaginary = spectrogram.stft(mixtures, audio)
-    estimates = outputs(spectrogram.features(real, imaginary, audio))["estimates"]
-    scale = spectrogram.largest_magnitude(real, imaginary, audio)[:, np.newaxis]
-    own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
-    factors = spectrogram.full_magnitudes(estimates, audio) * scale / own
-    return _si_sdr(spectrogram.apply_masks(real, imaginary, factors, audio).sum(axis=1), mixtures)
+    features = spectrogram.features(*spectrogram.stft(mixtures, audio), audio)
+    decoded = spectrogram.decode_waveforms(mixtures, outputs(features)["estimates"], audio)
+    return _si_sdr(decoded.sum(axis=1), mixtures)
 
 
 def remix_si_sdri(sources: Array, separate: Callable[[Array], Array]) -> float | None:
@@ -184,7 +181,10 @@ def usual(model: Path | str) -> Familiarity:
 
 
 def _si_sdr(estimates: Array, sources: Array) -> npt.NDArray[np.float64]:
-    """SI-SDR (Le Roux, Wisdom, Erdogan, Hershey 2019) over the last axis, dB in [-30, 30]."""
+    """SI-SDR (Le Roux, Wisdom, Erdogan, Hershey 2019) over the last axis, dB in [-30, 30].
+
+    `metrics` has it beside SI-SIR and SI-SAR, by SciPy, which the light install lacks.
+    """
     estimates, sources = np.broadcast_arrays(estimates.astype(np.float64), sources)
     products = (estimates * sources).sum(axis=-1)
     target = products**2 / np.maximum(np.square(sources, dtype=np.float64).sum(axis=-1), 1e-30)

@@ -217,6 +217,24 @@ def apply_masks(
     return ops.reshape(waveforms, (-1, num_sources, config.num_samples))
 
 
+def decode_waveforms(waveforms: Array, estimates: Array, config: AudioConfig) -> Array:
+    """Waveforms of a decoder's outputs: their magnitudes as they are, the mixture's phases (VAE).
+
+    Args:
+        waveforms: float32 `[batch, num_samples]`, the mixtures.
+        estimates: float32 `[batch, num_sources, num_frames / frame_pooling, num_bins]`, compressed, in [0, 1].
+        config: The spectrogram's settings.
+
+    Returns:
+        float32 `[batch, num_sources, num_samples]`.
+    """
+    real, imaginary = stft(waveforms, config)
+    scale = largest_magnitude(real, imaginary, config)
+    magnitudes = full_magnitudes(estimates, config) * scale[:, np.newaxis]
+    own = np.maximum(np.hypot(real, imaginary), SILENCE)[:, np.newaxis]
+    return apply_masks(real, imaginary, magnitudes / own, config)
+
+
 def separate_waveforms(
     waveforms: Array,
     separate: Callable[[Array], Array],

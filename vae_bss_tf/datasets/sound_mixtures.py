@@ -133,11 +133,7 @@ class AudioEvaluationSet(EvaluationSet):
         """
 
         def decoded(waveforms: Array, estimates: Array) -> Array:
-            real, imaginary = spectrogram.stft(waveforms, self.audio)
-            scale = spectrogram.largest_magnitude(real, imaginary, self.audio)
-            magnitudes = spectrogram.full_magnitudes(estimates, self.audio) * scale[:, np.newaxis]
-            own = np.maximum(np.hypot(real, imaginary), spectrogram.SILENCE)[:, np.newaxis]
-            return spectrogram.apply_masks(real, imaginary, magnitudes / own, self.audio)
+            return spectrogram.decode_waveforms(waveforms, estimates, self.audio)
 
         return _in_chunks(decoded, self.waveforms, estimates)
 
