@@ -12,10 +12,12 @@ from typing import Any
 from export.formats import FORMATS
 from export.gate.parity import Reference
 from export.writers.onnx import OPSET
+from training.context.trainer import ContextTraining, scores_of, settings_of
 from training.fit import completed
 from training.options import for_pictures
 from training.run import WEIGHTS, Run
-from vae_bss_tf.config import DataConfig, Preset
+from vae_bss_tf.audio.context import FOLDER
+from vae_bss_tf.config import AudioConfig, DataConfig, Preset
 from vae_bss_tf.errors import ConfigError
 from vae_bss_tf.files import sha256
 from vae_bss_tf.presets import PRESETS
@@ -98,6 +100,7 @@ def manifest(export: Export, folder: Path) -> dict[str, Any]:
             "scores_db": export.reference.scores if export.has_truth else {},
         },
         "weights": _listed([folder / WEIGHTS], folder),
+        **_context(folder, preset.audio),
         "formats": {name: _entry(name, export, folder) for name in export.reports},
     }
 
@@ -201,6 +204,21 @@ def _signatures(preset: Preset) -> dict[str, Any]:
         sources = tensors(sources=["batch", config.num_sources, window])
         signatures["waveform"] = {"inputs": tensors(**{INPUT: ["batch", window]}), "outputs": sources}
     return signatures
+
+
+def _context(folder: Path, audio: AudioConfig | None) -> dict[str, Any]:
+    """What an export has of a context network, where its run has one."""
+    found = folder / FOLDER
+    if audio is None or not found.is_dir():
+        return {}
+    _, training, teacher = settings_of(found)
+    changes = {name: value for name, value in training.to_dict().items() if value != getattr(ContextTraining(), name)}
+    if teacher is not None:
+        changes["teacher"] = teacher
+    options = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = shlex.join(["python", "-m", "training.context", *options])
+    files = _listed(sorted(found.iterdir()), folder)
+    return {"context": {"training_command": command, **scores_of(found, audio), "files": files}}
 
 
 def _entry(name: str, export: Export, folder: Path) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from export.manifest import COURSE, Export, manifest
 from export.target import check_target
 from export.writers import onnx, saved_model, tflite
 from training import figures
+from training.context.trainer import scores_of
 from training.history import read_history
 from training.run import OF_AN_EXPORT, WEIGHTS, Run, exclusive
 from vae_bss_tf.audio import spectrogram
+from vae_bss_tf.audio.context import FOLDER, OF_A_CONTEXT
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import DATASETS, SourceBank, pipeline
 from vae_bss_tf.datasets.image_mixtures import EvaluationSet
@@ -74,6 +76,8 @@ def export_run(
     with exclusive(run.path):
         if not run.metrics:
             raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
+        if run.preset.audio is not None and (run.path / FOLDER).is_dir():
+            scores_of(run.path / FOLDER, run.preset.audio)  # one that is damaged or not finished is told at once
     wanted = get_formats(names, audio=run.preset.audio is not None)
     check_libraries(fmt.name for fmt in wanted)
     with replacing_folder(target) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
@@ -93,6 +97,10 @@ def export_run(
         for name in OF_AN_EXPORT:
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, staging / name)
+        if (run.path / FOLDER).is_dir():
+            (staging / FOLDER).mkdir()
+            for name in OF_A_CONTEXT:
+                shutil.copyfile(run.path / FOLDER / name, staging / FOLDER / name)
         licence = data_licence or DATASETS[run.preset.data.dataset].licence
         export = Export(target.name, command, run, references[False], reports, dynamic_batch, licence)
         described = manifest(export, staging)

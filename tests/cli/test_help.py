@@ -10,10 +10,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 BENCHMARKS = sorted(f"benchmarks.{path.stem}" for path in (REPOSITORY / "benchmarks").glob("[a-z]*.py"))
 COMMANDS = ["training.fit", "training.evaluate", "export", "export.benchmark", "export.serve", "export.serving"]
-LIVE = ["training.live", "export.live", "vae_bss_tf.live"]
+PACKAGES = ["training.context", "training.live", "export.live", "vae_bss_tf.live"]
 
 
-@pytest.mark.parametrize("module", [*COMMANDS, *LIVE, "vae_bss_tf.separate", *BENCHMARKS])
+@pytest.mark.parametrize("module", [*COMMANDS, *PACKAGES, "vae_bss_tf.separate", *BENCHMARKS])
 def test_help_comes_without_the_lines_that_tensorflow_logs(module, run_module):
     process = run_module(module, "--help")
     assert (process.returncode, process.stderr) == (0, "")
@@ -33,9 +33,9 @@ def without_extras(code: str, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("module", [*COMMANDS, *LIVE, "vae_bss_tf.separate"])
+@pytest.mark.parametrize("module", [*COMMANDS, *PACKAGES, "vae_bss_tf.separate"])
 def test_help_needs_no_extra(module):
-    name = f"{module}.__main__" if module == "export" or module in LIVE else module
+    name = f"{module}.__main__" if module == "export" or module in PACKAGES else module
     done = without_extras(f"from {name} import main; main()", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: python -m {module} ")

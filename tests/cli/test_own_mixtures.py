@@ -11,12 +11,14 @@ import soundfile
 from PIL import Image
 
 from training import evaluate, fit, results
+from training.context import __main__ as context
 from vae_bss_tf import separate
 from vae_bss_tf.datasets import decoded
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "own-mixtures.md"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "training.fit": fit.main,
+    "training.context": context.main,
     "training.evaluate": evaluate.main,
     "vae_bss_tf.separate": separate.main,
 }
@@ -69,9 +71,11 @@ def small(words: list[str], kind: str) -> list[str]:
     """A command with a tiny network and a short training in place of the minutes."""
     if words[0] == "training.evaluate" and "--truth" not in words:
         return [*words, "--num-mixtures", "16"]
-    if words[0] != "training.fit":
+    if words[0] not in ("training.fit", "training.context"):
         return words
     minutes = words.index("--minutes")
+    if words[0] == "training.context":
+        return [*words[:minutes], *words[minutes + 2 :], "--epochs", "1", "--remixes", "4", "--batch-size", "1"]
     tiny = [*_SETTINGS, *(_SOUND if kind == "recordings" else _PICTURES)]
     return [*words[:minutes], *words[minutes + 2 :], *_SHORT, *(word for value in tiny for word in ("--set", value))]
 
@@ -90,7 +94,7 @@ def test_every_command_of_the_guide_runs(kind: str, folder: Path, capsys: pytest
     (folder / "saved_models").mkdir()
     (folder / "saved_models" / "duets").symlink_to(folder / "runs" / "mixtures-k2-seed0")  # as small as what it begins
     run = [small(words, kind) for words in commands(kind)]
-    assert len(run) == (7 if kind == "pictures" else 5)
+    assert len(run) == (7 if kind == "pictures" else 6)
     for words in run:
         assert COMMANDS[words[0]](words[1:]) == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
     assert "what is known" in capsys.readouterr().out

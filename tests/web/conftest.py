@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_bss_tf import Separator
+from vae_bss_tf import Separator, runtime
 from vae_bss_tf.files import sha256, write_json
 from vae_bss_tf.live.runtime import LiveSeparator, load
 
@@ -134,7 +134,9 @@ def sample_references(tmp_path_factory, float_model):
     shutil.copytree(float_model, folder / "model")
     waveform, rate = soundfile.read(REPOSITORY / "sample" / "duet.wav", dtype="float32")
     for name, model in (("float", float_model), ("int8", REPOSITORY / "saved_models" / "duets" / "int8.onnx")):
-        for number, source in enumerate(Separator.load(model).separate(waveform, rate), start=1):
+        loaded = runtime.load(model)
+        separator = Separator(loaded, loaded.metadata.preset.audio)  # the page has no context network
+        for number, source in enumerate(separator.separate(waveform, rate), start=1):
             source.tofile(folder / f"{name}{number}.f32")
     return folder
 

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,20 @@ def mixture_itself(mixture: Float32, form: Any, sources: Float32) -> Float32:
     return np.stack([mixture] * len(sources))
 
 
-def of_model(model: Any, audio: AudioConfig | None) -> Separate:
+def of_model(model: Any, audio: AudioConfig | None, run: Path | None = None) -> Separate:
     """Separates with a model, pictures at once and recordings of any length by `Separator`.
 
     Args:
         model: Anything with the `separate` of `MultiSourceVAE`.
         audio: The settings of its spectrograms; None for a model of pictures.
+        run: The folder of its run, whose context network corrects recordings; None takes none.
     """
     if audio is None:
         return lambda mixture, form, sources: model.separate(mixture[np.newaxis])[0]
+    from vae_bss_tf.audio.context import ContextNetwork
     from vae_bss_tf.audio.separator import Separator
 
-    separator = Separator(model, audio)
+    separator = Separator(model, audio, context=None if run is None else ContextNetwork.load(run, audio))
     return lambda mixture, form, sources: separator.separate(mixture, form[-1])
 
 

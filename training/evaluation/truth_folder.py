@@ -125,7 +125,7 @@ def judge(runs: Sequence[Run], folder: Path, beside: Sequence[str] = ()) -> tupl
     first = runs[0].preset
     added = [references.find(name, first.audio, first.model.num_sources) for name in beside]
     cases, read = _cases([run.preset for run in runs], folder)
-    own = [(run.path.resolve().name, references.of_model(run.model(), run.preset.audio)) for run in runs]
+    own = [(run.path.resolve().name, references.of_model(run.model(), run.preset.audio, run.path)) for run in runs]
     return cases, _judged(cases, read, [*own, *added], is_sound=first.audio is not None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.audio.context import weights_of
 from vae_bss_tf.audio.recordings import Recording, describe, mono
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.datasets.decoded import decoded
@@ -113,7 +114,7 @@ def load(data_dir: Path, teacher: Path, split: str, sample_rate: float) -> Stems
         return separator.num_sources * sum(int(n / length) + 1 for n in lengths)
 
     files = [(str(r.path.resolve()), r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in recordings]
-    identity = ["stems", sample_rate, shifts, length, _checksum(teacher), files]
+    identity = ["stems", sample_rate, shifts, length, checksum_of(teacher), files]
     count = separator.num_sources
     rows, owners = decoded(recordings, decode, capacity, identity, length)
     found, _ = decoded(
@@ -164,14 +165,28 @@ def _excerpts(
                 yield from excerpt.T
 
 
-def _checksum(teacher: Path) -> str:
-    """What the stems depend on of the teacher: the settings and weights of a run, or an export's manifest."""
-    described = [teacher / name for name in ("config.json", "weights.npz" if is_live(teacher) else "model.keras")]
-    if not all(path.is_file() for path in described):
+def checksum_of(teacher: Path, *, context: bool = True) -> str:
+    """What stems depend on of a teacher.
+
+    Args:
+        teacher: A run of any kind or an export.
+        context: Whether a context network that it has corrects them.
+
+    Returns:
+        The SHA-256 of an export's manifest, or of a run's settings and weights.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    weights = "weights.npz" if is_live(teacher) else "model.keras"
+    described = [path for name in ("config.json", weights) if (path := teacher / name).is_file()]
+    if len(described) < 2:
         manifests = [folder / "manifest.json" for folder in (teacher, *teacher.resolve().parents[:2])]
         described = [path for path in manifests if path.is_file()][:1]
     if not described:
         raise ConfigError(f"{teacher} is no run and no export; give --teacher one of a model of sound.")
+    if context and (found := weights_of(teacher)) is not None:
+        described.append(found)
     digest = hashlib.sha256(teacher.name.encode())
     for path in described:
         digest.update(path.read_bytes())

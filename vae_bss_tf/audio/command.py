@@ -50,7 +50,9 @@ def separate_recordings(options: argparse.Namespace, server: ServerOptions | Non
         figures = [_figure_place(recording.path, options.output)] if options.figure else []
         refuse_existing([*places, *figures, *([] if gains is None else [remix])], force=options.force)
     options.output.mkdir(parents=True, exist_ok=True)
-    print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
+    corrected = "" if separator.context is None else ", corrected by its context network"
+    print(f"model: {options.model}, {separator.num_sources} sources{corrected}")
+    print(f"writing to: {options.output}", flush=True)
     if any(recording.sample_rate > separator.audio.sample_rate for recording in found):
         print(
             f"the model hears up to {separator.audio.highest_frequency:,.0f} Hz; what is above is shared out by energy"

@@ -19,6 +19,7 @@ from vae_bss_tf.errors import DataError
 from vae_bss_tf.files import find_files
 
 MIN_SECONDS = 0.1
+SILENCE = 1e-5  # of full scale: -100 dB
 MAX_CHANNELS = 2
 BLOCK_SECONDS = 10
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz
@@ -182,6 +183,43 @@ def check_samples(block: npt.NDArray[np.float32], name: str) -> None:
         raise DataError(f"{name} holds NaN or infinite samples; repair it, or leave it out.")
     if peak > MAX_SAMPLE:
         raise DataError(f"{name} holds a sample of {peak:.3g}; scale it to [-1, 1] first.")
+
+
+def checked(
+    given: Iterable[npt.NDArray[np.float32]], num_channels: int, name: str
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Passes on blocks, and refuses what cannot be separated.
+
+    Args:
+        given: What should be float32 `[samples, num_channels]`.
+        num_channels: Channels of each block.
+        name: What they are of, for the message.
+
+    Yields:
+        The blocks.
+
+    Raises:
+        DataError: A block is of another shape or type, or as `check_samples`; at their end, every sample is silent, or
+            the channels cancel each other out.
+    """
+    return not_cancelled(_sounding(given, num_channels, name), name)
+
+
+def _sounding(
+    given: Iterable[npt.NDArray[np.float32]], num_channels: int, name: str
+) -> Iterator[npt.NDArray[np.float32]]:
+    silent = True
+    for block in given:
+        if not isinstance(block, np.ndarray) or block.dtype != np.float32:
+            kind = block.dtype if isinstance(block, np.ndarray) else type(block).__name__
+            raise DataError(f"a block of {name} is of type {kind}; give float32 arrays.")
+        if block.ndim != 2 or block.shape[1] != num_channels:
+            raise DataError(f"a block of {name} has shape {block.shape}; it must be [n, {num_channels}].")
+        check_samples(block, name)
+        silent = silent and np.abs(block).max(initial=0) < SILENCE
+        yield block
+    if silent:
+        raise DataError(f"{name} is silent; there is nothing to separate.")
 
 
 def resampled(

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_bss_tf.audio import familiarity, order, recordings, spectrogram, stems
+from vae_bss_tf.audio.context import ContextNetwork
 from vae_bss_tf.audio.familiarity import Familiarity, WindowSample
 from vae_bss_tf.audio.overlap_add import Orders, overlap_add, windows
-from vae_bss_tf.audio.shares import SILENCE, Shares
+from vae_bss_tf.audio.shares import Shares
 from vae_bss_tf.audio.stems import SeparatedFile, StemFile
 from vae_bss_tf.checks import check, check_numbers
 from vae_bss_tf.config import AudioConfig
@@ -45,14 +46,16 @@ class Separator:
     The recording is brought to the model's rate as the mean of its channels and cut into windows that overlap by three
     quarters. What is separated in them is averaged, and what strays counts less (`overlap_add`). Which source is which
     is decided by the whole recording, in a first pass (`find_orders`), and in a stream by inner products with the
-    windows before. The masks come from the mean of the channels and act on each of them, so a source keeps its place
-    between left and right. What the model cannot hear, above half its rate, is shared among the sources in proportion
-    to their energy at the time: the sources sum to the recording.
+    windows before. Of whole recordings a context network, where the model has one, corrects what the windows give.
+    The masks come from the mean of the channels and act on each of them, so a source keeps its place between left and
+    right. What the model cannot hear, above half its rate, is shared among the sources in proportion to their energy at
+    the time: the sources sum to the recording.
 
     Args:
         model: The model.
         audio: The audio settings that it was trained with.
         usual: How well it explains and separates mixtures like those of its training, as `familiarity.usual` reads it.
+        context: Corrects the sources of whole recordings; None leaves them as the windows give them.
 
     Attributes:
         num_sources: Sources of the model.
@@ -65,10 +68,17 @@ class Separator:
         (44100,)
     """
 
-    def __init__(self, model: SeparationModel, audio: AudioConfig, usual: Familiarity = familiarity.UNKNOWN) -> None:
+    def __init__(
+        self,
+        model: SeparationModel,
+        audio: AudioConfig,
+        usual: Familiarity = familiarity.UNKNOWN,
+        context: ContextNetwork | None = None,
+    ) -> None:
         self.model = model
         self.audio = audio
         self.usual = usual
+        self.context = context
         frames, bins = audio.feature_shape
         self.num_sources = self.model.separate(np.zeros((1, frames, bins), np.float32)).shape[1]
 
@@ -85,7 +95,7 @@ class Separator:
             The separator.
 
         Raises:
-            CheckpointError: There is no model, or it is damaged.
+            CheckpointError: There is no model, or it or its context network is damaged.
             ConfigError: It is no model of audio.
             ServerError: The server cannot be reached, or has no such model.
         """
@@ -97,7 +107,7 @@ class Separator:
             raise ConfigError(f"{path} does not say its settings; give the manifest.json of its export (--manifest).")
         if preset is None or preset.audio is None:
             raise ConfigError(f"{path} is no model of audio; give one trained on tones, notes or mixtures.")
-        return cls(model, preset.audio, familiarity.usual(path))
+        return cls(model, preset.audio, familiarity.usual(path), ContextNetwork.load(path, preset.audio))
 
     def separate(self, waveform: npt.ArrayLike, sample_rate: float) -> Array:
         """Separates a waveform.
@@ -232,7 +242,8 @@ class Separator:
         """Separates a stream of blocks as they come.
 
         The first samples come out when the blocks so far fill one of the model's windows; from then on the output stays
-        at most a window and a half behind the input. Resampling adds up to 0.4 s.
+        at most a window and a half behind the input. Resampling adds up to 0.4 s. Where orders are given, a context
+        network corrects the sources, and adds two of its pieces of 512 frames.
 
         Args:
             blocks: float32 `[samples, num_channels]`, of any lengths.
@@ -255,13 +266,15 @@ class Separator:
         rate, columns = self.audio.sample_rate, self.num_sources * num_channels
 
         def remembered() -> Iterator[Array]:
-            for block in _checked(blocks, num_channels, name):
+            for block in recordings.checked(blocks, num_channels, name):
                 pending.append(np.array(block))  # the caller may use its own for what comes next
                 yield block
 
         shares = Shares(self.num_sources, rate)
         low = recordings.resampled(remembered(), sample_rate, rate, num_channels)
         added = overlap_add(self._separated(low, num_channels), orders)
+        if orders is not None and self.context is not None:
+            added = self.context.corrected(added)
         separated = (block.reshape(-1, columns) for block in shares.observed(added))
         high = recordings.resampled(separated, rate, sample_rate, columns)
         position = 0
@@ -291,7 +304,7 @@ class Separator:
             sample_rate: Their rate, Hz.
             num_channels: Their channels, one or two.
             name: What the recording is, for messages.
-            sample: Is given the separated windows, the mean over their channels.
+            sample: Is given the separated windows of the mean of the channels.
 
         Returns:
             int64 `[windows, num_sources]`, to be given to `stream`; and how sure each is, float64 `[windows]` in
@@ -305,14 +318,15 @@ class Separator:
         if self.num_sources > order.MAX_SOURCES:
             return None, None
         rate = self.audio.sample_rate
-        low = recordings.resampled(_checked(blocks, num_channels, name), sample_rate, rate, num_channels)
+        heard = (block.mean(axis=1, keepdims=True) for block in recordings.checked(blocks, num_channels, name))
+        low = recordings.resampled(heard, sample_rate, rate, 1)
         found, before = [], np.zeros((2, self.audio.num_samples, self.num_sources), np.float32)
-        for batch, _ in self._separated(low, num_channels):
-            heard = batch.mean(axis=-1)
-            found.append(order.features(heard, before, rate))
-            before = np.concatenate([before, heard])[-2:]
+        for batch, _ in self._separated(low, 1):
+            separated = batch[..., 0]
+            found.append(order.features(separated, before, rate))
+            before = np.concatenate([before, separated])[-2:]
             if sample is not None:
-                sample.add(heard)
+                sample.add(separated)
         return order.consistent_orders(order.WindowFeatures(*map(np.concatenate, zip(*found, strict=True))))
 
     def familiarity(self, sample: WindowSample) -> Familiarity:
@@ -363,26 +377,6 @@ class Separator:
         """Turns blocks at the model's rate, `[samples, channels]`, into what `overlap_add` takes."""
         for batch, end in windows(blocks, self.audio.num_samples, num_channels):
             yield self.separate_windows(batch), end
-
-
-def _checked(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
-    """Passes on blocks `[samples, num_channels]`, and refuses what cannot be separated."""
-    return recordings.not_cancelled(_sounding(blocks, num_channels, name), name)
-
-
-def _sounding(blocks: Iterable[Array], num_channels: int, name: str) -> Iterator[Array]:
-    silent = True
-    for block in blocks:
-        if not isinstance(block, np.ndarray) or block.dtype != np.float32:
-            kind = block.dtype if isinstance(block, np.ndarray) else type(block).__name__
-            raise DataError(f"a block of {name} is of type {kind}; give float32 arrays.")
-        if block.ndim != 2 or block.shape[1] != num_channels:
-            raise DataError(f"a block of {name} has shape {block.shape}; it must be [n, {num_channels}].")
-        recordings.check_samples(block, name)
-        silent = silent and np.abs(block).max(initial=0) < SILENCE
-        yield block
-    if silent:
-        raise DataError(f"{name} is silent; there is nothing to separate.")
 
 
 def _take(pending: collections.deque[Array], count: int, num_channels: int) -> Array:

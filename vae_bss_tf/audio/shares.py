@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.audio.recordings import SILENCE
+
 Array = npt.NDArray[np.float32]
 
-SILENCE = 1e-5  # of full scale: -100 dB
 _SHARE_SAMPLES = 512  # at the model's rate: how often the sources' shares of the rest are taken
 
 

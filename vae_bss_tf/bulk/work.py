@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vae_bss_tf import audio, files
+from vae_bss_tf.audio.context import weights_of
 from vae_bss_tf.bulk import losses, storage
 from vae_bss_tf.errors import DataError, VaeBssError
 from vae_bss_tf.runtime.loading import latest_version
@@ -201,6 +202,8 @@ def separates_pictures(model: str, inputs: Sequence[str], output: str) -> bool:
 def fingerprint(model: str) -> str:
     """Identifies a model by its content: the SHA-256 of its file, its manifest or a SavedModel's files; or by its URL.
 
+    A context network beside it is a part of it.
+
     Args:
         model: Its place.
 
@@ -213,17 +216,23 @@ def fingerprint(model: str) -> str:
     if _on_server(model):
         return model
     with _model(model) as place:
-        path = Path(place)
-        if path.is_file():
-            return files.sha256(path)
-        for name in ("manifest.json", "model.keras"):
-            if (path / name).is_file():
-                return files.sha256(path / name)
-        path = latest_version(path)
-        if not (path / "saved_model.pb").is_file():
-            raise DataError(f"{model} is no run, export, SavedModel, .tflite or .onnx of this package.")
-        parts = [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
-        return hashlib.sha256("".join(map(files.sha256, parts)).encode()).hexdigest()
+        context = weights_of(place)
+        parts = [*_parts(Path(place), model), *([] if context is None else [context])]
+        digests = list(map(files.sha256, parts))
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _parts(path: Path, model: str) -> list[Path]:
+    """The files that tell a model from others."""
+    if path.is_file():
+        return [path]
+    for name in ("manifest.json", "model.keras"):
+        if (path / name).is_file():
+            return [path / name]
+    path = latest_version(path)
+    if not (path / "saved_model.pb").is_file():
+        raise DataError(f"{model} is no run, export, SavedModel, .tflite or .onnx of this package.")
+    return [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
 
 
 def _on_server(model: str) -> bool:
