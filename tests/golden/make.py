@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
+from vae_bss_tf.audio.context import ContextNetwork
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.datasets import load_bank
 from vae_bss_tf.datasets import sound_mixtures as audio_mixtures
@@ -46,6 +47,19 @@ def golden_spectrograms(audio: AudioConfig) -> npt.NDArray[np.float32]:
     return np.concatenate([tones, np.zeros((1, *tones.shape[1:]), np.float32)])
 
 
+def golden_sources(audio: AudioConfig) -> npt.NDArray[np.float32]:
+    """Returns float32 `[samples, 2, 1]`: four seconds of two instruments' notes, exchanged for the third of them."""
+    time = np.arange(int(4 * audio.sample_rate)) / audio.sample_rate
+    low, high = (
+        sum(np.sin(2 * np.pi * n * pitch * time) / n**decay for n in range(1, 5)) * np.exp(-3 * (time % length))
+        for pitch, decay, length in ((147.0, 1.0, 0.5), (392.0, 2.0, 0.8))
+    )
+    sources = np.stack([low, high], axis=1)
+    third = slice(2 * len(time) // 4, 3 * len(time) // 4)
+    sources[third] = sources[third, ::-1].copy()
+    return (0.2 * sources[:, :, np.newaxis]).astype(np.float32)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="the run that the shipped model was exported from")
@@ -60,6 +74,12 @@ def main() -> int:
         path = Path(__file__).with_name(f"{options.name}.npz")
         np.savez_compressed(path, mixtures=mixtures, **model.outputs(mixtures))
         print(f"wrote {path}")
+        context = None if audio is None else ContextNetwork.load(options.run, audio)
+        if audio is not None and context is not None:
+            path = path.with_stem(f"{options.name}-context")
+            sources = golden_sources(audio)
+            np.savez_compressed(path, sources=sources, corrected=np.concatenate(list(context.corrected([sources]))))
+            print(f"wrote {path}")
 
     return run_command(write)
 

@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export.formats import FORMATS
 from training.run import Run
 from vae_bss_tf.audio import spectrogram
+from vae_bss_tf.audio.context import ContextNetwork
 from vae_bss_tf.files import sha256
 from vae_bss_tf.runtime import OUTPUTS, load
 
@@ -33,6 +34,7 @@ def test_the_files_are_those_of_the_manifest(path):
     listed = {name: file["sha256"] for name, file in manifest.get("weights", {}).items()}
     for entry in manifest["formats"].values():
         listed |= {name: file["sha256"] for name, file in entry["files"].items()}
+    listed |= {name: file["sha256"] for name, file in manifest.get("context", {}).get("files", {}).items()}
     found = {p.relative_to(path.parent).as_posix(): sha256(p) for p in path.parent.rglob("*") if p.is_file()}
     described = {"manifest.json", "README.md", "training.png"}
     of_the_run = {"config.json", "metrics.json", "history.csv"} if "weights" in manifest else set()
@@ -65,6 +67,16 @@ def test_golden_outputs(folder, name):
         else:
             error = np.abs(found[output] - golden[output]).mean()
             assert error < 0.03 * max(1, np.abs(golden[output]).max())
+
+
+@pytest.mark.parametrize("folder", [path.parent for path in MANIFESTS if (path.parent / "context").exists()],
+                         ids=lambda folder: folder.name)  # fmt: skip
+def test_the_context_network_corrects_as_it_did(folder):
+    golden = np.load(Path(__file__).with_name(f"{folder.name}-context.npz"))
+    network = ContextNetwork.load(folder, Run.load(folder).preset.audio)
+    found = np.concatenate(list(network.corrected([golden["sources"]])))
+    np.testing.assert_allclose(found, golden["corrected"], atol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=1), golden["sources"].sum(axis=1), atol=1e-5)
 
 
 def test_all_shipped_models_are_under_30_megabytes_and_each_one_s_weights_under_8():
