@@ -10,13 +10,15 @@ The network is defined once, on two sets of operations: `NUMPY`, by which record
 is installed, and those of Keras, by which it learns (`training.context`).
 """
 
+import collections
 import dataclasses
 import itertools
 import types
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,8 @@ from vae_bss_tf.settings import Settings
 Float32 = npt.NDArray[np.float32]
 Array = Any  # a NumPy array or a tensor, as the operations say
 Weights = Mapping[str, Array]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FOLDER, WEIGHTS, CONFIG, METRICS = "context", "weights.npz", "config.json", "metrics.json"
 OF_A_CONTEXT = (METRICS, CONFIG, WEIGHTS, "history.csv")  # what an export holds of its run's
@@ -209,29 +213,36 @@ class ContextNetwork:
         Yields:
             Blocks of the same, of the same sum over the sources; in all as many samples.
         """
-        hop = self._length - self._length // 4
-        rest: Float32 | None = None
-        for block in _gathered(blocks, self._length // 8):
-            held = np.stack([block, np.zeros_like(block), np.zeros_like(block)])
-            rest = held if rest is None else np.concatenate([rest, held], axis=1)
-            while rest.shape[1] >= self._length + hop:
-                self._add(rest[:, : self._length])
-                yield rest[1, :hop] / rest[2, :hop]
-                rest = rest[:, hop:].copy()
-        if rest is None or not rest.shape[1]:
-            return
-        self._add(rest[:, : self._length])
-        if rest.shape[1] > self._length:
-            self._add(rest[:, -self._length :])
-        yield rest[1] / rest[2]
+        total = weights = np.zeros(0, np.float32)
+        begun = 0
+        for start, part, weight in _in_advance(self._weighted, self._pieces(blocks)):
+            if start > begun:
+                yield total[: start - begun] / weights[: start - begun]
+                total, weights, begun = total[start - begun :], weights[start - begun :], start
+            total, weights = _added(total, part), _added(weights, weight)
+        if len(total):
+            yield total / weights
 
-    def _add(self, held: Float32) -> None:
-        """Corrects a piece, and adds it to what is there: the sources, their weighted sum, and the sum of weights."""
-        number = held.shape[1]
-        ramp = np.arange(number, dtype=np.float32) + 0.5
-        weight = np.minimum(ramp, ramp[::-1])[:, np.newaxis, np.newaxis] / number
-        held[1] += weight * self._of_piece(held[0])
-        held[2] += weight
+    def _pieces(self, blocks: Iterable[Float32]) -> Iterator[tuple[int, Float32]]:
+        """The pieces that are corrected at once, `[samples, num_sources, channels]`, each with where it begins."""
+        hop = self._length - self._length // 4
+        rest, start = None, 0
+        for block in _gathered(blocks, self._length // 8):
+            rest = block if rest is None else np.concatenate([rest, block])
+            while len(rest) >= self._length + hop:
+                yield start, rest[: self._length]
+                rest, start = rest[hop:], start + hop
+        if rest is not None and len(rest):
+            yield start, rest[: self._length]
+            if len(rest) > self._length:
+                yield start + len(rest) - self._length, rest[-self._length :]
+
+    def _weighted(self, piece: tuple[int, Float32]) -> tuple[int, Float32, Float32]:
+        """Where a piece begins, its corrected sources times weights that fall towards its edges, and the weights."""
+        start, sources = piece
+        ramp = np.arange(len(sources), dtype=np.float32) + 0.5
+        weight = np.minimum(ramp, ramp[::-1])[:, np.newaxis, np.newaxis] / len(sources)
+        return start, weight * self._of_piece(sources), weight
 
     def _of_piece(self, sources: Float32) -> Float32:
         """Corrects a piece, float32 `[samples, num_sources, channels]`."""
@@ -265,6 +276,27 @@ class ContextNetwork:
             total[..., part : part + count, :] += frames[..., part * self._hop : (part + 1) * self._hop]
         whole = total.reshape(*total.shape[:-2], -1) / np.float32(_HOPS / 2)  # squares of the window sum up to it
         return np.asarray(whole[..., lead : lead + number], np.float32)
+
+
+def _in_advance(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Calls a function on items, in a thread beside what makes the next item and what uses the result before."""
+    pending: collections.deque[Future[Result]] = collections.deque()
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _added(total: Float32, part: Float32) -> Float32:
+    """Adds a part to the beginning of a sum, which becomes as long as the part at least."""
+    missing = len(part) - len(total)
+    if missing > 0:
+        total = np.concatenate([total.reshape(-1, *part.shape[1:]), np.zeros((missing, *part.shape[1:]), np.float32)])
+    total[: len(part)] += part
+    return total
 
 
 def _gathered(blocks: Iterable[Float32], least: int) -> Iterator[Float32]:

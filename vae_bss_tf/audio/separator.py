@@ -243,7 +243,7 @@ class Separator:
 
         The first samples come out when the blocks so far fill one of the model's windows; from then on the output stays
         at most a window and a half behind the input. Resampling adds up to 0.4 s. Where orders are given, a context
-        network corrects the sources, and adds two of its pieces of 512 frames.
+        network corrects the sources, and adds up to four of its pieces of 512 frames.
 
         Args:
             blocks: float32 `[samples, num_channels]`, of any lengths.
