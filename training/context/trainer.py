@@ -9,7 +9,6 @@ context/state.npz      weights, the optimizer's moments, the epochs so far and a
 
 import dataclasses
 import importlib.metadata
-import json
 import math
 import time
 import types
@@ -23,9 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from training import state
 from training.run import LIBRARIES
 from training.tables import to_csv
 from vae_bss_tf.audio.context import CONFIG, METRICS, WEIGHTS, ContextConfig, context_of, heard, log_masks, read
+from vae_bss_tf.audio.overlap_add import half_sine
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, DataError
@@ -102,8 +103,7 @@ class ContextTrainer:
         self.held_out = held_out
         self._frame, self._length = context_of(audio)
         self._hop, self._bins = self._frame // 4, audio.num_bins
-        angles = np.pi * (np.arange(self._frame, dtype=np.float32) + 0.5) / self._frame
-        self._window = np.sin(angles).astype(np.float32)
+        self._window = half_sine(self._frame)
         self._begin()
 
     def _begin(self) -> None:
@@ -208,11 +208,11 @@ class ContextTrainer:
             CheckpointError: The state is damaged, or belongs to other recordings.
             DataError: The loss is not finite any more.
         """
-        rows: list[dict[str, float]] = []
+        rows: state.Rows = []
         seconds = 0.0
         before = self._validate()  # an untrained network changes no mask
         if (folder / _STATE).exists():
-            rows, seconds = self._load(folder)
+            rows, seconds = state.load(folder / _STATE, self._variables(), self._checksum)
         for epoch in range(len(rows), self.training.epochs):
             started = time.perf_counter()
             steps = range(epoch * STEPS_PER_EPOCH, (epoch + 1) * STEPS_PER_EPOCH)
@@ -222,7 +222,8 @@ class ContextTrainer:
                 raise DataError(f"the loss is not finite any more in epoch {epoch + 1}; lower --learning-rate.")
             rows.append(dict(zip(_COLUMNS, [epoch, reached, validated], strict=True)))
             seconds += time.perf_counter() - started
-            self._save(folder, rows, seconds)
+            state.save(folder / _STATE, self._variables(), rows, seconds, self._checksum)
+            _write_history(folder, rows)
             left = (time.perf_counter() - started) * (self.training.epochs - epoch - 1) / 60
             report(
                 f"epoch {epoch + 1}/{self.training.epochs}  sdr {reached:.2f} dB  "
@@ -256,32 +257,11 @@ class ContextTrainer:
     def _checksum(self) -> int:
         return zlib.crc32(np.ascontiguousarray(self.remixes[..., :: self._frame]).tobytes())
 
-    def _save(self, folder: Path, rows: list[dict[str, float]], seconds: float) -> None:
-        arrays = [np.asarray(v) for v in (*self.weights.values(), *self.optimizer.variables)]
-        with replacing(folder / _STATE) as partial, partial.open("wb") as file:
-            np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds, remixes=self._checksum)
-        _write_history(folder, rows)
-
-    def _load(self, folder: Path) -> tuple[list[dict[str, float]], float]:
-        try:
-            with np.load(folder / _STATE, allow_pickle=False) as state:
-                for i, variable in enumerate((*self.weights.values(), *self.optimizer.variables)):
-                    variable.assign(state[f"arr_{i}"])
-                if int(state["remixes"]) != self._checksum:
-                    raise CheckpointError(
-                        f"{folder} learned from other recordings than there are now; bring those back, or begin anew "
-                        "by --force."
-                    )
-                return parse_json(str(state["rows"])), float(state["seconds"])
-        except CheckpointError:
-            raise
-        except Exception as error:  # numpy, zipfile and Keras raise many kinds
-            raise CheckpointError(
-                f"{folder / _STATE} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
-            ) from error
+    def _variables(self) -> list[Any]:
+        return [*self.weights.values(), *self.optimizer.variables]
 
 
-def _write_history(folder: Path, rows: list[dict[str, float]]) -> None:
+def _write_history(folder: Path, rows: state.Rows) -> None:
     write_text(folder / "history.csv", to_csv([_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]))
 
 

@@ -9,7 +9,6 @@ state.npz      weights, the optimizer's moments, the epochs so far and a checksu
 
 import dataclasses
 import importlib.metadata
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from training import state
 from training.live import objective
 from training.live.data import batches, own_mixtures
 from training.live.stems import Stems
@@ -25,7 +25,7 @@ from training.run import LIBRARIES, exclusive
 from training.tables import to_csv
 from vae_bss_tf.checks import check
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, OutputExistsError
-from vae_bss_tf.files import parse_json, replacing, write_json, write_text
+from vae_bss_tf.files import parse_json, write_json, write_text
 from vae_bss_tf.live.config import LiveConfig
 from vae_bss_tf.live.model import LiveVAE
 from vae_bss_tf.live.runtime import MANIFEST, is_live
@@ -155,10 +155,10 @@ class LiveTrainer:
             CheckpointError: The state is damaged, or belongs to other recordings.
             DataError: The loss is not finite any more.
         """
-        rows: list[dict[str, float]] = []
+        rows: state.Rows = []
         seconds = 0.0
         if (path / _STATE).exists():
-            rows, seconds = self._load(path)
+            rows, seconds = state.load(path / _STATE, self._variables(), self.stems.checksum)
         else:  # a training that is killed in its first epoch still begins with what it began with
             self._save(path, rows, seconds)
         first = len(rows)
@@ -196,30 +196,12 @@ class LiveTrainer:
         ]
         return [float(value) for value in np.mean(parts, axis=0)[:3]]
 
-    def _save(self, path: Path, rows: list[dict[str, float]], seconds: float) -> None:
-        arrays = [np.asarray(v) for v in (*self.model.trainable_variables, *self.optimizer.variables)]
-        with replacing(path / _STATE) as partial, partial.open("wb") as file:
-            np.savez(file, *arrays, rows=json.dumps(rows), seconds=seconds, stems=self.stems.checksum)
+    def _save(self, path: Path, rows: state.Rows, seconds: float) -> None:
+        state.save(path / _STATE, self._variables(), rows, seconds, self.stems.checksum)
         write_text(path / "history.csv", to_csv([_COLUMNS, *([row[name] for name in _COLUMNS] for row in rows)]))
 
-    def _load(self, path: Path) -> tuple[list[dict[str, float]], float]:
-        variables = [*self.model.trainable_variables, *self.optimizer.variables]
-        try:
-            with np.load(path / _STATE, allow_pickle=False) as state:
-                for i, variable in enumerate(variables):
-                    variable.assign(state[f"arr_{i}"])
-                if int(state["stems"]) != self.stems.checksum:
-                    raise CheckpointError(
-                        f"{path} learned from other recordings than there are now; bring those back, or train into "
-                        "another --output."
-                    )
-                return parse_json(str(state["rows"])), float(state["seconds"])
-        except CheckpointError:
-            raise
-        except Exception as error:  # numpy, zipfile and Keras raise many kinds
-            raise CheckpointError(
-                f"{path / _STATE} cannot be read ({type(error).__name__}); it is damaged: train anew by --force."
-            ) from error
+    def _variables(self) -> list[Any]:
+        return [*self.model.trainable_variables, *self.optimizer.variables]
 
 
 def begin_from(model: LiveVAE, source: LiveVAE) -> None:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vae_bss_tf.audio.overlap_add import half_sine
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError
@@ -184,8 +185,7 @@ class ContextNetwork:
         self._frame, self._length = context_of(audio)
         self._hop = self._frame // _HOPS
         self._bins = audio.num_bins
-        angles = np.pi * (np.arange(self._frame, dtype=np.float32) + 0.5) / self._frame
-        self._window = np.sin(angles).astype(np.float32)
+        self._window = half_sine(self._frame)
 
     @classmethod
     def load(cls, model: Path | str, audio: AudioConfig) -> "ContextNetwork | None":

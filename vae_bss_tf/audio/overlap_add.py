@@ -104,11 +104,15 @@ def _median(parts: list[Array]) -> Array:
     return (np.maximum(low, np.minimum(*parts[2:])) + np.minimum(high, np.maximum(*parts[2:]))) * np.float32(0.5)
 
 
+def half_sine(length: int) -> Array:
+    """A window of half a sine, float32 `[length]`: a quarter of its length apart, its squares sum up to 2."""
+    return np.sin(np.pi * (np.arange(length, dtype=np.float32) + 0.5) / length)
+
+
 @functools.cache
 def _sine(shape: tuple[int, ...]) -> Array:
     """Half a sine over the samples of a window, the same for all sources and channels."""
-    sine = np.sin(np.pi * (np.arange(shape[0], dtype=np.float32) + 0.5) / shape[0])
-    return np.broadcast_to(sine[:, None, None], shape).copy()
+    return np.broadcast_to(half_sine(shape[0])[:, None, None], shape).copy()
 
 
 def windows(blocks: Iterator[Array], length: int, num_channels: int) -> Iterator[tuple[Array, float]]:
