@@ -180,7 +180,7 @@ PRESETS: dict[str, Preset] = {
     "mnist-dense": Preset(
         ModelConfig(), DataConfig("mnist"), Recipe(epochs=120, phases=(_SEPARATE.replace(kl_weight_end=0.1),))
     ),
-    "mnist": Preset(_IMAGE_MODEL, DataConfig("mnist"), _IMAGE_RECIPE),
+    "mnist": Preset(_IMAGE_MODEL, DataConfig("mnist"), _IMAGE_RECIPE.replace(epochs=60)),  # an hour of two cores
     # A folder of one's own pictures, mixtures as they are; `sizing.sized` makes the network for their size.
     "images": Preset(_IMAGE_MODEL, DataConfig("images", (1,)), _chosen_by_remixing(_IMAGE_RECIPE)),
     # The digits that ship inside scikit-learn: no download. A twelfth of MNIST's pixels bear the same KL, so its

@@ -6,13 +6,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.errors import CheckpointError, VaeBssError
-from vae_bss_tf.files import parse_json, replacing
+from vae_bss_tf.files import parse_json
+from vae_bss_tf.weights import halved, read_weights, write_weights
 
 _FLOAT_BYTES = 4
 _HALF_BYTES = 2
-_DAMAGED = "it is damaged: copy the export again."
 
 
 def save_weights(model: Any, path: Path) -> None:
@@ -25,17 +27,7 @@ def save_weights(model: Any, path: Path) -> None:
     Raises:
         CheckpointError: A weight is beyond what float16 holds.
     """
-    import numpy as np
-
-    arrays = {}
-    for variable in model.variables:
-        name, value = _name_in_model(variable), np.asarray(variable, np.float32)
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
-            arrays[name] = value if value.ndim < 2 else value.astype(np.float16)
-        if not np.isfinite(arrays[name]).all():
-            raise CheckpointError(f"{name} has values beyond 65,504, which float16 does not hold.")
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    write_weights(path, halved({_name_in_model(v): np.asarray(v, np.float32) for v in model.variables}))
 
 
 def load_weights(path: Path, preset: Preset) -> Any:
@@ -51,7 +43,6 @@ def load_weights(path: Path, preset: Preset) -> Any:
     Raises:
         CheckpointError: The file is damaged, is of other settings, or a weight is not finite.
     """
-    import numpy as np
     import tensorflow as tf
 
     from vae_bss_tf.model import MultiSourceVAE
@@ -61,22 +52,15 @@ def load_weights(path: Path, preset: Preset) -> Any:
         with tf.Graph().as_default():  # only described there, so that settings of any size take no memory
             needed = sum(math.prod(variable.shape) for variable in MultiSourceVAE(preset.model).variables)
         if _HALF_BYTES * needed > size:
-            raise CheckpointError(f"{path} has {size:,} bytes, and the model of its config.json needs more; {_DAMAGED}")
-        with zipfile.ZipFile(path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > size:
-                raise CheckpointError(f"{path} has {size:,} bytes and declares more; {_DAMAGED}")
+            raise CheckpointError(f"{path} has {size:,} bytes, and the model of its config.json needs more; copy both.")
         model = MultiSourceVAE(preset.model, preset.recipe.final_kl_weight)
-        with np.load(path, allow_pickle=False) as arrays:
-            for variable in model.variables:
-                name = _name_in_model(variable)
-                value = arrays[name].astype(np.float32)
-                if value.shape != tuple(variable.shape) or not np.isfinite(value).all():
-                    raise CheckpointError(f"{path} does not hold {name} of its config.json; {_DAMAGED}")
-                variable.assign(value)
+        variables = {_name_in_model(variable): variable for variable in model.variables}
+        for name, value in read_weights(path, {name: tuple(v.shape) for name, v in variables.items()}):
+            variables[name].assign(value)
     except VaeBssError:
         raise
-    except Exception as error:  # numpy and zipfile raise many kinds
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); {_DAMAGED}") from error
+    except Exception as error:  # Keras and TensorFlow raise many kinds
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); copy the export again.") from error
     return model
 
 
@@ -107,7 +91,6 @@ def load_keras_model(path: Path, config: ModelConfig) -> Any:
         <MultiSourceVAE name=multi_source_vae, built=True>
     """
     import keras
-    import numpy as np
 
     # They register the classes that the file names.
     import vae_bss_tf.baselines.glo

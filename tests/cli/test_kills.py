@@ -30,7 +30,7 @@ from vae_bss_tf.datasets.decoded import CACHE_VARIABLE, SAVE_EVERY
 from vae_bss_tf.runtime import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("VAE_BSS_KILLS", "3"))
+KILLS = int(os.environ.get("VAE_BSS_KILLS", "2"))
 pytestmark = pytest.mark.timeout(200 * max(KILLS, 3))
 MEAN_PAUSE = 0.15 / KILLS  # seconds between two moments at which a process may be halted
 

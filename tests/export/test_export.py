@@ -187,7 +187,7 @@ def test_damaged_weights_are_refused(exported, tmp_path):
             for ours, theirs in zip(weights, Run.load(exported).model().get_weights(), strict=True):
                 np.testing.assert_array_equal(ours, theirs)
     place.write_bytes(whole[:-100])
-    with pytest.raises(CheckpointError, match="copy the export again"):
+    with pytest.raises(CheckpointError, match="copy it again"):
         Run.load(tmp_path / "export").model()
     place.write_bytes(whole)
     config = json.loads((exported / "config.json").read_text())

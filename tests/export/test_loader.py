@@ -35,7 +35,7 @@ def programs(tmp_path_factory):
         LOADER,
         f"PYTHON={sys.executable}",
         f"BUILD={build}",
-        "CXXFLAGS=-O1 -Wall -Wextra -Werror",
+        "CXXFLAGS=-O0 -Wall -Wextra -Werror",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

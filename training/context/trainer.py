@@ -30,8 +30,9 @@ from vae_bss_tf.audio.overlap_add import half_sine
 from vae_bss_tf.checks import check
 from vae_bss_tf.config import AudioConfig
 from vae_bss_tf.errors import CheckpointError, DataError
-from vae_bss_tf.files import parse_json, replacing, replacing_folder, write_json, write_text
+from vae_bss_tf.files import parse_json, replacing_folder, write_json, write_text
 from vae_bss_tf.settings import Settings
+from vae_bss_tf.weights import halved, write_weights
 
 Float32 = npt.NDArray[np.float32]
 
@@ -238,20 +239,12 @@ class ContextTrainer:
         }
         _write_history(folder, rows)
         write_json(folder / METRICS, metrics)
-        self._write(folder / WEIGHTS)  # the last: with it the training has ended
+        arrays = {name: np.asarray(weight) for name, weight in self.weights.items()}
+        write_weights(folder / WEIGHTS, halved(arrays))  # the last: with it the training has ended
         return metrics
 
     def _validate(self) -> float:
         return float(np.mean([self._validation_step(one[np.newaxis]).numpy() for one in self.held_out]))
-
-    def _write(self, path: Path) -> None:
-        arrays = {name: np.asarray(weight) for name, weight in self.weights.items()}
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
-            halves = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in arrays.items()}
-        if not all(np.isfinite(value).all() for value in halves.values()):
-            raise DataError("a weight is beyond 65,504, which float16 does not hold; lower --learning-rate.")
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(file, **halves)  # type: ignore[arg-type]
 
     @property
     def _checksum(self) -> int:

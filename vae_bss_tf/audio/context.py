@@ -14,7 +14,6 @@ import collections
 import dataclasses
 import itertools
 import types
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.manifest import MANIFEST
 from vae_bss_tf.settings import Settings
+from vae_bss_tf.weights import read_weights
 
 Float32 = npt.NDArray[np.float32]
 Array = Any  # a NumPy array or a tensor, as the operations say
@@ -205,7 +205,7 @@ class ContextNetwork:
         return None if weights is None else cls(*read(weights.parent, audio), audio)
 
     def corrected(self, blocks: Iterable[Float32]) -> Iterator[Float32]:
-        """Corrects separated sources, in pieces of 512 frames that overlap by a quarter.
+        """Corrects separated sources, in pieces of 512 frames that overlap by an eighth.
 
         Args:
             blocks: float32 `[samples, num_sources, channels]`, at the model's rate, of any lengths.
@@ -225,7 +225,7 @@ class ContextNetwork:
 
     def _pieces(self, blocks: Iterable[Float32]) -> Iterator[tuple[int, Float32]]:
         """The pieces that are corrected at once, `[samples, num_sources, channels]`, each with where it begins."""
-        hop = self._length - self._length // 4
+        hop = self._length - self._length // 8
         rest, start = None, 0
         for block in _gathered(blocks, self._length // 8):
             rest = block if rest is None else np.concatenate([rest, block])
@@ -247,16 +247,17 @@ class ContextNetwork:
     def _of_piece(self, sources: Float32) -> Float32:
         """Corrects a piece, float32 `[samples, num_sources, channels]`."""
         mixture, means = sources.sum(axis=1), sources.mean(axis=2).T
-        own, whole = self._spectra(means), self._spectra(means.sum(axis=0)[np.newaxis])
-        seen, alone, rest = (np.abs(spectra)[np.newaxis, ..., : self._bins] for spectra in (whole, own, whole - own))
+        own = self._spectra(means)
+        views = own.sum(axis=0, keepdims=True), own, own.sum(axis=0) - own
+        seen, alone, rest = (np.abs(spectra)[np.newaxis, ..., : self._bins] for spectra in views)
         logits = log_masks(self.weights, self.config, seen, alone, rest, NUMPY)[0]
         masks = np.exp(logits - logits.max(axis=0))
         masks /= masks.sum(axis=0)
         channels = self._spectra(mixture.T)
         unseen = channels.shape[-1] - self._bins
         masks = np.pad(masks, [(0, 0), (0, 0), (0, unseen)], mode="edge")
-        parts = self._waveforms(masks[:, np.newaxis] * channels, len(mixture))
-        return parts.transpose(2, 0, 1)
+        parts = self._waveforms(masks[:-1, np.newaxis] * channels, len(mixture)).transpose(2, 0, 1)
+        return np.concatenate([parts, (mixture - parts.sum(axis=1))[:, np.newaxis]], axis=1)
 
     def _spectra(self, waveforms: Float32) -> npt.NDArray[np.complex64]:
         """Spectra of frames, complex64 `[n, frames, frame / 2 + 1]`; frames are added until they can be halved."""
@@ -351,17 +352,10 @@ def read(folder: Path, audio: AudioConfig) -> tuple[dict[str, Float32], ContextC
     try:
         content = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
         config, learned = ContextConfig.from_dict(content["network"]), content["audio"]
-        weights = {}
-        with zipfile.ZipFile(folder / WEIGHTS) as archive:
-            if sum(info.file_size for info in archive.infolist()) > (folder / WEIGHTS).stat().st_size:
-                raise ValueError("it declares more than it holds")
-        with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
-            for name, shape in config.shapes().items():
-                for key, wanted in ((name, shape), (f"{name}_bias", shape[-1:])):
-                    weights[key] = arrays[key].astype(np.float32)
-                    if weights[key].shape != wanted or not np.isfinite(weights[key]).all():
-                        raise ValueError(key)
-    except Exception as error:  # numpy, zipfile and JSON raise many kinds
+        shapes = config.shapes()
+        wanted = shapes | {f"{name}_bias": shape[-1:] for name, shape in shapes.items()}
+        found = dict(read_weights(folder / WEIGHTS, wanted))
+    except Exception as error:  # JSON and settings raise many kinds
         raise CheckpointError(
             f"the context network in {folder} cannot be read ({type(error).__name__}); it is damaged: copy or train "
             "it again, or delete the folder."
@@ -370,7 +364,7 @@ def read(folder: Path, audio: AudioConfig) -> tuple[dict[str, Float32], ContextC
         raise CheckpointError(
             f"the context network in {folder} is of a model with other audio settings; train one for this model."
         )
-    return weights, config
+    return found, config
 
 
 def _convolution(inputs: Float32, kernel: Float32, stride: int) -> Float32:

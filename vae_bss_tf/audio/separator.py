@@ -362,8 +362,11 @@ class Separator:
         spectra = [spectrogram.stft(windows[:, c], audio) for c in range(windows.shape[1])]
         real, imaginary = (sum(parts) / len(spectra) for parts in zip(*spectra, strict=True))
         masks = spectrogram.source_masks(self.model.separate(spectrogram.features(real, imaginary, audio)), audio)
+        masks = masks[:, : max(1, self.num_sources - 1)]  # the last source is what the others leave
         channels = [spectrogram.apply_masks(*spectrum, masks, audio) for spectrum in spectra]
-        return np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
+        parts = np.stack(channels, axis=-1).transpose(0, 2, 1, 3)
+        rest = windows.transpose(0, 2, 1)[:, :, np.newaxis] - parts.sum(axis=2, keepdims=True)
+        return np.concatenate([parts, rest], axis=2)[:, :, : self.num_sources]
 
     def _factors(self, gains_db: Sequence[float]) -> Array:
         check(not isinstance(gains_db, str), "gains_db", gains_db, "numbers in dB, one for each source")
