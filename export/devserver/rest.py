@@ -47,6 +47,7 @@ class RestServer:
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             shutdown_timeout=grace_seconds,
+            lingering_time=1.0,
         )
         self._listening: asyncio.Server | None = None
 

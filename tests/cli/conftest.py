@@ -15,7 +15,7 @@ def command(tiny_recipe: Preset) -> list[str]:
 
     The third source, which no mixture needs, is added when the mask network begins to learn.
     """
-    recipe = {"epochs": 8, "mixtures_per_epoch": 2048, "validation_mixtures": 64, "early_stopping": 7}
+    recipe = {"epochs": 8, "mixtures_per_epoch": 512, "validation_mixtures": 64, "early_stopping": 7}
     separate, remix, masks = tiny_recipe.recipe.phases
     phases = separate.replace(sources="mixed"), remix.replace(sources="mixed"), masks
     recipe["phases"] = [phase.to_dict() for phase in phases]

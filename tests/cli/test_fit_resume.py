@@ -74,10 +74,10 @@ def test_one_run_goes_through_all_phases(whole: tuple[Run, Seen]) -> None:
     rows = read_history(run.path / "history.csv")
     assert [row["phase"] for row in rows] == [title for title in TITLES for _ in range(2)]
     assert [row["epoch"] for row in rows] == list(range(8))
-    assert [row["mixtures"] for row in rows] == [2048 * (i + 1) for i in range(8)]
+    assert [row["mixtures"] for row in rows] == [512 * (i + 1) for i in range(8)]
     assert all("val_elbo" in row for row in rows[:4])
     assert all("val_score" in row for row in rows[4:])
-    assert (run.metrics["epochs"], run.metrics["mixtures"]) == (8, 8 * 2048)
+    assert (run.metrics["epochs"], run.metrics["mixtures"]) == (8, 8 * 512)
     assert (len(seen.begun), len(seen.epochs), len(seen.teachers)) == (4, 8, 2)
 
 

@@ -30,7 +30,7 @@ from vae_bss_tf.datasets.decoded import CACHE_VARIABLE, SAVE_EVERY
 from vae_bss_tf.runtime import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("VAE_BSS_KILLS", "2"))
+KILLS = int(os.environ.get("VAE_BSS_KILLS", "1"))
 pytestmark = pytest.mark.timeout(200 * max(KILLS, 3))
 MEAN_PAUSE = 0.15 / KILLS  # seconds between two moments at which a process may be halted
 
@@ -126,7 +126,7 @@ def test_a_training_of_all_phases(command: list[str], folder: Path, check_equal:
 def test_an_export_over_an_earlier_one(golden_runs: Path, folder: Path) -> None:
     (folder / "exported").mkdir()
     (folder / "exported" / "manifest.json").write_text("{}")
-    words = ["--run", str(golden_runs / "vae"), "--formats", "saved_model", "tflite_float32", "--force", "--to"]
+    words = ["--run", str(golden_runs / "vae"), "--formats", "saved_model", "--force", "--to"]
     mixtures = np.random.default_rng(0).random((5, 8, 8), np.float32)
     for copy in kill("export", [*words, folder / "exported"], folder):
         assert any(
@@ -135,10 +135,9 @@ def test_an_export_over_an_earlier_one(golden_runs: Path, folder: Path) -> None:
         assert export.main([*words, str(copy / "exported")]) == 0
         assert [path.name for path in copy.iterdir()] == ["exported"]
         assert names(copy / "exported") == names(folder / "exported")
-        for file in ("saved_model/1", "float32.tflite"):
-            ours, theirs = (load(place / "exported" / file).outputs(mixtures) for place in (copy, folder))
-            for name, values in theirs.items():
-                np.testing.assert_array_equal(ours[name], values)
+        ours, theirs = (load(place / "exported" / "saved_model/1").outputs(mixtures) for place in (copy, folder))
+        for name, values in theirs.items():
+            np.testing.assert_array_equal(ours[name], values)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -162,7 +161,7 @@ def test_an_evaluation_over_an_earlier_one(golden_runs: Path, folder: Path) -> N
 
 def test_a_separation(folder: Path) -> None:
     recording = folder.parent / "duet.wav"
-    soundfile.write(recording, np.random.default_rng(0).uniform(-0.5, 0.5, (960_000, 2)), 8_000)
+    soundfile.write(recording, np.random.default_rng(0).uniform(-0.5, 0.5, (480_000, 2)), 8_000)
     words = [str(recording), "--model", str(REPOSITORY / "saved_models" / "notes"), "--quiet", "--force", "--output"]
     for copy in kill("vae_bss_tf.separate", [*words, folder / "stems"], folder):
         assert separate.main([*words, str(copy / "stems")]) == 0

@@ -216,7 +216,7 @@ def test_the_reader_of_the_output_may_leave(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_killed_separation_left_is_removed_by_the_next(run: Path, tmp_path: Path, end: int) -> None:
     stems = tmp_path / "stems"
-    one = record(tmp_path / "one.wav", seconds=600)
+    one = record(tmp_path / "one.wav", seconds=200)
     words = [str(one), "--output", str(stems), "--quiet", "--model"]
     process = subprocess.Popen([sys.executable, "-m", "vae_bss_tf.separate", *words, str(NOTES)], cwd=REPOSITORY)
     while not list(stems.glob(".partial-*/*")):

@@ -21,17 +21,14 @@ SHAPE = (8, 12, 3)
 FORMATS = {"saved_model": "saved_model/1", "tflite_float32": "float32.tflite", "onnx_float32": "float32.onnx"}
 
 
-@pytest.mark.parametrize("upsampling", [(), (5, 3)])
-def test_a_model_of_colour_is_exported(
-    upsampling: tuple[int, ...], tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_of_colour_is_exported(tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
     for i in range(12):
         Image.fromarray(rng.integers(256, size=SHAPE, dtype=np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
     model = ModelConfig(
-        input_shape=SHAPE, latent_dim=3, hidden_units=(16, 12), convolutions=(4,), upsampling=upsampling,
+        input_shape=SHAPE, latent_dim=3, hidden_units=(16, 12), convolutions=(4,), upsampling=(5, 3),
         mask_channels=(4, 6), mask_patch=2,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", Preset(model, DataConfig("images", (1,)), tiny_preset.recipe), "vae")

@@ -178,7 +178,7 @@ def test_damaged_weights_are_refused(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "export", ignore=shutil.ignore_patterns("*.tflite", "*.onnx", "saved_model*"))
     place = tmp_path / "export" / "weights.npz"
     whole, rng = place.read_bytes(), np.random.default_rng(0)
-    for position in rng.integers(len(whole) - 1_000, size=20):  # what follows is the list of the archive's members
+    for position in rng.integers(len(whole) - 1_000, size=8):  # what follows is the list of the archive's members
         damaged = bytearray(whole)
         damaged[position] ^= 1 << int(rng.integers(8))
         place.write_bytes(damaged)

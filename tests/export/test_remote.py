@@ -737,5 +737,5 @@ def test_a_host_is_reached_by_the_address_that_answers(urls, second_model, mixtu
         found = [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         url = urls["rest"].replace("127.0.0.1", "somewhere")
-        with load(url, server=ServerOptions(deadline=20, retries=0)) as loaded:
+        with load(url, server=ServerOptions(deadline=8, retries=0)) as loaded:
             np.testing.assert_allclose(loaded.separate(mixtures[:1]), second_model.separate(mixtures[:1]), atol=1e-5)

@@ -571,7 +571,7 @@ class TestRudeClients:
 
     @pytest.mark.parametrize("head", [b"", b"GET /v1/mod", b"GET /v1/models/digits HTTP/1.1\r\nX: "])
     def test_headers_that_do_not_come_end_the_connection(self, head, versions, monkeypatch):
-        monkeypatch.setattr("export.devserver.rest.IDLE_SECONDS", 1.0)
+        monkeypatch.setattr("export.devserver.rest.IDLE_SECONDS", 0.4)
         with DevelopmentServer([ServedModel("digits", versions)]) as server:
             used = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
             used.request("GET", MODEL)
@@ -581,7 +581,7 @@ class TestRudeClients:
                     connection.sendall(head)
                     for _ in range(40):  # one byte after the other does not help
                         connection.sendall(b"x")
-                        time.sleep(0.05)
+                        time.sleep(0.02)
                     assert connection.recv(1) == b""
 
     def test_connections_beyond_the_limit_are_refused(self, versions, monkeypatch):

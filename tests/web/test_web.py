@@ -15,7 +15,7 @@ def test_the_library_equals_python(node, references):
 
 @pytest.mark.timeout(1200)  # it took four minutes on cores that were shared with much other work
 def test_the_page_in_chromium(node, page, sample_references):
-    result = node("--test", "test/page/", VAE_BSS_REFERENCES=sample_references, CHROMIUM=page)
+    result = node("--test", "--test-concurrency=2", "test/page/", VAE_BSS_REFERENCES=sample_references, CHROMIUM=page)
     assert result.returncode == 0, result.stdout
     assert "# skipped 0" in result.stdout
 

@@ -206,7 +206,8 @@ class ContextTrainer:
             separated.
 
         Raises:
-            CheckpointError: The state is damaged, or belongs to other recordings.
+            CheckpointError: The state is damaged, or belongs to other recordings; or a weight is
+                beyond what float16 holds.
             DataError: The loss is not finite any more.
         """
         rows: state.Rows = []

@@ -203,7 +203,7 @@ test("what is dropped on any tab goes where it belongs", async () => {
   await page.getByRole("tab", { name: "Live" }).click();
   assert.match(await said(() => drop(wavFile("dropped.wav", 8000, 1, 1))), /Done: 2 sources/);
   assert.ok(await page.getByRole("tabpanel", { name: "Sound" }).isVisible());
-  await page.setInputFiles("#file", [wavFile("long.wav", 8000, 900, 1)]);
+  await page.setInputFiles("#file", [wavFile("long.wav", 8000, 400, 1)]);
   await page.waitForFunction(() => document.getElementById("progress").value > 0);
   await drop(wavFile("another.wav", 8000, 1, 1));
   await text(page, "#message.error", /Wait until this recording is separated, or cancel it first/);
@@ -211,7 +211,7 @@ test("what is dropped on any tab goes where it belongs", async () => {
 });
 
 test("a long separation shows progress and can be cancelled", async () => {
-  await page.setInputFiles("#file", [wavFile("long.wav", 8000, 900, 1)]);
+  await page.setInputFiles("#file", [wavFile("long.wav", 8000, 400, 1)]);
   await page.waitForFunction(() => document.getElementById("progress").value > 0);
   await text(page, "#progress-label", /Separating: \d+ %/);
   assert.match(await said(() => page.click("#cancel")), /Cancelled/);
