@@ -211,7 +211,7 @@ def test_what_is_no_run_of_a_separator_is_passed_over(runs: Path, tmp_path: Path
 def test_a_latent_of_one_dimension_and_few_sources_have_no_map(tiny_preset: Preset, runs: Path, tmp_path: Path) -> None:
     narrow = tiny_preset.replace(model=tiny_preset.model.replace(latent_dim=1))
     run = train(narrow, output=tmp_path / "run")
-    for path, words in ((run.path, []), (runs / "vae", ["--num-mixtures", "1"])):
+    for path, words in ((run.path, ["--num-mixtures", "50"]), (runs / "vae", ["--num-mixtures", "1"])):
         out = tmp_path / path.name / "out"
         assert evaluate.main(["--run", str(path), *words, "--output", str(out)]) == 0
         assert {"comparison.md", "traversal.png"} <= {file.name for file in out.iterdir()}

@@ -147,7 +147,7 @@ class ContextTrainer:
         mixture, heard = (tf.reduce_sum(spectra, axis=1, keepdims=True) for spectra in (sources, own))
         seen, alone, rest = (tf.abs(spectra) for spectra in (mixture, own, heard - own))
         masks = tf.nn.softmax(log_masks(self.weights, self.config, seen, alone, rest, KERAS), axis=1)
-        errors = tf.abs(sources - tf.cast(masks, tf.complex64) * mixture)
+        errors = tf.abs(sources - tf.complex(masks, tf.zeros_like(masks)) * mixture)
         energy, error = (tf.reduce_sum(tf.square(m), axis=[2, 3]) for m in (tf.abs(sources), errors))
         least = _SILENT * tf.reduce_mean(energy) + _FAINTEST
         return 10 / math.log(10) * tf.math.log((energy + least) / (error + 1e-3 * energy + least))
