@@ -18,7 +18,17 @@ from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.phases import Phase, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LONGEST = ("export", "live", "test_kills", "test_web", "test_multi_worker", "test_notebooks", "test_site")
+LONGEST = (
+    "export",
+    "live",
+    "test_web",
+    "test_fit",
+    "test_kills",
+    "test_multi_worker",
+    "test_fit_resume",
+    "test_notebooks",
+    "test_site",
+)
 
 _NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**30), 1e308, 2**63])
 _VALUES = st.recursive(

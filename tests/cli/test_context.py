@@ -16,6 +16,7 @@ from training.context.__main__ import main
 from training.fit import train
 from training.run import Run
 from vae_bss_tf import separate
+from vae_bss_tf.audio.context import ContextConfig
 from vae_bss_tf.audio.separator import Separator
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import decoded
@@ -39,9 +40,10 @@ TINY = ["--epochs", "1", "--remixes", "6", "--batch-size", "1"]
 
 @pytest.fixture(scope="module", autouse=True)
 def short_epochs() -> Iterator[None]:
-    """Epochs of five steps."""
+    """Epochs of five steps of a small network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "STEPS_PER_EPOCH", 5)
+        patch.setattr("training.context.__main__.ContextConfig", lambda: ContextConfig((6, 8, 12)))
         yield
 
 

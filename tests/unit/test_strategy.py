@@ -39,6 +39,7 @@ def trained(strategy, name):
         model = MultiSourceVAE(config)
         learner = Learner(model, make(model), parts)
         learner.compile(optimizer=keras.optimizers.SGD(rate), jit_compile=False, steps_per_execution=3)
+        learner.optimizer.build(learner.trainable_variables)
     data = training_mixtures(load_bank("digits", "train"), num_mixed=(2,), batch_size=32, seed=0)
     start = [w.copy() for part in parts for w in getattr(model, part).get_weights()]
     history = learner.fit(data, epochs=2, steps_per_epoch=3, verbose=0, shuffle=False).history
