@@ -52,7 +52,9 @@ def load_weights(path: Path, preset: Preset) -> Any:
         with tf.Graph().as_default():  # only described there, so that settings of any size take no memory
             needed = sum(math.prod(variable.shape) for variable in MultiSourceVAE(preset.model).variables)
         if _HALF_BYTES * needed > size:
-            raise CheckpointError(f"{path} has {size:,} bytes, and the model of its config.json needs more; copy both.")
+            raise CheckpointError(
+                f"{path} has {size:,} bytes, and the model of its config.json needs more; copy the folder again."
+            )
         model = MultiSourceVAE(preset.model, preset.recipe.final_kl_weight)
         variables = {_name_in_model(variable): variable for variable in model.variables}
         for name, value in read_weights(path, {name: tuple(v.shape) for name, v in variables.items()}):

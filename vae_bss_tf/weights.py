@@ -1,4 +1,4 @@
-"""Weights as NumPy arrays in an `.npz` file: no code and no pickle in it, and no more memory than it has bytes."""
+"""Weights as NumPy arrays in an `.npz` file: no code and no pickle in it, and no more declared than it holds."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ def halved(arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArr
     for name, value in halves.items():
         if not np.isfinite(value).all():
             raise CheckpointError(
-                f"{name} has values beyond 65,504, which float16 does not hold; train with a lower learning rate."
+                f"{name} has values that float16 does not hold, beyond 65,504 or NaN; train with a lower learning rate."
             )
     return halves
 
@@ -61,16 +61,20 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > size:
-                raise CheckpointError(f"{path} has {size:,} bytes and declares more; it is damaged: copy it again.")
+                raise CheckpointError(
+                    f"{path} has {size:,} bytes and declares more; it is damaged: copy it again, or train again."
+                )
         with np.load(path, allow_pickle=False) as arrays:
             for name, shape in shapes.items():
                 value = arrays[name].astype(np.float32)
                 if value.shape != shape or not np.isfinite(value).all():
-                    raise CheckpointError(f"{path} does not hold {name} of its config.json: copy the folder again.")
+                    raise CheckpointError(
+                        f"{path} does not hold {name} of its config.json; copy it again, or train again."
+                    )
                 yield name, value
     except CheckpointError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); it is damaged: copy it again."
+            f"{path} cannot be read ({type(error).__name__}); it is damaged: copy it again, or train again."
         ) from error

@@ -25,6 +25,7 @@ _STATUSES = {StatusCode.NOT_FOUND: 404, StatusCode.INTERNAL: 500}
 _JSON = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
 READ_SECONDS = 30.0  # for the body of a request
 IDLE_SECONDS = 30.0  # for the headers of a request, from the connection's start or the last answer
+LINGERING_SECONDS = 10.0  # for what is left of a body that was refused
 MAX_CONNECTIONS = 500
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -47,7 +48,7 @@ class RestServer:
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             shutdown_timeout=grace_seconds,
-            lingering_time=1.0,
+            lingering_time=LINGERING_SECONDS,
         )
         self._listening: asyncio.Server | None = None
 

@@ -35,6 +35,8 @@ def test_no_benchmark_needs_tensorflow_for_its_help():
     assert (done.returncode, done.stderr) == (0, "")
     for module in BENCHMARKS:
         assert f"usage: python -m {module} " in done.stdout
+        source = (REPOSITORY / f"{module.replace('.', '/')}.py").read_text()
+        assert source.endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
     assert done.stdout.endswith("False\n")
 
 

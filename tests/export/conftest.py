@@ -126,8 +126,10 @@ def versions(run, model, second_model, tmp_path_factory):
 def server(versions):
     """A development server of both versions in this process."""
     digits = ServedModel("digits", versions, latest=None, labels={"stable": 1, "canary": 2})
-    with DevelopmentServer([digits]) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.devserver.rest.LINGERING_SECONDS", 0.5)
+        with DevelopmentServer([digits]) as server:
+            yield server
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import soundfile
 from export.writers import saved_model
 from vae_bss_tf import separate
 from vae_bss_tf.config import AudioConfig, DataConfig, ModelConfig, Preset
-from vae_bss_tf.errors import ServerError
+from vae_bss_tf.errors import ServerError, ServerUnavailableError
 from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.phases import Recipe
 from vae_bss_tf.runtime import load
@@ -151,7 +151,7 @@ def test_it_finishes_requests_in_progress(versions, model, mixtures):
             while time.monotonic() < end:
                 load(process.urls[1], server=ServerOptions(retries=0, deadline=2)).close()
 
-        with pytest.raises(ServerError):
+        with pytest.raises(ServerUnavailableError):
             load_until_refused()
         answer = host.getresponse()
         assert answer.status == 200

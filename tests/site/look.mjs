@@ -1,4 +1,4 @@
-// Opens every page of a built site in Chromium, on a telephone and on a desk, and prints what was wrong, as JSON.
+// Opens every page of a built site in Chromium, as wide as a desk and then as a telephone, and prints what was wrong, as JSON.
 // Arguments: the site's folder, the folder that holds Playwright, and, if wanted, a folder for screenshots.
 
 import { readFile, readdir } from "node:fs/promises";

@@ -283,3 +283,9 @@ def test_channels_that_cannot_be(channels):
 def test_settings_of_a_training_that_cannot_be(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         ContextTraining(**values)
+
+
+def test_one_source_is_left_as_it_is(trained):
+    sources = np.random.default_rng(0).normal(size=(3_000, 1, 2)).astype(np.float32)
+    network = ContextNetwork.load(trained[0], AUDIO)
+    np.testing.assert_allclose(np.concatenate(list(network.corrected([sources]))), sources, rtol=1e-5)

@@ -16,8 +16,8 @@ import pytest
 from vae_bss_tf.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Two workers take 10 steps in two epochs, with Adam for the ELBO alone; with VAE_BSS_MULTI_WORKER=all, which takes
-# minutes, two and four workers take 50 with either optimizer, and the loss of each step is compared.
+# Two workers take 10 steps in two epochs, by SGD alone. With VAE_BSS_MULTI_WORKER=all, which takes minutes, two and
+# four workers take 50 with either optimizer, and the loss of each step is compared.
 ALL = os.environ.get("VAE_BSS_MULTI_WORKER") == "all"
 STEPS, EPOCHS, WORKERS = (50, 50, (2, 4)) if ALL else (10, 2, (2,))
 SCRIPT = """

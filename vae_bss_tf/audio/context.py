@@ -246,6 +246,8 @@ class ContextNetwork:
 
     def _of_piece(self, sources: Float32) -> Float32:
         """Corrects a piece, float32 `[samples, num_sources, channels]`."""
+        if sources.shape[1] == 1:
+            return sources
         mixture, means = sources.sum(axis=1), sources.mean(axis=2).T
         own = self._spectra(means)
         views = own.sum(axis=0, keepdims=True), own, own.sum(axis=0) - own
@@ -356,9 +358,9 @@ def read(folder: Path, audio: AudioConfig) -> tuple[dict[str, Float32], ContextC
         wanted = shapes | {f"{name}_bias": shape[-1:] for name, shape in shapes.items()}
         found = dict(read_weights(folder / WEIGHTS, wanted))
     except Exception as error:  # JSON and settings raise many kinds
+        reason = error if isinstance(error, CheckpointError) else type(error).__name__
         raise CheckpointError(
-            f"the context network in {folder} cannot be read ({type(error).__name__}); it is damaged: copy or train "
-            "it again, or delete the folder."
+            f"the context network in {folder} is damaged ({reason}); copy or train it again, or delete the folder."
         ) from error
     if learned != heard(audio) or not config.fits(audio):
         raise CheckpointError(
