@@ -74,7 +74,9 @@ class RestServer:
         server, transport = self._runner.server, handler.transport
         if transport is not None:  # an answer is finished when all of it is sent, and `stop` waits for that
             transport.set_write_buffer_limits(high=0)
-        if server is not None and transport is not None and handler in server.connections[MAX_CONNECTIONS:]:
+        if self._listening is not None and not self._listening.is_serving():
+            handler.force_close()  # it came as `stop` began: aiohttp would wait for it, and drop what it asks
+        elif server is not None and transport is not None and handler in server.connections[MAX_CONNECTIONS:]:
             transport.write(_BUSY)
             handler.force_close()
 
