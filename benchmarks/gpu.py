@@ -69,7 +69,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(Run(Path(scratch), preset, "vae"), banks, distribution, quiet=True)
-        for name, of_phase in speed.measured(trainer, options.seconds).items():
+        for name, of_phase in speed.measured(trainer, seconds=options.seconds).items():
             found[f"train {name}"] = of_phase.mixtures_per_second
         model = trainer.model_for(trainer.plan[-1])
         mixtures = np.resize(trainer.validation, (_SEPARATED, *preset.model.input_shape))

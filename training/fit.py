@@ -25,8 +25,9 @@ from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from training.run import Run
+    from vae_bss_tf.model import MultiSourceVAE
 
-_STARTED = time.perf_counter()
+_STARTED = time.perf_counter()  # of the process, when this is its command
 
 
 def train(
@@ -106,7 +107,7 @@ def train(
             Run.check_new(folder, force=force)
             preset = with_resolved_precision(preset)
             if minutes is not None:
-                preset, rates = _within_minutes(preset, system, banks, distribution, minutes, started)
+                preset, rates = _within_minutes(preset, system, banks, distribution, source, minutes, started)
             run = Run(folder, preset, system, None if init is None else str(init))
         else:
             run = _resumed(folder, preset, system, init, planned_in_minutes=minutes is not None)
@@ -213,7 +214,13 @@ def _check_batches(preset: Preset, system: str, replicas: int) -> None:
 
 
 def _within_minutes(
-    preset: Preset, system: str, banks: Any, distribution: Any, minutes: float, started: float
+    preset: Preset,
+    system: str,
+    banks: Any,
+    distribution: Any,
+    source: "MultiSourceVAE | None",
+    minutes: float,
+    started: float,
 ) -> tuple[Preset, dict[str, float]]:
     """The preset with as many epochs as fit into a time, and the measured mixtures per second of each phase."""
     import tempfile
@@ -229,7 +236,7 @@ def _within_minutes(
             recipe=preset.recipe.replace(epochs=max(preset.recipe.epochs, len(preset.recipe.phases)))
         )
         trainer = Trainer(Run(Path(folder), trial, system), banks, distribution, quiet=True)
-        speeds = speed.measured(trainer)
+        speeds = speed.measured(trainer, source)
     rates = {name: found.mixtures_per_second for name, found in speeds.items()}
     told = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     print(f"measured, in mixtures per second: {told}", flush=True)
@@ -276,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parsed(parser(), arguments)
     keep_freed_memory()
-    code = run_command(lambda: _command(options))
+    started = _STARTED if arguments is None else time.perf_counter()
+    code = run_command(lambda: _command(options, started))
     if code and options.strategy == "multi-worker" and "training.cluster" in sys.modules:
         from training import cluster
 
@@ -284,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _command(options: argparse.Namespace) -> None:
+def _command(options: argparse.Namespace, started: float) -> None:
     name, preset = resolve(options)
     if options.epochs is not None and options.minutes is not None:
         raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
@@ -315,7 +323,7 @@ def _command(options: argparse.Namespace) -> None:
         init=options.init,
         force=options.force,
         quiet=options.quiet or not sys.stderr.isatty(),
-        started=_STARTED,
+        started=started,
     )
     if options.strategy == "multi-worker":
         from training import cluster

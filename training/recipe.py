@@ -182,20 +182,25 @@ def within_minutes(recipe: Recipe, minutes: float, speeds: Mapping[str, Speed], 
     between = max(speed.between_epochs for speed in speeds.values())
     available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
     costs = [1 / speeds[phase.name].mixtures_per_second for phase in recipe.phases]
-    pauses = between / recipe.mixtures_per_epoch  # of a mixture, in epochs of the recipe's length
-    mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=[cost + pauses for cost in costs]))
-    if mixtures < _LEAST_EPOCHS * recipe.mixtures_per_epoch:  # as many epochs, which are shorter
-        available -= _LEAST_EPOCHS * between
-        mixtures = sum(_amounts(recipe.phases, max(available, 0.0), costs=costs))
-    least = 2 * max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
-    if mixtures < least * len(recipe.phases):
+
+    def epochs_of(mixtures_per_epoch: int) -> int:
+        """How many epochs of so many mixtures fit."""
+        pauses = between / mixtures_per_epoch
+        amounts = _amounts(recipe.phases, max(available, 0.0), costs=[cost + pauses for cost in costs])
+        return int(sum(amounts) / mixtures_per_epoch)
+
+    # Steps are rounded up to whole compiled calls: an epoch of whole calls costs what is planned.
+    call = max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
+    length = max(recipe.mixtures_per_epoch // call, 2) * call
+    while length > 2 * call and epochs_of(length) < _LEAST_EPOCHS:
+        length -= call
+    epochs = epochs_of(length)
+    if epochs < len(recipe.phases):
         total = sum(phase.share for phase in recipe.phases)
         seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs, strict=True))
-        fixed = spent + compiling + _FIXED_SECONDS + _LEAST_EPOCHS * between
-        needed = (fixed + least * len(recipe.phases) * seconds_a_mixture) / 60
+        seconds_an_epoch = length * seconds_a_mixture + between
+        needed = (spent + compiling + _FIXED_SECONDS + len(recipe.phases) * seconds_an_epoch) / (1 - _RESERVE) / 60
         raise ConfigError(
             f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."
         )
-    epochs = max(_LEAST_EPOCHS, round(mixtures / recipe.mixtures_per_epoch))
-    epochs = min(epochs, max(len(recipe.phases), int(mixtures / least)))
-    return recipe.replace(epochs=epochs, mixtures_per_epoch=int(mixtures / epochs))
+    return recipe.replace(epochs=epochs, mixtures_per_epoch=length)

@@ -23,7 +23,7 @@ from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.model import MultiSourceVAE
-from vae_bss_tf.objectives import Elbo, RemixedElbo
+from vae_bss_tf.objectives import Elbo, MaskedRemix, RemixedElbo
 
 TINY = [
     "--quiet", "--batch-size", "32", "--no-jit-compile", "--set", "recipe.mixtures_per_epoch=512",
@@ -231,10 +231,10 @@ def test_minutes_are_planned_and_a_resumed_run_repeats_the_plan(tiny_preset, tmp
     """At speeds that are made up: a minute or so of a machine that trains 30 mixtures a second."""
     separate = tiny_preset.recipe.phases[0]
     phases = (separate, separate.replace(name="remix", objective="remixed_elbo"))
-    tiny = tiny_preset.replace(recipe=tiny_preset.recipe.replace(phases=phases))
+    tiny = tiny_preset.replace(recipe=tiny_preset.recipe.replace(phases=phases, mixtures_per_epoch=300))
     asked = []
 
-    def measured(trainer):
+    def measured(trainer, source):
         asked.append([planned.phase.name for planned in trainer.plan])
         return {name: speed.Speed(30.0, 0.5, 0.1) for name in ("separate", "remix")}
 
@@ -266,6 +266,20 @@ def test_measuring_the_speed_leaves_nothing_behind(tiny_preset, tmp_path):
     assert 10 < found.mixtures_per_second < 1e6
     assert found.start_up > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_rounds_the_last_is_measured_whose_teacher_has_a_mask_network(tiny_recipe, tmp_path, monkeypatch):
+    taught = []
+
+    def recorded(teacher, *arguments):
+        taught.append(teacher.mask_network is not None)
+        return MaskedRemix(teacher, *arguments)
+
+    monkeypatch.setattr(trainer, "MaskedRemix", recorded)
+    banks = pipeline.load_banks(tiny_recipe, None)
+    trial = Trainer(Run(tmp_path, tiny_recipe, "vae"), banks, tf.distribute.get_strategy(), quiet=True)
+    assert list(speed.measured(trial, seconds=0.1)) == ["separate", "remix", "masks"]
+    assert taught == [True]
 
 
 def test_a_phase_that_gains_nothing_any_more_ends_and_the_next_begins(tiny_recipe, tmp_path, monkeypatch):

@@ -94,14 +94,22 @@ def test_mixtures_in_a_time_are_those_of_the_closed_form() -> None:
     seconds_a_mixture = 0.15 / 4_000 + 0.25 / 2_000 + 0.6 / 500
     half = {name: Speed(rate / 2, start_up, between) for name, (rate, start_up, between) in SPEEDS.items()}
     found, slower = (within_minutes(THREE, 10, speeds, spent=30.0) for speeds in (SPEEDS, half))
-    expected = available / (seconds_a_mixture + 2 / 1_000)
-    assert found.epochs * found.mixtures_per_epoch == pytest.approx(expected, abs=found.epochs)
-    assert slower.epochs * slower.mixtures_per_epoch == pytest.approx(
-        available / (2 * seconds_a_mixture + 2 / 1_000), abs=slower.epochs
-    )
-    few = within_minutes(THREE.replace(mixtures_per_epoch=30_000), 10, SPEEDS, spent=30.0)  # shortened to 24 epochs
-    assert few.epochs == 24
-    assert few.epochs * few.mixtures_per_epoch == pytest.approx((available - 24 * 2) / seconds_a_mixture, abs=24)
+    assert found.mixtures_per_epoch == slower.mixtures_per_epoch == 1_024  # two calls of the longest
+    assert found.epochs == int(available / (1_024 * seconds_a_mixture + 2))
+    assert slower.epochs == int(available / (1_024 * 2 * seconds_a_mixture + 2))
+    few = within_minutes(THREE.replace(mixtures_per_epoch=30_000), 10, SPEEDS, spent=30.0)
+    assert few.epochs == int(available / (few.mixtures_per_epoch * seconds_a_mixture + 2)) >= 24
+    assert int(available / ((few.mixtures_per_epoch + 512) * seconds_a_mixture + 2)) < 24
+
+
+@pytest.mark.parametrize("calls", [(8, 4), (32, 32), (5, 3)])
+@pytest.mark.parametrize("minutes", [3.0, 7.0, 20.0, 61.0])
+def test_what_is_rounded_up_to_whole_calls_is_counted(calls: tuple[int, int], minutes: float) -> None:
+    phases = [p.replace(steps_per_execution=n) for p, n in zip(THREE.phases, (*calls, 1), strict=True)]
+    recipe = THREE.replace(mixtures_per_epoch=30_000, phases=tuple(phases))
+    found = within_minutes(recipe, minutes, SPEEDS, spent=10.0)
+    assert 10 + seconds_of(found) < 60 * minutes
+    assert {call.mixtures_per_epoch for call in plan(found)} == {found.mixtures_per_epoch} or calls == (5, 3)
 
 
 def test_minutes_that_do_not_suffice_are_refused_with_what_would() -> None:
@@ -109,3 +117,15 @@ def test_minutes_that_do_not_suffice_are_refused_with_what_would() -> None:
         within_minutes(THREE, 1, SPEEDS, spent=30.0)
     enough = float(str(raised.value).rstrip(".").split()[-1])
     assert within_minutes(THREE, enough, SPEEDS, spent=30.0).epochs >= 3
+
+
+def test_the_minutes_that_are_named_suffice_however_slow_the_machine_is() -> None:
+    for slower in (3, 10, 40):
+        speeds = {
+            name: Speed(rate / slower, slower * start_up, slower * between)
+            for name, (rate, start_up, between) in SPEEDS.items()
+        }
+        with pytest.raises(ConfigError) as raised:
+            within_minutes(THREE, 1, speeds, spent=30.0)
+        enough = float(str(raised.value).rstrip(".").split()[-1])
+        assert within_minutes(THREE, enough, speeds, spent=30.0).epochs >= 3
