@@ -101,16 +101,20 @@ class Backup:
     def end_epoch(self, done: Progress, learner: keras.Model) -> None:
         """Saves the learner after an epoch, its optimizer included, and removes all but the last two such states.
 
+        Of the best models those are kept that a training resumed from either of the two needs.
+
         Args:
             done: How far the training has come with it.
             learner: What is trained, compiled.
         """
         self._save(f"epoch-{done.epochs:05d}", learner, done)
-        for old in self._states("epoch")[:-_KEPT]:
+        states = self._states("epoch")
+        earlier = [best for best in self._states("best") if _number(best) <= _number(states[-_KEPT:][0])]
+        for old in (*states[:-_KEPT], *earlier[:-1]):
             shutil.rmtree(old)
 
     def keep_best(self, phase: int, epochs: int, model: keras.Model) -> None:
-        """Saves the model of the best validation score so far, and removes the one before.
+        """Saves the model of the best validation score so far.
 
         Args:
             phase: Index of the phase in the plan.
@@ -118,8 +122,6 @@ class Backup:
             model: The model.
         """
         self._save(f"best-{epochs:05d}", model, Progress(phase, epochs))
-        for old in self._states("best")[:-1]:
-            shutil.rmtree(old)
 
     def progress(self, name: str = LATEST) -> Progress | None:
         """Says where a training resumes.
@@ -144,7 +146,7 @@ class Backup:
             start = self._read(begun[-1])
         except CheckpointError as error:
             raise CheckpointError(f"{error}; start again by --force in place of --resume.") from error
-        states = [state for state in self._states("epoch") if state.name > f"epoch-{start.epochs:05d}"]
+        states = [state for state in self._states("epoch") if _number(state) > start.epochs]
         if name != LATEST and not name.startswith(("epoch-", "phase-")):
             raise CheckpointError(f"{name} is no state to resume from; {self._offer(None, [begun[-1], *states])}.")
         state = self.folder / name
@@ -165,7 +167,7 @@ class Backup:
             epochs: Whole epochs, over all phases.
         """
         for later in (*self._states("epoch"), *self._states("best")):
-            if later.name.partition("-")[2] > f"{epochs:05d}":
+            if _number(later) > epochs:
                 shutil.rmtree(later)
 
     def load_begin(self, model: keras.Model) -> None:
@@ -197,7 +199,8 @@ class Backup:
             write_json(partial / "state.json", {**description, "identity": self.identity, "sha256": digest})
 
     def _states(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{kind}-*"))
+        """The states of a kind, oldest first."""
+        return sorted((path for path in self.folder.glob(f"{kind}-*") if _number(path) >= 0), key=_number)
 
     def _read(self, state: Path) -> Progress:
         """How far the training has come with an intact state of these settings."""
@@ -228,6 +231,12 @@ class Backup:
                 continue
             return f"an older good one is there: --resume {other.name}"
         return "start again by --force in place of --resume"
+
+
+def _number(state: Path) -> int:
+    """The number in the name of a state; -1 where it has none."""
+    number = state.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -226,7 +226,38 @@ def test_the_best_model_is_given_back_whenever_the_phase_was_resumed(
         scripted(folder, planned, learner, scores[:done], 0)
         scripted(folder, planned, learner, scores, done)
         np.testing.assert_array_equal(learner.separator.decoder.head.bias, 1 + np.nanargmax(scores))
-        assert names(folder) == [f"best-{1 + np.nanargmax(scores):05d}"]
+        assert names(folder)[-1] == f"best-{1 + np.nanargmax(scores):05d}"
+
+
+def test_what_a_kill_after_a_better_model_leaves_holds_the_best_of_the_epochs_before(
+    tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    learner, backup = compiled(tiny_config), Backup(tmp_path, "hash")
+    backup.begin_phase(Progress(), learner.separator)
+    for epoch, is_best in ((1, True), (2, False), (3, True)):
+        if is_best:
+            backup.keep_best(0, epoch, learner.separator)
+        if epoch < 3:  # then it is killed
+            backup.end_epoch(Progress(epochs=epoch), learner)
+    assert names(tmp_path) == ["best-00001", "best-00003", "epoch-00001", "epoch-00002", "phase-000"]
+    backup.discard_after(2)
+    assert names(tmp_path) == ["best-00001", "epoch-00001", "epoch-00002", "phase-000"]
+    for epoch, is_best in ((3, True), (4, False), (5, False)):
+        if is_best:
+            backup.keep_best(0, epoch, learner.separator)
+        backup.end_epoch(Progress(epochs=epoch), learner)
+    assert names(tmp_path) == ["best-00003", "epoch-00004", "epoch-00005", "phase-000"]
+
+
+def test_states_follow_one_another_by_their_numbers(tiny_config: ModelConfig, tmp_path: Path) -> None:
+    learner, backup = compiled(tiny_config), Backup(tmp_path, "hash")
+    backup.begin_phase(Progress(), learner.separator)
+    for epoch in (99_998, 99_999, 100_000):
+        backup.end_epoch(Progress(epochs=epoch), learner)
+    assert names(tmp_path) == ["epoch-100000", "epoch-99999", "phase-000"]
+    assert backup.progress().epochs == 100_000
+    backup.discard_after(99_999)
+    assert backup.progress().epochs == 99_999
 
 
 def test_early_stopping_counts_the_epochs_before_a_resume(tiny_config: ModelConfig) -> None:
