@@ -14,7 +14,7 @@ from training.memory import keep_freed_memory
 from training.systems import Material, System
 from vae_bss_tf.arguments import Parser, command, counts, path
 from vae_bss_tf.checks import check, check_choice
-from vae_bss_tf.config import ModelConfig, Preset
+from vae_bss_tf.config import DataConfig, ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
@@ -169,6 +169,8 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
         if options.dataset:
             check_choice("data set", options.dataset, DATASETS)
             data = preset.data.replace(dataset=options.dataset, max_shift=0, mirror=False, min_gain=1.0)
+            if options.dataset != preset.data.dataset and options.num_mixed in (None, (1,)) and _are_mixed(data):
+                data = data.replace(num_mixed=(1,))
             preset = dataclasses.replace(preset, data=data)
         num_sources = preset.model.num_sources
         jobs.append(
@@ -183,6 +185,11 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
             )
         )
     return jobs
+
+
+def _are_mixed(data: DataConfig) -> bool:
+    """Whether the items of a data set are mixtures, unless it is said that they are mixed."""
+    return get_preset(data.dataset).data.num_mixed == (1,)
 
 
 def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[System]:

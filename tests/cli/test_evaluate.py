@@ -265,3 +265,18 @@ def test_systems_are_judged_on_pictures_of_their_own_size(tmp_path: Path, capsys
     assert evaluate.main([*words, "--systems", "mixture/k,irm", "--output", str(tmp_path / "out")]) == 0
     assert evaluate.main([*words, "--systems", "ae", "--runs-dir", str(tmp_path), "--output", str(tmp_path / "2")]) == 2
     assert f"training.fit --dataset images --data-dir '{pictures}' --system ae" in capsys.readouterr().err
+
+
+def test_overlays_are_mixtures_for_a_run_on_single_pictures_too(runs: Path, tmp_path: Path) -> None:
+    overlays = tmp_path / "overlays"
+    overlays.mkdir()
+    for i in range(20):
+        Image.fromarray(np.full((8, 8), 12 * i, np.uint8)).save(overlays / f"{i}.png")
+    words = ["--run", str(runs / "vae"), "--dataset", "images", "--data-dir", str(overlays)]
+    for name, more in (("said", ["--num-mixed", "1"]), ("as they are", [])):
+        assert evaluate.main([*words, *more, "--output", str(tmp_path / name)]) == 0
+        (found,) = json.loads((tmp_path / name / "comparison.json").read_text())["comparisons"]
+        assert not found["has_truth"]
+        assert found["mixtures"] < 20  # each of the test split once
+    assert evaluate.main([*words, "--num-mixed", "2", "--output", str(tmp_path / "mixed")]) == 0
+    assert json.loads((tmp_path / "mixed" / "comparison.json").read_text())["comparisons"][0]["has_truth"]
