@@ -162,7 +162,11 @@ def test_what_is_there_is_kept_unless_forced(
         assert message in errors
         assert errors.count("\n") == 1
         assert (copy / "context" / "weights.npz").read_bytes() == before
-    assert main([*words, "--resume"]) == 0  # nothing is left to do
+    state = copy / "context" / "state.npz"
+    state.rename(tmp_path / "state.npz")
+    assert main([*words, "--resume"]) == 2
+    assert "has lost its state.npz; train anew by --force" in capsys.readouterr().err
+    (tmp_path / "state.npz").rename(state)
     assert (copy / "context" / "weights.npz").read_bytes() == before
     again = [*words, *TINY, "--teacher", str(run), "--force"]  # what is corrected by then is the truth that it learns
     assert main(again) == 0

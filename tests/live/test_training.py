@@ -160,7 +160,7 @@ def test_a_killed_training_resumes_to_the_same_weights(folder, teacher, tmp_path
     with pytest.raises(Killed):
         trainer.LiveTrainer(config, training, train, held_out).train(tmp_path / "killed", report=dies)
     killed = ["--output", str(tmp_path / "killed"), "--resume"]
-    for change in (["--seed", "7"], ["--latency", "32"], ["--epochs", "9"], ["--data-dir", "x", "--teacher", "y"]):
+    for change in (["--seed", "7"], ["--latency", "16"], ["--epochs", "9"], ["--data-dir", "x", "--teacher", "y"]):
         assert fit([*killed, *change]) == 2
         assert "was trained with other settings" in capsys.readouterr().err
     assert fit([*killed, "--force"]) == 2

@@ -82,6 +82,7 @@ def _train(options: argparse.Namespace, run: "Run", started: float) -> dict[str,
     teacher = None if options.teacher is None else str(options.teacher)
     if options.resume:
         wanted = teacher
+        trainer.check_resumable(folder)
         config, training, teacher = trainer.settings_of(folder)
         stored = {**training.to_dict(), "teacher": teacher}
         _check_same(options, {**stored, **given, **({} if wanted is None else {"teacher": wanted})}, stored)

@@ -121,6 +121,7 @@ class ContextTrainer:
         self.optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
         self.optimizer.build(list(self.weights.values()))
         self._step = tf.function(self._train_step)
+        self._validation_step = tf.function(self._mean_ratio)
 
     @property
     def num_parameters(self) -> int:
@@ -159,8 +160,7 @@ class ContextTrainer:
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return -loss
 
-    @tf.function
-    def _validation_step(self, remixes: tf.Tensor) -> tf.Tensor:
+    def _mean_ratio(self, remixes: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(self._ratios(remixes))
 
     def _batch(self, step: int) -> Float32:
@@ -175,7 +175,7 @@ class ContextTrainer:
         return batch
 
     def within(self, minutes: float) -> ContextTraining:
-        """Plans a training: measures some steps, and begins anew.
+        """Plans a training: measures some steps and a validation, and begins anew.
 
         Args:
             minutes: How long the training may take.
@@ -189,6 +189,10 @@ class ContextTrainer:
         for step in range(_MEASURED_STEPS):
             self._step(self._batch(step)).numpy()
         seconds = (time.perf_counter() - started) / _MEASURED_STEPS * STEPS_PER_EPOCH
+        self._validation_step(self.held_out[:1])  # traces it
+        started = time.perf_counter()
+        self._validate()
+        seconds += time.perf_counter() - started
         epochs = min(max(1, int(_RESERVE * 60 * minutes / seconds)), MOST_EPOCHS)
         self.training = self.training.replace(epochs=epochs)
         self._begin()
@@ -275,6 +279,19 @@ def create(
     content = {"network": config.to_dict(), "audio": heard(audio), "training": training.to_dict(), "teacher": teacher}
     with replacing_folder(folder) as staging:
         write_json(staging / CONFIG, {**content, "versions": versions})
+
+
+def check_resumable(folder: Path) -> None:
+    """Refuses to train on where a training would begin anew over what is there.
+
+    Args:
+        folder: The folder `context` of a run.
+
+    Raises:
+        CheckpointError: It holds weights without the state that they came from.
+    """
+    if (folder / WEIGHTS).exists() and not (folder / _STATE).exists():
+        raise CheckpointError(f"{folder} has lost its {_STATE}; train anew by --force.")
 
 
 def settings_of(folder: Path) -> tuple[ContextConfig, ContextTraining, str | None]:

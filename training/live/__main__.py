@@ -14,7 +14,9 @@ from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
 
-_SETTINGS = {"latency": "latency_ms"}  # of options that have another name
+# Options, and the settings that they give.
+_OF_MODEL = {"latency": "latency_ms", "sample_rate": "sample_rate", "channels": "channels"}
+_OF_TRAINING = {name: name for name in ("epochs", "batch_size", "learning_rate", "seed")}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,14 +30,14 @@ def _parser() -> argparse.ArgumentParser:
                         "mixtures; may be given several times, each with a teacher of its own")  # fmt: skip
     parser.add_argument("--teacher", action="append", type=path, metavar="MODEL", help="run or export of the model "
                         "that separates them, offline or live")  # fmt: skip
-    parser.add_argument("--latency", type=float, default=16.0, help=f"ms, one of {LATENCIES} (default: 16)")
-    parser.add_argument("--sample-rate", type=float, default=11_025.0, help="Hz that the model works at (11025)")
-    parser.add_argument("--channels", type=int, default=96, help="units of the hidden layers (default: 96)")
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of 100 steps (default: 60)")
+    parser.add_argument("--latency", type=float, help=f"ms, one of {LATENCIES} (default: 16)")
+    parser.add_argument("--sample-rate", type=float, help="Hz that the model works at (default: 11025)")
+    parser.add_argument("--channels", type=int, help="units of the hidden layers (default: 96)")
+    parser.add_argument("--epochs", type=int, help="epochs of 100 steps (default: 60)")
     parser.add_argument("--minutes", type=float, help="plan the epochs to end in as many minutes")
-    parser.add_argument("--batch-size", type=int, default=16, help="mixtures of 3 s a step (default: 16)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="Adam's at the beginning (default: 2e-3)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, mixtures and noise (default: 0)")
+    parser.add_argument("--batch-size", type=int, help="mixtures of 3 s a step (default: 16)")
+    parser.add_argument("--learning-rate", type=float, help="Adam's at the beginning (default: 2e-3)")
+    parser.add_argument("--seed", type=int, help="seed of weights, mixtures and noise (default: 0)")
     parser.add_argument("--init", type=path, metavar="RUN", help="finished run, of any latency, to begin with")
     parser.add_argument("--output", type=path, help="run folder (default: runs/live-LATENCYms-seedSEED)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output after its last epoch")
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(options: argparse.Namespace) -> None:
     started = time.perf_counter()
-    output = options.output or Path(f"runs/live-{options.latency:g}ms-seed{options.seed}")
+    of_model, of_training = _given(options, _OF_MODEL), _given(options, _OF_TRAINING)
+    config = LiveConfig(**of_model)
+    output = options.output or Path(f"runs/live-{config.latency_ms:g}ms-seed{of_training.get('seed', 0)}")
     keep_freed_memory()
     import_tensorflow()
     from training.live import stems, trainer
@@ -56,11 +60,10 @@ def _command(options: argparse.Namespace) -> None:
     if options.resume:
         trainer.check_resumable(output)
         config, training, sources = trainer.settings_of(output)
-        _check_same(options, output, {**config.to_dict(), **training.to_dict()}, sources)
+        _check_same(options, output, of_model | of_training, {**config.to_dict(), **training.to_dict()}, sources)
     else:
         sources = _sources(options.data_dir, options.teacher)
-        config = LiveConfig(latency_ms=options.latency, sample_rate=options.sample_rate, channels=options.channels)
-        training = trainer.LiveTraining(options.epochs, options.batch_size, options.learning_rate, options.seed)
+        training = trainer.LiveTraining(**of_training)
         trainer.check_new(output, force=options.force)
     init = None if options.init is None or options.resume else trainer.load_model(options.init)
     train, held_out = (
@@ -88,16 +91,22 @@ def _command(options: argparse.Namespace) -> None:
           f"next: python -m export.live --run {output} --to exported/live")  # fmt: skip
 
 
+def _given(options: argparse.Namespace, settings: dict[str, str]) -> dict[str, Any]:
+    return {name: value for option, name in settings.items() if (value := getattr(options, option)) is not None}
+
+
 def _check_same(
-    options: argparse.Namespace, output: Path, stored: dict[str, Any], sources: list[dict[str, str]]
+    options: argparse.Namespace,
+    output: Path,
+    given: dict[str, Any],
+    stored: dict[str, Any],
+    sources: list[dict[str, str]],
 ) -> None:
     """Refuses to resume a training with other settings than it began with; what is left out is as before."""
     if options.force:
         raise ConfigError("--resume goes on with what --force deletes; give one of them.")
-    default = _parser().get_default
-    given = {_SETTINGS.get(name, name): value for name, value in vars(options).items() if value != default(name)}
     stored = {**stored, "learned_from": sources}
-    wanted = {name: given.get(name, value) for name, value in stored.items()}
+    wanted = stored | given
     if options.data_dir or options.teacher:
         wanted["learned_from"] = _sources(options.data_dir, options.teacher)
     if wanted != stored:

@@ -104,6 +104,7 @@ class LiveTrainer:
         self.optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
         self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._train_step)
+        self._validation_step = tf.function(self._mean_values)
 
     def _train_step(self, sources: tf.Tensor, sure: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         variables = self.model.trainable_variables
@@ -113,12 +114,11 @@ class LiveTrainer:
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return tf.stack([loss, *(tf.reduce_mean(value) for value in values)])
 
-    @tf.function
-    def _validation_step(self, sources: tf.Tensor, sure: tf.Tensor) -> tf.Tensor:
+    def _mean_values(self, sources: tf.Tensor, sure: tf.Tensor) -> tf.Tensor:
         return tf.stack([tf.reduce_mean(value) for value in objective.values(self.model, sources, sure, None)])
 
     def within(self, minutes: float) -> LiveTraining:
-        """Plans a training: measures some steps, and begins anew.
+        """Plans a training: measures some steps and a validation, and begins anew.
 
         Args:
             minutes: How long the training may take.
@@ -132,6 +132,10 @@ class LiveTrainer:
         for step in range(1, _MEASURED_STEPS + 1):
             self._train_once(data, step)
         seconds = (time.perf_counter() - started) / _MEASURED_STEPS * STEPS_PER_EPOCH
+        self._validate()  # traces it
+        started = time.perf_counter()
+        self._validate()
+        seconds += time.perf_counter() - started
         epochs = min(max(1, int(_RESERVE * 60 * minutes / seconds)), MOST_EPOCHS)
         self.training = self.training.replace(epochs=epochs)
         self._begin()
