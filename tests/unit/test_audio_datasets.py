@@ -295,6 +295,32 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+def test_long_items_are_saved_each_and_the_disk_is_looked_at_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoded, "SAVE_SECONDS", 0.0)
+    seen: list[int] = []
+
+    def decode(item: int) -> Iterator[np.ndarray]:
+        if item == 3 and not seen.count(3):
+            seen.append(item)
+            raise KeyboardInterrupt
+        seen.append(item)
+        yield np.full(4, item, np.float32)
+
+    def load() -> tuple[np.ndarray, np.ndarray]:
+        return decoded.decoded(range(1, 6), decode, lambda item: 1, "long", 4)
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    with monkeypatch.context() as full:
+        full.setattr(decoded.shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+        with pytest.raises(DataError, match="no space left"):
+            load()
+    assert load()[0][:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert seen == [1, 2, 3, 3, 4, 5]
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_damaged_cache_is_made_again(cache: Path, damage: Callable[[Path], object], finished: bool,

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from vae_bss_tf.errors import DataError
 from vae_bss_tf.files import held, parse_json, write_text
 
 CACHE_VARIABLE = "VAE_BSS_TF_CACHE"
-SAVE_EVERY = 50  # items
+SAVE_EVERY, SAVE_SECONDS = 50, 30.0  # items, or as long
 _VERSION = 2  # of the files below, a part of the key
 _ARRAY, _INDEX, _PROGRESS = "waveforms.npy", "index.json", "progress.json"
 
@@ -114,10 +115,11 @@ def _decode_all(
     if found is None:
         for left in folder.iterdir():  # other processes may have opened it, so nothing is written over
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        _check_disk(folder, like.nbytes)
         found = np.lib.format.open_memmap(folder / _ARRAY, "w+", like.dtype, like.shape), []
     counts = found[1]
     array, row = np.load(folder / _ARRAY, mmap_mode="r+"), sum(counts)
+    _check_disk(folder, array[row:].nbytes)
+    saved = time.monotonic()
     seconds = 0.1 if sys.stderr.isatty() else 30  # from one line to the next
     for item in tqdm(items[len(counts) :], "decoding", len(items), initial=len(counts), unit=unit, mininterval=seconds):
         first = row
@@ -125,9 +127,10 @@ def _decode_all(
             array[row] = values
             row += 1
         counts.append(row - first)
-        if len(counts) % SAVE_EVERY == 0:
+        if len(counts) % SAVE_EVERY == 0 or time.monotonic() - saved >= SAVE_SECONDS:
             array.flush()
             _write(folder / _PROGRESS, counts)
+            saved = time.monotonic()
     array.flush()
     _write(folder / _INDEX, counts)
     (folder / _PROGRESS).unlink(missing_ok=True)
