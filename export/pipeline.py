@@ -78,34 +78,34 @@ def export_run(
             raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
         if run.preset.audio is not None and (run.path / FOLDER).is_dir():
             scores_of(run.path / FOLDER, run.preset.audio)  # one that is damaged or not finished is told at once
-    wanted = get_formats(names, audio=run.preset.audio is not None)
-    check_libraries(fmt.name for fmt in wanted)
-    with replacing_folder(target) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
-        report(f"loading {run_path}")
-        figures.save(figures.history(read_history(run.path / "history.csv")), staging / COURSE)
-        model = float32_model(run)
-        banks = pipeline.load_banks(run.preset, data_dir, ("train", "test"))
-        references = _references(run, model, banks["test"])
-        calibration = pipeline.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
-        report("writing " + ", ".join(f.path for f in wanted))
-        _write(model, run.preset, wanted, staging, Path(work), calibration, dynamic_batch)
-        reports = {}
-        for fmt in wanted:
-            reports[fmt.name] = check(fmt, staging / fmt.path, references[fmt.waveform], Path(work))
-            report(_passed(fmt, reports[fmt.name]))
-        save_weights(model, staging / WEIGHTS)
-        for name in OF_AN_EXPORT:
-            if (run.path / name).is_file():
-                shutil.copyfile(run.path / name, staging / name)
-        if (run.path / FOLDER).is_dir():
-            (staging / FOLDER).mkdir()
-            for name in OF_A_CONTEXT:
-                shutil.copyfile(run.path / FOLDER / name, staging / FOLDER / name)
-        licence = data_licence or DATASETS[run.preset.data.dataset].licence
-        export = Export(target.name, command, run, references[False], reports, dynamic_batch, licence)
-        described = manifest(export, staging)
-        write_json(staging / MANIFEST, described)
-        write_text(staging / "README.md", card(export, described))
+        wanted = get_formats(names, audio=run.preset.audio is not None)
+        check_libraries(fmt.name for fmt in wanted)
+        with replacing_folder(target) as staging, tempfile.TemporaryDirectory(dir=staging) as work:
+            report(f"loading {run_path}")
+            figures.save(figures.history(read_history(run.path / "history.csv")), staging / COURSE)
+            model = float32_model(run)
+            banks = pipeline.load_banks(run.preset, data_dir, ("train", "test"))
+            references = _references(run, model, banks["test"])
+            calibration = pipeline.evaluation_data(run.preset, banks["train"], num_mixtures=NUM_CALIBRATION).mixtures
+            report("writing " + ", ".join(f.path for f in wanted))
+            _write(model, run.preset, wanted, staging, Path(work), calibration, dynamic_batch)
+            reports = {}
+            for fmt in wanted:
+                reports[fmt.name] = check(fmt, staging / fmt.path, references[fmt.waveform], Path(work))
+                report(_passed(fmt, reports[fmt.name]))
+            save_weights(model, staging / WEIGHTS)
+            for name in OF_AN_EXPORT:
+                if (run.path / name).is_file():
+                    shutil.copyfile(run.path / name, staging / name)
+            if (run.path / FOLDER).is_dir():
+                (staging / FOLDER).mkdir()
+                for name in OF_A_CONTEXT:
+                    shutil.copyfile(run.path / FOLDER / name, staging / FOLDER / name)
+            licence = data_licence or DATASETS[run.preset.data.dataset].licence
+            export = Export(target.name, command, run, references[False], reports, dynamic_batch, licence)
+            described = manifest(export, staging)
+            write_json(staging / MANIFEST, described)
+            write_text(staging / "README.md", card(export, described))
     return described
 
 
@@ -121,7 +121,8 @@ def float32_model(run: Run) -> MultiSourceVAE:
 
 def _references(run: Run, model: MultiSourceVAE, bank: SourceBank) -> dict[bool, Reference]:
     """What the model says, and, under True, what it says of waveforms where it is one of audio."""
-    held_out = pipeline.evaluation_data(run.preset, bank, num_mixtures=NUM_HELD_OUT)
+    number = pipeline.num_distinct(run.preset, bank, NUM_HELD_OUT)
+    held_out = pipeline.evaluation_data(run.preset, bank, num_mixtures=number)
 
     def separate(mixtures: Any) -> dict[str, Any]:
         return model.predict({INPUT: mixtures}, verbose=0)

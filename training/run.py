@@ -67,7 +67,9 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             stack.enter_context(held(path, wait=False))
         except BlockingIOError as error:
-            raise OutputExistsError(f"{path} is being trained by another process; wait for it to end.") from error
+            raise OutputExistsError(
+                f"{path} is being trained or exported by another process; wait for it to end."
+            ) from error
         yield
 
 

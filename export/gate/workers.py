@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,21 @@ from vae_bss_tf.errors import explained
 _START_SECONDS = 120.0
 
 
-def converters() -> ProcessPoolExecutor:
-    """Two fresh processes, silent ones: TensorFlow's converter leaks memory, and all converters print."""
+@contextlib.contextmanager
+def converters() -> Iterator[ProcessPoolExecutor]:
+    """Two fresh processes, silent ones: TensorFlow's converter leaks memory, and all converters print.
+
+    Raises:
+        ExportError: One of them was ended from outside.
+    """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers=2, mp_context=context, initializer=_silence)
+    with ProcessPoolExecutor(max_workers=2, mp_context=context, initializer=_silence) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise ExportError(
+                "a converter was ended from outside, as where memory runs out; free some, and export again."
+            ) from error
 
 
 class Worker:

@@ -248,7 +248,7 @@ class TestBadInput:
     def test_a_run_that_is_being_trained(self, capsys, run, tmp_path):
         with exclusive(run.path):
             error = self.refused(capsys, "--run", run.path, "--to", tmp_path / "out")
-        assert "is being trained by another process" in error
+        assert "is being trained or exported by another process" in error
         assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_cannot_be_made(self, capsys, run, tmp_path):
