@@ -240,7 +240,8 @@ def agree(strategy: tf.distribute.Strategy, value: Callable[[], str]) -> None:
     if mean != number:
         raise ConfigError(
             "the workers have different settings or data, or resume from different backups: give all the same command "
-            "and, to resume, an --output that is the same folder for all."
+            "and, to resume, an --output that is the same folder for all; on processors of different kinds, add "
+            "--mixed-precision float32."
         )
 
 

@@ -269,8 +269,10 @@ class Trainer:
                 self._remix_score(learner.separator.separate)
 
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
-        batch = min(planned.phase.batch_size, len(self.validation) // 2 * 2 or 1)
-        even = self.distribution.num_replicas_in_sync > 1 or planned.phase.remixes
+        replicas = self.distribution.num_replicas_in_sync
+        pairs = 2 * replicas  # of each replica's mixtures, which a phase that remixes needs
+        batch = min(planned.phase.batch_size, len(self.validation) // pairs * pairs or 1)
+        even = replicas > 1 or planned.phase.remixes
         return (
             tf.data.Dataset.from_tensor_slices({"mixture": self.validation}).batch(batch, drop_remainder=even).cache()
         )

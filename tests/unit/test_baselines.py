@@ -164,6 +164,13 @@ def test_trivial_estimates() -> None:
     assert values == {"zeros": 0.0, "mixture": 1.0, "mixture/k": 0.5}
 
 
+@pytest.mark.parametrize(("system", "most"), [("mixit", 8), ("remixit", 4), ("self-remixing", 4)])
+def test_more_sources_than_can_be_tried_in_all_orders_are_refused(config, system, most) -> None:  # type: ignore[no-untyped-def]
+    baselines.build(system, config.replace(num_sources=most))
+    with pytest.raises(ConfigError, match=f"at most {most} for {system}"):
+        baselines.build(system, config.replace(num_sources=most + 1))
+
+
 def test_an_unknown_baseline_is_refused(config) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match="glo"):
         baselines.build("gloo", config)

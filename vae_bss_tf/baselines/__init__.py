@@ -7,7 +7,7 @@ as well.
 
 from typing import TYPE_CHECKING
 
-from vae_bss_tf.checks import check_choice
+from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "remixit": ("own", "remixit"),
     "self-remixing": ("own", "self_remixing"),
 }
+_MOST_SOURCES = {"glo": 64, "mixit": 8, "remixit": 4, "self-remixing": 4}  # all assignments and orders are tried
 
 
 def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
@@ -36,9 +37,12 @@ def build(system: str, config: ModelConfig, seed: int = 0) -> "keras.Model":
         The model, untrained.
 
     Raises:
-        ConfigError: The system is unknown, or cannot have as many parameters.
+        ConfigError: The system is unknown, has too many sources to try all their orders, or cannot have as many
+            parameters.
     """
-    if check_choice("baseline", system, OBJECTIVES) == "glo":
+    most = _MOST_SOURCES[check_choice("baseline", system, OBJECTIVES)]
+    check(config.num_sources <= most, "num_sources", config.num_sources, f"at most {most} for {system}")
+    if system == "glo":
         from vae_bss_tf.baselines.glo import GLO
 
         return GLO(config, seed=seed)
