@@ -1,6 +1,7 @@
 """Which separated source goes on with which over a whole recording."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -130,6 +131,17 @@ def test_the_loudest_source_is_the_first() -> None:
     windows = windows_of([0.1 * melody("dull", 20, rng), melody("bright", 20, rng)], np.tile([0, 1], (20, 1)))
     orders, _ = consistent_orders(described(windows))
     np.testing.assert_array_equal(orders, np.tile([1, 0], (20, 1)))
+
+
+@pytest.mark.parametrize(("num_sources", "most"), [(2, 2_048), (4, 20_480)])
+def test_a_window_takes_little_memory(num_sources: int, most: int) -> None:
+    rng, count = np.random.default_rng(0), 1_000
+    products = rng.normal(size=(2, count, num_sources, num_sources))
+    found = WindowFeatures(rng.normal(size=(count, num_sources, 9)), rng.uniform(size=(count, num_sources)), *products)
+    tracemalloc.start()
+    consistent_orders(found)
+    assert tracemalloc.get_traced_memory()[1] < most * count
+    tracemalloc.stop()
 
 
 def test_silence_is_ordered_without_a_word() -> None:

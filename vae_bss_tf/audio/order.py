@@ -136,9 +136,7 @@ def consistent_orders(found: WindowFeatures) -> tuple[Orders, Array]:
     heard = np.sqrt(np.minimum(1.0, _FULL_WEIGHT * found.energy / max(energy.mean(), 1e-30)))
     level = np.log(found.energy / max(found.energy.mean(), 1e-30) + _LEAST_LEVEL)
     sound = np.concatenate([found.sound, level[..., np.newaxis]], axis=2)
-    places = np.arange(states.shape[1])
-    of_states = states[:, np.newaxis, places], states[np.newaxis, :, places]
-    steps = _Steps(*(part[:, *of_states].sum(axis=-1) for part in (found.quarters, found.halves)))
+    steps = _Steps(_between(found.quarters, states), _between(found.halves, states))
     chosen = _by_means(sound[..., _FIRST_FEATURES], heard, steps, states)
     chosen, certainty = _by_covariances(_standardised(sound, heard[..., np.newaxis]), heard, chosen, steps, states)
     certainty[energy <= _SOUNDING * energy.mean()] = 1
@@ -152,9 +150,24 @@ class _Steps(NamedTuple):
 
     quarters: Array
     halves: Array
+    weight: float = 1.0  # that they have in a score; no weighted copy is made, since they are large
 
     def weighted(self, weight: float) -> "_Steps":
-        return _Steps(weight * self.quarters, weight * self.halves)
+        return self._replace(weight=self.weight * weight)
+
+    def quarter(self, window: int) -> Array:
+        return self.weight * self.quarters[window]
+
+    def half(self, window: int) -> Array:
+        return self.weight * self.halves[window]
+
+
+def _between(products: Array, states: Orders) -> Array:
+    """Sums of inner products `[windows, num_sources, num_sources]` for each two states: `[windows, states, states]`."""
+    total = np.zeros((len(products), len(states), len(states)))
+    for place in range(states.shape[1]):
+        total += products[:, states[:, np.newaxis, place], states[np.newaxis, :, place]]
+    return total
 
 
 def _by_means(sound: Array, heard: Array, steps: _Steps, states: Orders) -> Orders:
@@ -175,8 +188,9 @@ def _by_means(sound: Array, heard: Array, steps: _Steps, states: Orders) -> Orde
             break
     of_windows = np.take_along_axis(scores, chosen[:, :, np.newaxis], axis=2)[:, :, 0].sum(axis=1)
     windows = np.arange(len(sound))
-    going_on = sum(
-        part[windows[lag:], chosen[:, :-lag], chosen[:, lag:]].sum(axis=1) for lag, part in enumerate(steps, 1)
+    going_on = steps.weight * sum(
+        part[windows[lag:], chosen[:, :-lag], chosen[:, lag:]].sum(axis=1)
+        for lag, part in enumerate((steps.quarters, steps.halves), 1)
     )
     return np.asarray(chosen[np.argmax(constants + of_windows + going_on)])
 
@@ -256,9 +270,9 @@ def _most_probable(scores: Array, steps: _Steps) -> Orders:
     reached = _begin(scores, steps)  # [chains, state before, state]
     came_from = []
     for window in range(2, scores.shape[1]):
-        ways = reached[..., np.newaxis] + steps.halves[window][:, np.newaxis]
+        ways = reached[..., np.newaxis] + steps.half(window)[:, np.newaxis]
         came_from.append(ways.argmax(axis=1).astype(np.int8))
-        reached = ways.max(axis=1) + steps.quarters[window] + scores[:, window, np.newaxis]
+        reached = ways.max(axis=1) + steps.quarter(window) + scores[:, window, np.newaxis]
     earlier, later = np.divmod(reached.reshape(len(scores), -1).argmax(axis=1), states)
     path = [later, earlier]
     for origin in reversed(came_from):
@@ -268,7 +282,7 @@ def _most_probable(scores: Array, steps: _Steps) -> Orders:
 
 
 def _begin(scores: Array, steps: _Steps) -> Array:
-    return np.asarray(scores[:, 0, :, np.newaxis] + scores[:, 1, np.newaxis] + steps.quarters[1])
+    return np.asarray(scores[:, 0, :, np.newaxis] + scores[:, 1, np.newaxis] + steps.quarter(1))
 
 
 def _probabilities(scores: Array, steps: _Steps) -> Array:
@@ -278,13 +292,13 @@ def _probabilities(scores: Array, steps: _Steps) -> Array:
     else:
         forward = [_begin(scores[np.newaxis], steps)[0]]  # [state before, state], of each window from the second on
         for window in range(2, len(scores)):
-            ways = np.logaddexp.reduce(forward[-1][..., np.newaxis] + steps.halves[window][:, np.newaxis], axis=0)
-            forward.append(ways + steps.quarters[window] + scores[window])
+            ways = np.logaddexp.reduce(forward[-1][..., np.newaxis] + steps.half(window)[:, np.newaxis], axis=0)
+            forward.append(ways + steps.quarter(window) + scores[window])
         backward = np.zeros_like(forward[0])
         both = [np.logaddexp.reduce(forward[-1], axis=0)]
         for window in range(len(scores) - 1, 1, -1):
-            after = backward + steps.quarters[window] + scores[window]
-            backward = np.logaddexp.reduce(steps.halves[window][:, np.newaxis] + after, axis=2)
+            after = backward + steps.quarter(window) + scores[window]
+            backward = np.logaddexp.reduce(steps.half(window)[:, np.newaxis] + after, axis=2)
             both.append(np.logaddexp.reduce(forward[window - 2] + backward, axis=0))
         both.append(np.logaddexp.reduce(forward[0] + backward, axis=1))
         logarithms = np.stack(both[::-1])
