@@ -1,6 +1,7 @@
 """The separator on waveforms and files: length, rate, channels, sums, order of the sources, memory, bad input."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import resource
@@ -297,6 +298,49 @@ def test_an_ogg_file_without_its_end_is_refused_unless_allowed(two_bands: Separa
             two_bands.separate_file(path, tmp_path / "stems")
     result = two_bands.separate_file(path, tmp_path / "stems", allow_truncated=True, file_format="wav")
     assert soundfile.info(result.sources[1]).frames > 8_000
+
+
+def test_an_ogg_file_may_end_in_a_page_that_holds_nothing(two_bands: Separator, tmp_path: Path) -> None:
+    """RFC 3533, section 4: the end of a stream may be a page of its own, without a segment."""
+
+    def sealed(page: bytearray) -> bytes:
+        page[22:26], checksum = bytes(4), 0
+        for byte in page:
+            checksum ^= byte << 24
+            for _ in range(8):
+                checksum = (checksum << 1 ^ 0x04C11DB7 * (checksum >> 31)) & 0xFFFFFFFF
+        page[22:26] = checksum.to_bytes(4, "little")
+        return bytes(page)
+
+    path = write(tmp_path / "duet.ogg", sum(chord(40_000, 2)), format="OGG")
+    content = path.read_bytes()
+    start = content.rfind(b"OggS")
+    last = bytearray(content[start:])
+    assert sealed(bytearray(last)) == last
+    end = last[:27]
+    end[18:22], end[26] = (int.from_bytes(end[18:22], "little") + 1).to_bytes(4, "little"), 0
+    last[5] &= ~4
+    path.write_bytes(content[:start] + sealed(last) + sealed(end))
+    result = two_bands.separate_file(path, tmp_path / "stems", file_format="wav")
+    assert soundfile.info(result.sources[1]).frames == 80_000
+
+
+def test_stems_that_a_header_cannot_hold_are_written_otherwise_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stems, "MAX_BYTES", 10_000)
+    block = np.zeros((1_500, 1), np.float32)
+    for subtype, container in (("DOUBLE", "RF64"), ("FLOAT", "WAV"), ("PCM_16", "WAV")):
+        recording = Recording(tmp_path / "a", 8_000, 1, len(block), "WAV", subtype)
+        with stems.StemFile(tmp_path / "a.wav", recording, "wav") as stem:
+            stem.write(block)
+            stem.finish()
+        assert soundfile.info(tmp_path / "a.wav").format == container
+        assert soundfile.info(tmp_path / "a.wav").subtype == subtype
+    assert stems.choose_format(recording, "aif") == "aif"
+    longer = dataclasses.replace(recording, num_samples=6_000)
+    with pytest.raises(ConfigError, match="longer than aif can hold; use --format wav"):
+        stems.choose_format(longer, "aif")
 
 
 @pytest.mark.parametrize(

@@ -299,8 +299,11 @@ def _ends_as_ogg(path: Path) -> bool:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _LARGEST_PAGE))
         page = file.read()[-_LARGEST_PAGE:]
     page = page[max(page.rfind(b"OggS"), 0) :]
-    segments = page[_PAGE_HEADER : _PAGE_HEADER + page[_PAGE_HEADER - 1]] if len(page) >= _PAGE_HEADER else b""
-    return bool(segments and page[5] & _LAST_PAGE and len(page) >= _PAGE_HEADER + len(segments) + sum(segments))
+    if len(page) < _PAGE_HEADER or not page.startswith(b"OggS") or not page[5] & _LAST_PAGE:
+        return False
+    count = page[_PAGE_HEADER - 1]  # of segments; a last page may have none
+    segments = page[_PAGE_HEADER : _PAGE_HEADER + count]
+    return len(page) >= _PAGE_HEADER + count + sum(segments)
 
 
 def _first_line(error: Exception) -> str:

@@ -156,7 +156,7 @@ class Separator:
         force: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> SeparatedFile:
-        """Separates a recording from disk to disk, in memory that does not grow with its length.
+        """Separates a recording from disk to disk, in memory that grows with its length by some kB a window alone.
 
         Writes `{name}_source{k}.{format}` for k = 1 ... K, with the recording's rate, channels and length, and
         `{name}_remix.{format}` where gains are given. Nothing is written when it fails.
@@ -193,12 +193,14 @@ class Separator:
         output.mkdir(parents=True, exist_ok=True)
         rate, num_channels = recording.sample_rate, recording.num_channels
 
+        passes = 1 if self.num_sources > order.MAX_SOURCES else 2
+
         def blocks() -> Iterator[Array]:
-            """The recording's blocks; each of the two passes is half of the work."""
+            """The recording's blocks; each pass is as much work."""
             for block in recordings.blocks(recording):
                 yield block
                 if progress is not None:
-                    progress(len(block) / (2 * rate))
+                    progress(len(block) / (passes * rate))
 
         sample = WindowSample()
         orders, certainty = self.find_orders(blocks(), rate, num_channels, str(path), sample)

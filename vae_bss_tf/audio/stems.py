@@ -17,7 +17,8 @@ from vae_bss_tf.audio.recordings import Recording
 from vae_bss_tf.checks import check_choice
 from vae_bss_tf.errors import ConfigError, DataError
 
-MAX_WAV_BYTES = 4_000_000_000
+MAX_BYTES = 4_000_000_000  # that the headers of WAV and AIFF can say
+_WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # bytes; else 4
 _READ_BACK = 1 << 16  # samples at once
 _SURE = 0.99  # certainty of a window's order from which on it counts as sure
 _DOUBTED = 0.95  # certainty below which a window's order is doubted
@@ -76,7 +77,7 @@ def choose_format(recording: Recording, file_format: str | None = None) -> str:
         A key of `FORMATS`, which is the files' suffix.
 
     Raises:
-        ConfigError: The format is unknown, or cannot hold the recording's sample rate.
+        ConfigError: The format is unknown, or cannot hold the recording's sample rate or length.
     """
     own = next((suffix for suffix, name in FORMATS.items() if name == recording.format), "wav")
     suffix = check_choice("format", file_format or own, FORMATS)
@@ -89,7 +90,20 @@ def choose_format(recording: Recording, file_format: str | None = None) -> str:
     if not allowed.get(suffix, True):
         raise ConfigError(f"{recording.path} has a sample rate of {rate:,} Hz, which {suffix} cannot hold; "
                           "use --format wav.")  # fmt: skip
+    if suffix == "aif" and _num_bytes(recording, FORMATS[suffix]) > MAX_BYTES:
+        raise ConfigError(f"{recording.path} is longer than {suffix} can hold; use --format wav.")
     return suffix
+
+
+def _subtype(recording: Recording, container: str) -> str:
+    """How the samples of a recording's stems are coded."""
+    kept = soundfile.check_format(container, recording.subtype) and not recording.subtype.startswith(_GROUPED)
+    return recording.subtype if kept else soundfile.default_subtype(container)
+
+
+def _num_bytes(recording: Recording, container: str) -> int:
+    """How long a stem in a container without compression is."""
+    return recording.num_samples * recording.num_channels * _WIDTHS.get(_subtype(recording, container), 4)
 
 
 def places(recording: Recording, output: Path, num_sources: int, suffix: str) -> tuple[list[Path], Path]:
@@ -135,14 +149,11 @@ class StemFile:
         self._path = path
         self._num_samples = 0
         container = FORMATS[suffix]
-        if container == "WAV" and 4 * recording.num_samples * recording.num_channels > MAX_WAV_BYTES:
+        if container == "WAV" and _num_bytes(recording, container) > MAX_BYTES:
             container = "RF64"
-        kept = soundfile.check_format(container, recording.subtype) and not recording.subtype.startswith(_GROUPED)
-        subtype = recording.subtype if kept else None
+        coded = recording.num_channels, _subtype(recording, container)
         with self._told():
-            self._file = soundfile.SoundFile(
-                os.fsencode(path), "w", recording.sample_rate, recording.num_channels, subtype, format=container
-            )
+            self._file = soundfile.SoundFile(os.fsencode(path), "w", recording.sample_rate, *coded, format=container)
         self._limited = self._file.subtype not in ("FLOAT", "DOUBLE")
 
     def __enter__(self) -> "StemFile":
