@@ -166,6 +166,6 @@ def _system_message(error: OSError) -> str:
     if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"no space left on the disk{place}: free some, or write elsewhere, and run the command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write{place}: choose another folder"
+        return f"no permission{place}: allow it, or choose another path"
     reason = os.strerror(error.errno or 0).lower()
     return f"{reason}: {error.filename}; choose another path" if error.filename else f"{reason}; run the command again"

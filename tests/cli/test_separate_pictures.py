@@ -120,6 +120,23 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_a_damaged_picture_among_others_is_left_out_and_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    for name in ("a", "c"):
+        draw(folder / f"{name}.png")
+    (folder / "b.png").write_text("text")
+    assert separate.main(command(run, tmp_path / "out", folder)) == 2
+    told, error = capsys.readouterr().err.splitlines()
+    assert told.startswith("left out: ")
+    assert "b.png" in told
+    assert error == "error: 1 of 3 pictures were left out; see above."
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{name}_source{k}.png" for name in ("a", "c") for k in (1, 2)
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -165,6 +165,10 @@ def test_other_paths_are_refused(tmp_path):
         load(tmp_path / "none")
     with pytest.raises(CheckpointError, match="is no run, export"):
         load(tmp_path)
+    (tmp_path / "config.json").write_text('{"system": "live"}')
+    with pytest.raises(CheckpointError, match=r"is a live separator: python -m vae_bss_tf\.live takes it"):
+        load(tmp_path)
+    (tmp_path / "config.json").unlink()
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged or not ours"):
         load(tmp_path)

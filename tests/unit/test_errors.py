@@ -47,7 +47,7 @@ def test_a_command_outlives_the_reader_of_its_output(tmp_path: Path, redirection
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk"),
         (OSError(errno.EFBIG, "File too large", "a.wav"), r"no space left on the disk \(a.wav\)"),
         (OSError("HDF5 failed, errno = 28"), "no space left on the disk"),
-        (PermissionError(errno.EACCES, "Permission denied", "a"), r"no permission to write \(a\)"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), r"no permission \(a\)"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "file name too long"),
         (ModuleNotFoundError("no", name="matplotlib.pyplot"), r"matplotlib is not .*'vae-bss-tf\[figures\]'"),
         (ModuleNotFoundError("no", name="tensorflow"), r"'vae-bss-tf\[train\]'"),

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import glob
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,13 +45,23 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
         )
     refuse_existing([file for names in files for file in names], force=options.force)
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
+    left_out = 0
     for picture in tqdm(pictures, "separating", unit="picture", disable=options.quiet or len(pictures) < 2):
-        result = separator.separate_file(picture, options.output, force=options.force)
+        try:
+            result = separator.separate_file(picture, options.output, force=options.force)
+        except DataError as error:
+            if len(pictures) == 1:
+                raise
+            left_out += 1
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            continue
         height, width = result.size
         note = ", the middle of the picture at the model's size" if result.was_cut else ""
         tqdm.write(f"{picture.name}: {height}x{width}{note}")
         for file, share in zip(result.files, result.shares, strict=True):
             tqdm.write(f"  {file}  {100 * share:.0f} % of the brightness")
+    if left_out:
+        raise DataError(f"{left_out} of {len(pictures)} pictures were left out; see above.")
     print(f"next: look at {options.output}")
 
 

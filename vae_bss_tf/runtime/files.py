@@ -53,7 +53,10 @@ class KerasRun(_TensorFlowModel):
         from vae_bss_tf.saved import load_keras_model
 
         with refusing_damage(path, passing=CheckpointError):
-            preset = Preset.from_dict(parse_json((path / "config.json").read_text(encoding="utf-8")))
+            content = parse_json((path / "config.json").read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("system") == "live":
+                raise CheckpointError(f"{path} is a live separator: python -m vae_bss_tf.live takes it.")
+            preset = Preset.from_dict(content)
             if not (path / "model.keras").is_file():
                 raise CheckpointError(f"{path} has no model.keras; end its training first.")
             self._model = load_keras_model(path / "model.keras", preset.model)
