@@ -19,7 +19,8 @@ const CANCELLED = 1e-3; // of the loudest sample
  * Separates recordings of one or two channels, from 0.1 s on, at 1 kHz to 1 MHz.
  *
  * A block is an array with one Float32Array for each channel. A recording is a function that returns an iterable or async
- * iterable of its blocks from its start on: it is read twice, first to find which source is which in each window.
+ * iterable of its blocks from its start on: it is read twice, first to find which source is which in each window; once by a
+ * model of more than four sources.
  *
  * @example
  * const separator = new Separator(run, manifest.preset.audio, manifest.num_sources);
@@ -37,6 +38,11 @@ export class Separator {
     this.audio = audio;
     this.numSources = numSources;
     this.spectrogram = new Spectrogram(audio);
+  }
+
+  /** How often a recording is read: twice, or once where there are too many sources to find their order first. */
+  get numPasses() {
+    return this.numSources > MAX_SOURCES ? 1 : 2;
   }
 
   /**
@@ -74,7 +80,7 @@ export class Separator {
    * @throws {UserError} The recording is silent, its channels cancel each other out, or samples are no numbers.
    */
   async findOrders(blocks, sampleRate, name = "The recording") {
-    if (this.numSources > MAX_SOURCES) return { orders: null, sure: null };
+    if (this.numPasses === 1) return { orders: null, sure: null };
     const rate = this.audio.sample_rate;
     async function* middle() {
       for await (const block of checked(blocks(), name)) yield [mean(block)];

@@ -37,7 +37,8 @@ const TASKS = {
       const hours = (numSamples / sampleRate / 3600).toFixed(1);
       throw new UserError(`${name} lasts ${hours} hours; the page separates up to one, python -m vae_bss_tf.separate any length.`);
     }
-    let done = 0; // samples, of both passes
+    const separator = new Separator(model.run, model.audio, model.numSources);
+    let done = 0; // samples, of all passes
     async function* blocks() {
       const size = Math.ceil(READ_SECONDS * sampleRate);
       for (let start = 0; start < numSamples; start += size) {
@@ -46,12 +47,11 @@ const TASKS = {
         if (cancelled) throw new Cancelled();
         yield block;
         done += block[0].length;
-        report(done / (2 * numSamples));
+        report(done / (separator.numPasses * numSamples));
       }
     }
     const header = wavHeader(sampleRate, numChannels, numSamples, format); // refuses sources too long for a file
     const started = performance.now();
-    const separator = new Separator(model.run, model.audio, model.numSources);
     const { orders, sure } = await separator.findOrders(blocks, sampleRate, name);
     const makePicture = () => new Picture(sampleRate, numSamples, model.audio.sample_rate / 2);
     const mixture = makePicture();
