@@ -157,6 +157,19 @@ export function startSound(client, site, given) {
     return undefined;
   }
 
+  async function downloadMix() {
+    at("download-mix").disabled = true;
+    tell("");
+    try {
+      const clipped = await result.downloadMix();
+      if (clipped > 0) tell(`${clipped} samples of the mix exceeded full scale and were clipped; lower the gains and download it again.`);
+    } catch (error) {
+      tellError(error);
+    } finally {
+      at("download-mix").disabled = false;
+    }
+  }
+
   async function sample() {
     const response = await fetch(site.sample);
     if (!response.ok) throw new UserError("The sample is not there; copy the whole folder of the page to the server.");
@@ -170,6 +183,7 @@ export function startSound(client, site, given) {
   };
   at("use-sample").onclick = () => separate(sample());
   at("record").onclick = toggleRecording;
+  at("download-mix").onclick = downloadMix;
   at("cancel").onclick = () => {
     cancelled = true;
     client.cancel();

@@ -1,6 +1,6 @@
 // Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
 
-import { encodeSamples, listedFile, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { encodeSamples, listedFile, Model, numClipped, openWav, readManifest, Separator, UserError, wavHeader } from "../lib/index.js";
 import { fetched } from "./files.js";
 import { forgetOwn } from "./own-models.js";
 import { Picture, shades } from "./picture.js";
@@ -67,7 +67,7 @@ const TASKS = {
         sources[k].picture.add(channels);
         // A Blob of its own leaves each part to the browser, which may keep it on the disk.
         sources[k].parts.push(new Blob([encodeSamples(channels, format)]));
-        if (format === WavFormat.INT16) clipped += numClipped(channels);
+        clipped += numClipped(channels, format);
       });
     }
     const top = mixture.loudest();
@@ -109,12 +109,6 @@ function energyOf(channels) {
   let sum = 0;
   for (const samples of channels) for (let i = 0; i < samples.length; i++) sum += samples[i] * samples[i];
   return sum;
-}
-
-function numClipped(channels) {
-  let count = 0;
-  for (const samples of channels) for (let i = 0; i < samples.length; i++) count += Math.abs(samples[i]) > 1;
-  return count;
 }
 
 self.onmessage = async ({ data: { id, task, ...given } }) => {
