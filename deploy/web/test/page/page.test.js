@@ -245,6 +245,19 @@ test("the microphone is recorded and separated; without one the page says so", a
   }
 });
 
+test("nothing else begins while the browser asks whether the page may use the microphone", async () => {
+  await page.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => (globalThis.refuse = () => reject(new DOMException("no", "NotAllowedError"))));
+  });
+  const enabled = () => Promise.all(["#open", "#use-sample", "#sound-model-name"].map((id) => page.isEnabled(id)));
+  await page.click("#record");
+  await text(page, "#message", /^Waiting for the microphone/);
+  assert.deepEqual(await enabled(), [false, false, false]);
+  await page.evaluate(() => globalThis.refuse());
+  await text(page, "#message.error", /did not let this page use the microphone/);
+  assert.deepEqual(await enabled(), [true, true, true]);
+});
+
 test("a keyboard reaches everything in its order, and the focus is never lost", async () => {
   const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? (document.activeElement.labels?.[0] ?? document.activeElement).textContent);
   const next = async (key) => {
