@@ -12,7 +12,7 @@ from PIL import Image
 
 from vae_bss_tf import separate
 from vae_bss_tf.audio import stems as stem_files
-from vae_bss_tf.bulk.losses import Losses
+from vae_bss_tf.bulk.losses import Losses, mark
 from vae_bss_tf.bulk.work import fingerprint, separates_pictures
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import held
@@ -234,6 +234,29 @@ def test_linked_folders_are_searched_and_lost_links_told(bulk, takes, tmp_path, 
     (takes / "lost.wav").symlink_to(tmp_path / "nothing")
     assert bulk(takes)[1]["failed"] == 1
     assert "lost.wav" in failures()
+
+
+def test_names_that_are_not_utf8_are_separated_or_cost_one_line(bulk, takes, tmp_path, failures) -> None:
+    good, bad = (takes / os.fsdecode(name) for name in (b"caf\xe9.wav", b"na\xefve.wav"))
+    shutil.copy(takes / "one.wav", good)
+    bad.write_text("no recording")
+    for status in ("separated", "finished"):
+        code, summary = bulk(takes, good)
+        assert (code, summary["files"], summary[status], summary["failed"]) == (0, 6, 5, 1)
+        assert list(failures()) == [bad.name]
+        assert str(bad) in failures()[bad.name]
+    stems = contents(tmp_path / "stems")
+    for k in (1, 2):
+        assert stems[os.fsdecode(b"caf\xe9_source%d.wav" % k)] == stems[f"one_source{k}.wav"]
+
+
+def test_a_lost_file_is_counted_by_a_name_that_is_not_utf8(tmp_path) -> None:
+    path = str(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    for _ in range(2):
+        losses = Losses(tmp_path)
+        losses.begin()
+        mark(str(losses.marks), path)
+    assert list(Losses(tmp_path).begin()) == [path]
 
 
 def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path) -> None:
