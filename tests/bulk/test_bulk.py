@@ -11,6 +11,7 @@ import soundfile
 from PIL import Image
 
 from vae_bss_tf import separate
+from vae_bss_tf.audio import recordings
 from vae_bss_tf.audio import stems as stem_files
 from vae_bss_tf.bulk.losses import Losses, mark
 from vae_bss_tf.bulk.work import fingerprint, separates_pictures
@@ -296,6 +297,50 @@ def test_aiff_files_are_finished_by_stems_of_their_own_format(bulk, takes, tmp_p
     assert [path.suffix for path in stems] == [".aif", ".aif"]
     stems[0].rename(stems[0].with_suffix(".wav"))  # as if it were of another recording
     assert bulk(takes / "two.aiff")[1]["separated"] == 1
+
+
+OTHER_FORMATS = {
+    "opus": ("two.opus", "OGG", "OPUS", "ogg"),
+    "oga": ("two.oga", "OGG", "VORBIS", "ogg"),
+    "aifc": ("two.aifc", "AIFF", "ALAW", "aif"),
+    "caf": ("two.caf", "CAF", "PCM_16", "wav"),
+    "FLAC called .wav": ("two.wav", "FLAC", "PCM_16", "flac"),
+}
+
+
+@pytest.mark.parametrize(("name", "container", "coding", "suffix"), OTHER_FORMATS.values(), ids=list(OTHER_FORMATS))
+def test_recordings_are_finished_by_stems_of_the_format_that_they_hold(
+    bulk, takes, tmp_path, name, container, coding, suffix
+) -> None:
+    samples, _ = soundfile.read(takes / "one.wav")
+    soundfile.write(takes / name, samples, 16_000, coding, format=container)
+    assert bulk(takes / name)[1]["separated"] == 1
+    assert bulk(takes / name)[1]["finished"] == 1
+    stems = sorted((tmp_path / "stems").glob("two_*"))
+    assert [path.suffix for path in stems] == [f".{suffix}"] * 2
+    for path in stems:
+        path.rename(path.with_suffix(".mp3"))  # as if they were of another recording
+    assert bulk(takes / name)[1]["separated"] == 1
+
+
+def test_finished_recordings_whose_suffix_tells_their_format_are_not_opened(bulk, takes, monkeypatch) -> None:
+    bulk(takes)
+    monkeypatch.setattr(recordings, "describe", None)
+    assert bulk(takes)[1]["finished"] == 4
+
+
+def test_a_file_is_marked_before_it_is_opened(bulk, takes, tmp_path, monkeypatch) -> None:
+    flac, describe, marked = takes / "two.wav", recordings.describe, []
+    soundfile.write(flac, soundfile.read(takes / "one.wav")[0], 16_000, format="FLAC")
+    bulk(flac)
+
+    def describe_and_look(path, **options):
+        marked.append((tmp_path / "stems" / ".partial-working" / str(os.getpid())).read_text())
+        return describe(path, **options)
+
+    monkeypatch.setattr(recordings, "describe", describe_and_look)
+    assert bulk(flac)[1]["finished"] == 1
+    assert marked == [str(flac)]
 
 
 def test_a_model_is_identified_by_its_latest_version_and_its_weights(tmp_path) -> None:

@@ -93,9 +93,9 @@ class Worker(abc.ABC):
         start = time.monotonic()
         folder, _, stem = f"{self._settings.output}/{task.name}".rpartition("/")
         try:
+            losses.mark(self._settings.marks, task.path)
             if self._is_finished(task, folder, stem):
                 return Outcome(task.path, FINISHED)
-            losses.mark(self._settings.marks, task.path)
             with storage.fetched(task.path) as file, _calling(file, task.path), storage.delivered(folder) as output:
                 output.mkdir(parents=True, exist_ok=True)
                 seconds = self._separate(file, output)
@@ -126,10 +126,23 @@ class RecordingWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
+        from vae_bss_tf.audio import recordings, stems
+
+        def are_there(suffix: str) -> bool:
+            numbers = range(1, self.num_sources + 1)
+            return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in numbers)
+
+        options = self._settings
+        told = options.file_format or os.path.splitext(task.path)[1][1:].lower().replace("aiff", "aif")
+        if told in audio.FORMATS and are_there(told):
+            return True
+        found = [] if options.file_format else [suffix for suffix in audio.FORMATS if are_there(suffix)]
+        if not found:
+            return False
         # A recording's own format follows from its content, but another one's may be of the same stem.
-        own = task.path.rpartition(".")[2].lower().replace("aiff", "aif")
-        suffix = self._settings.file_format or (own if own in audio.FORMATS else "wav")
-        return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in range(1, self.num_sources + 1))
+        with storage.fetched(task.path) as file, _calling(file, task.path):
+            recording = recordings.describe(file, allow_truncated=options.allow_truncated)
+            return stems.choose_format(recording) in found
 
     def _separate(self, file: Path, output: Path) -> float:
         from vae_bss_tf.audio import recordings
