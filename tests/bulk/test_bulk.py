@@ -13,6 +13,7 @@ from PIL import Image
 from vae_bss_tf import separate
 from vae_bss_tf.audio import recordings
 from vae_bss_tf.audio import stems as stem_files
+from vae_bss_tf.bulk import collisions
 from vae_bss_tf.bulk.losses import Losses, mark
 from vae_bss_tf.bulk.work import fingerprint, separates_pictures
 from vae_bss_tf.errors import CheckpointError
@@ -129,6 +130,38 @@ def test_pictures_are_separated_as_the_command_for_one_does_it(bulk, tmp_path, f
         assert separate.main(given) == 0
     assert contents(tmp_path / "stems") == contents(one_by_one)
     assert bulk(pictures, model=model)[1]["finished"] == 3
+
+
+def test_pictures_that_would_replace_each_others_outputs_fail(bulk, tmp_path, failures) -> None:
+    pictures, model = tmp_path / "pictures", REPOSITORY / "saved_models" / "mnist"
+    (pictures / "scan").mkdir(parents=True)
+    shades = np.random.default_rng(0).uniform(0, 255, (2, 28, 28)).astype(np.uint8)
+    for name in ("scan_0", "scan_0b", "scan/scan_1", "book_z"):
+        Image.fromarray(shades[0]).save(pictures / f"{name}.png")
+    np.save(pictures / "scan", shades)
+    np.save(pictures / "book_x", shades)
+    np.savez(pictures / "book", x=shades)
+    np.savez(pictures / "one", x=shades, x_0=shades[1])
+    (pictures / "book_y.npy").write_text("no array")
+    for status in ("separated", "finished"):
+        code, summary = bulk(pictures, model=model)
+        assert (code, summary[status], summary["failed"]) == (0, 3, 6)
+    told = failures()
+    assert sorted(told) == ["book.npz", "book_x.npy", "book_y.npy", "one.npz", "scan.npy", "scan_0.png"]
+    for one, other in (("scan.npy", "scan_0.png"), ("book.npz", "book_x.npy")):
+        for path, message in ((one, told[other]), (other, told[one])):
+            assert f"outputs of the same names as {pictures / path}" in message
+    assert "would be written to one_x_0_source1.png" in told["one.npz"]
+    stems = ("book_z", "scan/scan_1", "scan_0b")
+    assert sorted(contents(tmp_path / "stems")) == [f"{stem}_source{k}.png" for stem in stems for k in (1, 2)]
+
+
+def test_arrays_are_opened_only_beside_files_whose_names_begin_as_theirs(monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(collisions, "picture_files", lambda path, num_sources: opened.append(path) or [])
+    paths = ["a.npy", "a/a_0.npy", "a/a_1.png", "b.npy", "b_0.png", "b_0.npy", "b_/0.png", "bb.npy", "c_0.png"]
+    assert collisions.refused(paths) == {}
+    assert opened == ["b.npy", "b_0.npy"]
 
 
 REFUSED = {

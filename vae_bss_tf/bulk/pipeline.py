@@ -36,7 +36,7 @@ class Job:
         suffixes: What the files in folders end in.
         pictures: Whether the files are pictures; recordings otherwise.
         settings: What the workers need to know.
-        refused: Why a file is not tried any more, by its path.
+        refused: Why a file is not to be separated, by its path.
     """
 
     inputs: tuple[str, ...]

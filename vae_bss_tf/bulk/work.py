@@ -1,6 +1,7 @@
 """What is done to one file: a recording or a file of pictures is separated, unless it has been already."""
 
 import abc
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -167,16 +168,7 @@ class PictureWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
-        from vae_bss_tf.pictures import ARRAY_SUFFIXES
-        from vae_bss_tf.pictures.reading import Picture, pictures_in
-        from vae_bss_tf.pictures.separator import places
-
-        if task.path.lower().endswith(ARRAY_SUFFIXES):
-            with storage.fetched(task.path) as file:
-                pictures = pictures_in(file)
-        else:
-            pictures = [Picture(Path(stem + os.path.splitext(task.path)[1]))]
-        names = [place.name for picture in pictures for place in places(picture, Path(), self.num_sources)]
+        names = picture_files(task.path, self.num_sources)
         return all(storage.exists(f"{folder}/{name}") for name in names)
 
     def _separate(self, file: Path, output: Path) -> float:
@@ -185,6 +177,34 @@ class PictureWorker(Worker):
         for picture in pictures_in(file):
             self._separator.separate_file(picture, output, force=True)
         return 0.0
+
+
+def picture_files(path: str, num_sources: int) -> list[str]:
+    """Names the files that the pictures of a file are separated into.
+
+    Args:
+        path: Its place; only an `.npy` or `.npz` is opened.
+        num_sources: Sources of the model.
+
+    Returns:
+        Their names, in order.
+
+    Raises:
+        DataError: Two pictures would be written to the same name, or an array cannot be read.
+    """
+    from vae_bss_tf.pictures import ARRAY_SUFFIXES
+    from vae_bss_tf.pictures.reading import Picture, pictures_in
+    from vae_bss_tf.pictures.separator import places
+
+    pictures = [Picture(Path(path))]
+    if path.lower().endswith(ARRAY_SUFFIXES):
+        with storage.fetched(path) as file, _calling(file, path):
+            pictures = pictures_in(file)
+    names = [place.name for picture in pictures for place in places(picture, Path(), num_sources)]
+    repeated = next((name for name, count in collections.Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"several pictures of {path} would be written to {repeated}; rename its arrays.")
+    return names
 
 
 def separates_pictures(model: str, inputs: Sequence[str], output: str) -> bool:
