@@ -11,8 +11,10 @@ import soundfile
 from PIL import Image
 
 from vae_bss_tf import separate
+from vae_bss_tf.audio import recordings
 from vae_bss_tf.audio import stems as stem_files
-from vae_bss_tf.bulk.losses import Losses
+from vae_bss_tf.bulk import collisions
+from vae_bss_tf.bulk.losses import Losses, mark
 from vae_bss_tf.bulk.work import fingerprint, separates_pictures
 from vae_bss_tf.errors import CheckpointError
 from vae_bss_tf.files import held
@@ -130,6 +132,38 @@ def test_pictures_are_separated_as_the_command_for_one_does_it(bulk, tmp_path, f
     assert bulk(pictures, model=model)[1]["finished"] == 3
 
 
+def test_pictures_that_would_replace_each_others_outputs_fail(bulk, tmp_path, failures) -> None:
+    pictures, model = tmp_path / "pictures", REPOSITORY / "saved_models" / "mnist"
+    (pictures / "scan").mkdir(parents=True)
+    shades = np.random.default_rng(0).uniform(0, 255, (2, 28, 28)).astype(np.uint8)
+    for name in ("scan_0", "scan_0b", "scan/scan_1", "book_z"):
+        Image.fromarray(shades[0]).save(pictures / f"{name}.png")
+    np.save(pictures / "scan", shades)
+    np.save(pictures / "book_x", shades)
+    np.savez(pictures / "book", x=shades)
+    np.savez(pictures / "one", x=shades, x_0=shades[1])
+    (pictures / "book_y.npy").write_text("no array")
+    for status in ("separated", "finished"):
+        code, summary = bulk(pictures, model=model)
+        assert (code, summary[status], summary["failed"]) == (0, 3, 6)
+    told = failures()
+    assert sorted(told) == ["book.npz", "book_x.npy", "book_y.npy", "one.npz", "scan.npy", "scan_0.png"]
+    for one, other in (("scan.npy", "scan_0.png"), ("book.npz", "book_x.npy")):
+        for path, message in ((one, told[other]), (other, told[one])):
+            assert f"outputs of the same names as {pictures / path}" in message
+    assert "would be written to one_x_0_source1.png" in told["one.npz"]
+    stems = ("book_z", "scan/scan_1", "scan_0b")
+    assert sorted(contents(tmp_path / "stems")) == [f"{stem}_source{k}.png" for stem in stems for k in (1, 2)]
+
+
+def test_arrays_are_opened_only_beside_files_whose_names_begin_as_theirs(monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(collisions, "picture_files", lambda path, num_sources: opened.append(path) or [])
+    paths = ["a.npy", "a/a_0.npy", "a/a_1.png", "b.npy", "b_0.png", "b_0.npy", "b_/0.png", "bb.npy", "c_0.png"]
+    assert collisions.refused(paths) == {}
+    assert opened == ["b.npy", "b_0.npy"]
+
+
 REFUSED = {
     "no match": (["nowhere/*.wav"], "no file matches nowhere/*.wav"),
     "unknown option": (["--modle=notes"], "--modle is no option"),
@@ -236,6 +270,29 @@ def test_linked_folders_are_searched_and_lost_links_told(bulk, takes, tmp_path, 
     assert "lost.wav" in failures()
 
 
+def test_names_that_are_not_utf8_are_separated_or_cost_one_line(bulk, takes, tmp_path, failures) -> None:
+    good, bad = (takes / os.fsdecode(name) for name in (b"caf\xe9.wav", b"na\xefve.wav"))
+    shutil.copy(takes / "one.wav", good)
+    bad.write_text("no recording")
+    for status in ("separated", "finished"):
+        code, summary = bulk(takes, good)
+        assert (code, summary["files"], summary[status], summary["failed"]) == (0, 6, 5, 1)
+        assert list(failures()) == [bad.name]
+        assert str(bad) in failures()[bad.name]
+    stems = contents(tmp_path / "stems")
+    for k in (1, 2):
+        assert stems[os.fsdecode(b"caf\xe9_source%d.wav" % k)] == stems[f"one_source{k}.wav"]
+
+
+def test_a_lost_file_is_counted_by_a_name_that_is_not_utf8(tmp_path) -> None:
+    path = str(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    for _ in range(2):
+        losses = Losses(tmp_path)
+        losses.begin()
+        mark(str(losses.marks), path)
+    assert list(Losses(tmp_path).begin()) == [path]
+
+
 def test_a_file_that_ended_the_only_process_is_counted_by_the_next_run(tmp_path) -> None:
     for tries in (1, 2):
         losses = Losses(tmp_path)
@@ -273,6 +330,50 @@ def test_aiff_files_are_finished_by_stems_of_their_own_format(bulk, takes, tmp_p
     assert [path.suffix for path in stems] == [".aif", ".aif"]
     stems[0].rename(stems[0].with_suffix(".wav"))  # as if it were of another recording
     assert bulk(takes / "two.aiff")[1]["separated"] == 1
+
+
+OTHER_FORMATS = {
+    "opus": ("two.opus", "OGG", "OPUS", "ogg"),
+    "oga": ("two.oga", "OGG", "VORBIS", "ogg"),
+    "aifc": ("two.aifc", "AIFF", "ALAW", "aif"),
+    "caf": ("two.caf", "CAF", "PCM_16", "wav"),
+    "FLAC called .wav": ("two.wav", "FLAC", "PCM_16", "flac"),
+}
+
+
+@pytest.mark.parametrize(("name", "container", "coding", "suffix"), OTHER_FORMATS.values(), ids=list(OTHER_FORMATS))
+def test_recordings_are_finished_by_stems_of_the_format_that_they_hold(
+    bulk, takes, tmp_path, name, container, coding, suffix
+) -> None:
+    samples, _ = soundfile.read(takes / "one.wav")
+    soundfile.write(takes / name, samples, 16_000, coding, format=container)
+    assert bulk(takes / name)[1]["separated"] == 1
+    assert bulk(takes / name)[1]["finished"] == 1
+    stems = sorted((tmp_path / "stems").glob("two_*"))
+    assert [path.suffix for path in stems] == [f".{suffix}"] * 2
+    for path in stems:
+        path.rename(path.with_suffix(".mp3"))  # as if they were of another recording
+    assert bulk(takes / name)[1]["separated"] == 1
+
+
+def test_finished_recordings_whose_suffix_tells_their_format_are_not_opened(bulk, takes, monkeypatch) -> None:
+    bulk(takes)
+    monkeypatch.setattr(recordings, "describe", None)
+    assert bulk(takes)[1]["finished"] == 4
+
+
+def test_a_file_is_marked_before_it_is_opened(bulk, takes, tmp_path, monkeypatch) -> None:
+    flac, describe, marked = takes / "two.wav", recordings.describe, []
+    soundfile.write(flac, soundfile.read(takes / "one.wav")[0], 16_000, format="FLAC")
+    bulk(flac)
+
+    def describe_and_look(path, **options):
+        marked.append((tmp_path / "stems" / ".partial-working" / str(os.getpid())).read_text())
+        return describe(path, **options)
+
+    monkeypatch.setattr(recordings, "describe", describe_and_look)
+    assert bulk(flac)[1]["finished"] == 1
+    assert marked == [str(flac)]
 
 
 def test_a_model_is_identified_by_its_latest_version_and_its_weights(tmp_path) -> None:

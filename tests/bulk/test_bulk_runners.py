@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,11 @@ import psutil
 import pytest
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from vae_bss_tf.bulk import runners
+from vae_bss_tf.audio.context import weights_of
+from vae_bss_tf.audio.familiarity import UNKNOWN, usual
+from vae_bss_tf.bulk import runners, storage
+from vae_bss_tf.errors import DataError
+from vae_bss_tf.runtime.loading import described
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = {"job.json", "summary.json", "failures.jsonl"}
@@ -243,3 +248,42 @@ def test_another_file_system_gives_the_same_bytes(bulk, takes, notes, tmp_path) 
     assert contents(tmp_path / "shelf") == contents(tmp_path / "local")
     assert not list((tmp_path / "shelf").rglob(".partial*"))
     assert os.listdir(tmp_path / "shelf")
+
+
+@pytest.fixture
+def duets(tmp_path: Path) -> Path:
+    """An export with a context network."""
+    model = tmp_path / "duets"
+    shutil.copytree(REPOSITORY / "saved_models" / "duets", model)
+    (model / "config.json").unlink()
+    return model
+
+
+def test_a_file_of_an_export_elsewhere_comes_with_what_is_beside_it(bulk, record, duets, tmp_path) -> None:
+    take, model = record(tmp_path / "take.wav", 3), duets / "full_int8.tflite"
+    for place, output in ((model, "local"), (f"shelf://{model}", "shelf")):
+        assert bulk(take, model=place, output=tmp_path / output)[0] == 0
+    assert contents(tmp_path / "shelf") == contents(tmp_path / "local")
+    jobs = [(tmp_path / output / "job.json").read_text() for output in ("local", "shelf")]
+    assert jobs[0] == jobs[1]
+    with storage.fetched_tree(f"shelf://{model}") as near:
+        assert usual(near) == usual(model) != UNKNOWN
+
+
+def test_a_saved_model_elsewhere_comes_with_what_is_in_its_export(duets) -> None:
+    (duets / "saved_model" / "1").mkdir(parents=True)
+    (duets / "saved_model" / "1" / "saved_model.pb").touch()
+    for given in ("saved_model", "saved_model/1"):
+        with storage.fetched_tree(f"shelf://{duets}/{given}") as near:
+            files = {str(file.relative_to(near)) for file in near.rglob("*") if file.is_file()}
+            assert files == {"1/saved_model.pb" if given == "saved_model" else "saved_model.pb"}
+            assert described(near) == described(duets)
+            assert weights_of(near).read_bytes() == weights_of(duets).read_bytes()
+
+
+def test_a_model_elsewhere_without_a_manifest_comes_alone_and_none_is_told(duets) -> None:
+    (duets / "manifest.json").unlink()
+    with storage.fetched_tree(f"shelf://{duets}/int8.onnx") as near:
+        assert [file.name for file in near.parent.iterdir()] == ["int8.onnx"]
+    with pytest.raises(DataError, match=r"^there is nothing at"), storage.fetched_tree(f"shelf://{duets}/none.onnx"):
+        pass

@@ -62,7 +62,7 @@ def _sorted(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list
 def _command(options: argparse.Namespace, flags: list[str], again: list[str] | None) -> None:
     logging.disable()  # Beam logs its own business, with tracebacks; errors are raised as well
     # It takes seconds to import: --help comes without it.
-    from vae_bss_tf.bulk import pipeline, runners, storage
+    from vae_bss_tf.bulk import collisions, pipeline, runners, storage
     from vae_bss_tf.bulk.work import Settings, fingerprint, separates_pictures
 
     workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
@@ -75,13 +75,10 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
     if of_images and (options.format or options.allow_truncated):
         raise ConfigError("--format and --allow-truncated are for recordings, and the model is one of images.")
     suffixes = pictures.SUFFIXES if of_images else audio.SUFFIXES
-    for given, place in zip(options.input, inputs, strict=True):
-        if not storage.find(place, suffixes, output):
-            if f"{place.rstrip('/')}/".startswith(f"{output}/"):
-                raise OutputExistsError(f"{given} lies in {options.output}; choose another --output.")
-            raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
+    found = _found(options, inputs, suffixes, output)
+    refused = collisions.refused(found) if of_images else {}
     settings = Settings(model, output, options.format, options.allow_truncated)
-    job = pipeline.Job(inputs, suffixes, of_images, settings)
+    job = pipeline.Job(inputs, suffixes, of_images, settings, refused)
     if storage.is_local(output):
         os.makedirs(output, exist_ok=True)
     with _alone(output):
@@ -91,13 +88,28 @@ def _command(options: argparse.Namespace, flags: list[str], again: list[str] | N
         if storage.is_local(output) and runners.is_local(flags):
             losses = Losses(Path(output))
             settings = dataclasses.replace(settings, marks=str(losses.marks))
-            job = dataclasses.replace(job, settings=settings, refused=losses.begin())
+            job = dataclasses.replace(job, settings=settings, refused=refused | losses.begin())
         lost = functools.partial(_lost, losses=losses, again=again)
         with contextlib.nullcontext() if losses is None else losses.unless_interrupted():
             runners.run(functools.partial(pipeline.build, job=job), flags, workers, lost)
         if losses is not None:
             losses.end()
         _tell(json.loads(storage.read_text(f"{output}/{pipeline.SUMMARY}")), options.output, of_images)
+
+
+def _found(options: argparse.Namespace, inputs: Sequence[str], suffixes: Sequence[str], output: str) -> set[str]:
+    """The files to separate, of which every input must name some."""
+    from vae_bss_tf.bulk import storage
+
+    found: set[str] = set()
+    for given, place in zip(options.input, inputs, strict=True):
+        listed = storage.find(place, suffixes, output)
+        if not listed:
+            if f"{place.rstrip('/')}/".startswith(f"{output}/"):
+                raise OutputExistsError(f"{given} lies in {options.output}; choose another --output.")
+            raise DataError(f"no file matches {given}; check the name, and put a pattern in quotation marks.")
+        found.update(listed)
+    return found
 
 
 def _lost(reason: str, losses: Losses | None, again: list[str] | None) -> None:

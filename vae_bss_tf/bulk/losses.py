@@ -102,7 +102,7 @@ class Losses:
     def _marked(self) -> dict[int, str]:
         """The file that each process is or was at, by the process' number."""
         marks = [mark for mark in self.marks.iterdir() if mark.name.isdigit()]
-        return {int(mark.name): mark.read_text(encoding="utf-8") for mark in marks}
+        return {int(mark.name): mark.read_text("utf-8", "surrogateescape") for mark in marks}
 
     def _count(self, lost: Iterable[str]) -> None:
         counts = self._counts()
@@ -125,7 +125,7 @@ class Losses:
 def mark(marks: str | None, path: str) -> None:
     """Says in the folder of the marks, if there is one, which file this process is at; none where `path` is empty."""
     if marks is not None:
-        (Path(marks) / str(os.getpid())).write_text(path, encoding="utf-8")
+        (Path(marks) / str(os.getpid())).write_text(path, "utf-8", "surrogateescape")
 
 
 def _boot() -> str:

@@ -36,7 +36,7 @@ class Job:
         suffixes: What the files in folders end in.
         pictures: Whether the files are pictures; recordings otherwise.
         settings: What the workers need to know.
-        refused: Why a file is not tried any more, by its path.
+        refused: Why a file is not to be separated, by its path.
     """
 
     inputs: tuple[str, ...]
@@ -90,12 +90,12 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         job: The job.
     """
     root, output = storage.root(job.inputs), job.settings.output
-    # One line without side inputs or second outputs, which not every runner has.
+    # One line without side inputs or second outputs, which not every runner has. Places are bytes between the steps:
+    # Beam's coders refuse a text that is no UTF-8, as the name of a file may be.
     (
         pipeline
-        | "Inputs" >> beam.Create(job.inputs)
-        | "Find" >> beam.FlatMap(storage.find, job.suffixes, output)
-        | "Name" >> beam.Map(lambda path: (os.path.splitext(path.removeprefix(root))[0], path))
+        | "Inputs" >> beam.Create(map(os.fsencode, job.inputs))
+        | "Find" >> beam.FlatMap(_find, job.suffixes, output, root)
         | "Group" >> beam.GroupByKey()  # which spreads the files over the workers
         | "Choose" >> beam.FlatMap(_batches, job.refused)
         | "Separate" >> RunInference(SeparationHandler(job))
@@ -107,10 +107,16 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def _batches(group: tuple[str, Iterable[str]], refused: dict[str, str]) -> Iterator[list[Task]]:
+def _find(place: bytes, suffixes: tuple[str, ...], output: str, root: str) -> Iterator[tuple[bytes, bytes]]:
+    """Finds files as `storage.find` does; yields the name of a file's task, and its place."""
+    for path in storage.find(os.fsdecode(place), suffixes, output):
+        yield os.fsencode(os.path.splitext(path.removeprefix(root))[0]), os.fsencode(path)
+
+
+def _batches(group: tuple[bytes, Iterable[bytes]], refused: dict[str, str]) -> Iterator[list[Task]]:
     """Makes batches of one file; of the files of one name all but the first are refused."""
-    name, paths = group
-    first, *others = sorted(set(paths))
+    name = os.fsdecode(group[0])
+    first, *others = sorted(map(os.fsdecode, set(group[1])))
     yield [Task(first, name, refused.get(first, ""))]
     for path in others:
         yield [Task(path, name, refused=f"{path} would have outputs of the same names as {first}; rename it.")]

@@ -17,9 +17,12 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from vae_bss_tf import files
+from vae_bss_tf.audio import context
 from vae_bss_tf.errors import DataError
+from vae_bss_tf.runtime.manifest import MANIFEST
 
 _MAGIC = re.compile(r"[*?[]")
+_SHARED = (MANIFEST, "metrics.json", *(f"{context.FOLDER}/{name}" for name in (context.WEIGHTS, context.CONFIG)))
 
 
 def is_local(place: str) -> bool:
@@ -111,7 +114,10 @@ def fetched(place: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def fetched_tree(place: str) -> Iterator[Path]:
-    """Gives a file or folder as one of this machine: itself, or a copy that lasts as long as the block.
+    """Gives a model's file or folder as one of this machine: itself, or a copy that lasts as long as the block.
+
+    Beside the copy of a file or SavedModel of an export is what the export holds for all of them: its manifest, its
+    scores and its context network.
 
     Raises:
         DataError: There is none, or it cannot be read.
@@ -122,16 +128,31 @@ def fetched_tree(place: str) -> Iterator[Path]:
     with _told(place):
         under = FileSystems.match([f"{place}/**"])[0].metadata_list
         found = [file.path for file in under] or [place] * FileSystems.exists(place)
+        is_whole = any(f"{place}/{name}" in found for name in (MANIFEST, context.CONFIG))  # an export or a run
+        export = None if is_whole else _export_of(place)
+        if found and export is not None:
+            found += [shared for name in _SHARED if FileSystems.exists(shared := f"{export}/{name}")]
     if not found:
         raise DataError(f"there is nothing at {place}; check the place.")
+    root = export or place.rsplit("/", 1)[0]
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / place.rsplit("/", 1)[1]
         for name in found:
-            target = copy / name.removeprefix(place).lstrip("/")
+            target = Path(folder) / name.removeprefix(root).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             with fetched(name) as file:
                 shutil.copyfile(file, target)
-        yield copy
+        yield Path(folder) / place.removeprefix(root).lstrip("/")
+
+
+def _export_of(place: str) -> str | None:
+    """The folder, one or two above a place of another file system, that holds the manifest of an export."""
+    for _ in range(2):
+        place = place.rpartition("/")[0]
+        if place.endswith("/"):  # the rest of the scheme
+            return None
+        if FileSystems.exists(f"{place}/{MANIFEST}"):
+            return place
+    return None
 
 
 @contextlib.contextmanager

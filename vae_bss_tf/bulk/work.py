@@ -1,6 +1,7 @@
 """What is done to one file: a recording or a file of pictures is separated, unless it has been already."""
 
 import abc
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -93,9 +94,9 @@ class Worker(abc.ABC):
         start = time.monotonic()
         folder, _, stem = f"{self._settings.output}/{task.name}".rpartition("/")
         try:
+            losses.mark(self._settings.marks, task.path)
             if self._is_finished(task, folder, stem):
                 return Outcome(task.path, FINISHED)
-            losses.mark(self._settings.marks, task.path)
             with storage.fetched(task.path) as file, _calling(file, task.path), storage.delivered(folder) as output:
                 output.mkdir(parents=True, exist_ok=True)
                 seconds = self._separate(file, output)
@@ -126,10 +127,23 @@ class RecordingWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
+        from vae_bss_tf.audio import recordings, stems
+
+        def are_there(suffix: str) -> bool:
+            numbers = range(1, self.num_sources + 1)
+            return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in numbers)
+
+        options = self._settings
+        told = options.file_format or os.path.splitext(task.path)[1][1:].lower().replace("aiff", "aif")
+        if told in audio.FORMATS and are_there(told):
+            return True
+        found = [] if options.file_format else [suffix for suffix in audio.FORMATS if are_there(suffix)]
+        if not found:
+            return False
         # A recording's own format follows from its content, but another one's may be of the same stem.
-        own = task.path.rpartition(".")[2].lower().replace("aiff", "aif")
-        suffix = self._settings.file_format or (own if own in audio.FORMATS else "wav")
-        return all(storage.exists(f"{folder}/{stem}_source{k}.{suffix}") for k in range(1, self.num_sources + 1))
+        with storage.fetched(task.path) as file, _calling(file, task.path):
+            recording = recordings.describe(file, allow_truncated=options.allow_truncated)
+            return stems.choose_format(recording) in found
 
     def _separate(self, file: Path, output: Path) -> float:
         from vae_bss_tf.audio import recordings
@@ -154,16 +168,7 @@ class PictureWorker(Worker):
         self.num_sources = self._separator.num_sources
 
     def _is_finished(self, task: Task, folder: str, stem: str) -> bool:
-        from vae_bss_tf.pictures import ARRAY_SUFFIXES
-        from vae_bss_tf.pictures.reading import Picture, pictures_in
-        from vae_bss_tf.pictures.separator import places
-
-        if task.path.lower().endswith(ARRAY_SUFFIXES):
-            with storage.fetched(task.path) as file:
-                pictures = pictures_in(file)
-        else:
-            pictures = [Picture(Path(stem + os.path.splitext(task.path)[1]))]
-        names = [place.name for picture in pictures for place in places(picture, Path(), self.num_sources)]
+        names = picture_files(task.path, self.num_sources)
         return all(storage.exists(f"{folder}/{name}") for name in names)
 
     def _separate(self, file: Path, output: Path) -> float:
@@ -172,6 +177,34 @@ class PictureWorker(Worker):
         for picture in pictures_in(file):
             self._separator.separate_file(picture, output, force=True)
         return 0.0
+
+
+def picture_files(path: str, num_sources: int) -> list[str]:
+    """Names the files that the pictures of a file are separated into.
+
+    Args:
+        path: Its place; only an `.npy` or `.npz` is opened.
+        num_sources: Sources of the model.
+
+    Returns:
+        Their names, in order.
+
+    Raises:
+        DataError: Two pictures would be written to the same name, or an array cannot be read.
+    """
+    from vae_bss_tf.pictures import ARRAY_SUFFIXES
+    from vae_bss_tf.pictures.reading import Picture, pictures_in
+    from vae_bss_tf.pictures.separator import places
+
+    pictures = [Picture(Path(path))]
+    if path.lower().endswith(ARRAY_SUFFIXES):
+        with storage.fetched(path) as file, _calling(file, path):
+            pictures = pictures_in(file)
+    names = [place.name for picture in pictures for place in places(picture, Path(), num_sources)]
+    repeated = next((name for name, count in collections.Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"several pictures of {path} would be written to {repeated}; rename its arrays.")
+    return names
 
 
 def separates_pictures(model: str, inputs: Sequence[str], output: str) -> bool:

@@ -7,4 +7,4 @@ export { checkFile, listedFile, Model, readManifest } from "./model.js";
 export { Resampler } from "./resample.js";
 export { checkRecording, Separator } from "./separator.js";
 export { Spectrogram } from "./spectrogram.js";
-export { asWav, encodeSamples, openWav, WavFormat, wavHeader } from "./wav.js";
+export { asWav, encodeSamples, numClipped, openWav, WavFormat, wavHeader } from "./wav.js";

@@ -1,6 +1,7 @@
 /** Exported models: their manifest, checked against their file, and one call of onnxruntime for any number of mixtures. */
 
 import { UserError } from "./errors.js";
+import { ENUMERATED_SOURCES } from "./overlap-add.js";
 
 const MAX_SIZE = 1 << 14; // of a side of the input, and of the number of sources
 
@@ -10,7 +11,7 @@ const MAX_SIZE = 1 << 14; // of a side of the input, and of the number of source
  * @param {string} text The file's content.
  * @param {string} [name] The file's name, for messages.
  * @returns {object} The manifest.
- * @throws {UserError} It is not the manifest of an export of vae-bss-tf.
+ * @throws {UserError} It is not the manifest of an export of vae-bss-tf, or that of a model of sound with too many sources.
  */
 export function readManifest(text, name = "manifest.json") {
   let manifest = null;
@@ -26,6 +27,12 @@ export function readManifest(text, name = "manifest.json") {
   const fits = sizes.every((size) => Number.isInteger(size) && size >= 1 && size <= MAX_SIZE) && (audio === null || audioFits(audio, shape));
   if (!fits || typeof manifest.formats !== "object" || manifest.formats === null) {
     throw new UserError(`${name} is not the manifest of a model of vae-bss-tf; python -m export writes one.`);
+  }
+  if (audio !== null && model.num_sources > ENUMERATED_SOURCES) {
+    throw new UserError(
+      `${name} is of a model of ${model.num_sources} sources; the page separates recordings into up to ` +
+        `${ENUMERATED_SOURCES}, python -m vae_bss_tf.separate into any number.`,
+    );
   }
   return manifest;
 }

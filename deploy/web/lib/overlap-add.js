@@ -4,7 +4,7 @@ const WINDOWS_A_CALL = 32; // at most
 const WINDOWS_A_SAMPLE = 4;
 const TOLERATED = 0.02; // of the energy, by which a window may stray from the others
 const SILENT = 1e-12;
-const ENUMERATED_SOURCES = 6; // up to which every order of the sources is tried
+export const ENUMERATED_SOURCES = 6; // up to which every order of the sources is tried
 
 /** Samples from the start of one window of `length` samples to that of the next. */
 export function hopLength(length) {

@@ -13,12 +13,14 @@ const MIN_RATE = 1_000;
 const MAX_RATE = 1_000_000; // Hz
 const MAX_SAMPLE = 2 ** 31;
 const MAX_CHANNELS = 2;
+const CANCELLED = 1e-3; // of the loudest sample
 
 /**
  * Separates recordings of one or two channels, from 0.1 s on, at 1 kHz to 1 MHz.
  *
  * A block is an array with one Float32Array for each channel. A recording is a function that returns an iterable or async
- * iterable of its blocks from its start on: it is read twice, first to find which source is which in each window.
+ * iterable of its blocks from its start on: it is read twice, first to find which source is which in each window; once by a
+ * model of more than four sources.
  *
  * @example
  * const separator = new Separator(run, manifest.preset.audio, manifest.num_sources);
@@ -36,6 +38,11 @@ export class Separator {
     this.audio = audio;
     this.numSources = numSources;
     this.spectrogram = new Spectrogram(audio);
+  }
+
+  /** How often a recording is read: twice, or once where there are too many sources to find their order first. */
+  get numPasses() {
+    return this.numSources > MAX_SOURCES ? 1 : 2;
   }
 
   /**
@@ -70,10 +77,10 @@ export class Separator {
    * @param {string} [name] What the recording is, for messages.
    * @returns {Promise<{ orders: number[][] | null, sure: number | null }>} For `stream`; and the share of the windows in
    *   which the order is sure. Both null for a model of more than four sources.
-   * @throws {UserError} The recording is silent, or holds samples that are no numbers.
+   * @throws {UserError} The recording is silent, its channels cancel each other out, or samples are no numbers.
    */
   async findOrders(blocks, sampleRate, name = "The recording") {
-    if (this.numSources > MAX_SOURCES) return { orders: null, sure: null };
+    if (this.numPasses === 1) return { orders: null, sure: null };
     const rate = this.audio.sample_rate;
     async function* middle() {
       for await (const block of checked(blocks(), name)) yield [mean(block)];
@@ -187,20 +194,23 @@ export function checkRecording(name, sampleRate, numChannels, numSamples) {
 }
 
 async function* checked(blocks, name) {
-  let silent = true;
+  let loudest = 0;
+  let loudestMean = 0;
   for await (const block of blocks) {
     for (const samples of block) {
-      let peak = 0;
       for (let i = 0; i < samples.length; i++) {
         const size = Math.abs(samples[i]);
         if (!(size <= MAX_SAMPLE)) throw new UserError(badSample(name, size));
-        if (size > peak) peak = size;
+        if (size > loudest) loudest = size;
       }
-      silent &&= peak < SILENCE;
     }
+    for (const value of mean(block)) loudestMean = Math.max(loudestMean, Math.abs(value));
     yield block;
   }
-  if (silent) throw new UserError(`${name} is silent; there is nothing to separate.`);
+  if (loudest < SILENCE) throw new UserError(`${name} is silent; there is nothing to separate.`);
+  if (loudestMean < CANCELLED * loudest) {
+    throw new UserError(`The channels of ${name} cancel each other out; take one of them alone.`);
+  }
 }
 
 function badSample(name, size) {

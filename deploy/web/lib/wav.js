@@ -166,6 +166,14 @@ export function encodeSamples(channels, format) {
   return coded.buffer;
 }
 
+/** How many samples are beyond full scale, which `encodeSamples` clips: none in floats. */
+export function numClipped(channels, format) {
+  if (format !== WavFormat.INT16) return 0;
+  let count = 0;
+  for (const samples of channels) for (let i = 0; i < samples.length; i++) count += Math.abs(samples[i]) > 1;
+  return count;
+}
+
 /**
  * Makes a WAV file.
  *

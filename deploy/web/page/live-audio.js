@@ -11,6 +11,7 @@ const METER_SAMPLES = 1024;
 const PAUSED = "The browser or the system paused the sound, as for a call; start again.";
 
 export class LiveAudio {
+  #closing = new AbortController();
   #context;
   #track = null; // the microphone's
   #input; // what comes in
@@ -18,39 +19,48 @@ export class LiveAudio {
   #meters;
 
   /**
-   * Starts. It must be called as a person clicks, before anything is waited for, or the browser stays mute.
+   * It must be made and started as a person clicks, before anything is waited for, or the browser stays mute.
    *
    * @param {object} live What `describeLive` gives.
+   */
+  constructor(live) {
+    this.live = live;
+    this.#context = new AudioContext({ sampleRate: live.sampleRate, latencyHint: "interactive" });
+  }
+
+  /**
+   * Starts; `close` ends this too.
+   *
    * @param {object} model The model as `site.json` lists it.
    * @param {Worker} worker Of `live-worker.js`.
    * @param {string | null} file The address of a recording that stands in for the microphone, or null for the microphone.
    * @param {{ report: (state: { delay: number, underRuns: number }) => void, fail: (error: Error) => void }} handlers
    *   Called now and then with the seconds in buffers and the number of under-runs; and when it cannot go on.
    * @throws {UserError} There is no microphone, or the model cannot be loaded.
+   * @throws {DOMException} It was closed meanwhile.
    */
-  static async start(live, model, worker, file, { report, fail }) {
-    const audio = new LiveAudio();
-    audio.live = live;
-    audio.#context = new AudioContext({ sampleRate: live.sampleRate, latencyHint: "interactive" });
+  async start(model, worker, file, { report, fail }) {
+    const { signal } = this.#closing;
     try {
-      const resumed = audio.#context.resume(); // Safari allows it only now, as a person clicks
-      const source = file ? await audio.#openFile(file) : await audio.#openMicrophone(fail);
+      const resumed = this.#context.resume(); // Safari allows it only now, as a person clicks
+      const source = file ? await this.#openFile(file) : await this.#openMicrophone(fail);
+      signal.throwIfAborted();
       const { port1, port2 } = new MessageChannel();
-      await ready(worker, { model, port: port1 }, fail);
-      const node = await audio.#openWorklet(port2);
+      await ready(worker, { model, port: port1 }, fail, signal);
+      const node = await this.#openWorklet(port2);
+      signal.throwIfAborted();
       node.port.onmessage = ({ data }) => report(data);
       node.onprocessorerror = () => fail(new Error("the sound's own thread ended"));
       source.connect(node);
-      audio.#input = new AnalyserNode(audio.#context, { fftSize: METER_SAMPLES });
-      source.connect(audio.#input);
+      this.#input = new AnalyserNode(this.#context, { fftSize: METER_SAMPLES });
+      source.connect(this.#input);
       if (file) source.start();
       await resumed;
-      audio.#context.onstatechange = () => audio.#context.state === "closed" || fail(new UserError(PAUSED));
+      this.#context.onstatechange = () => this.#context.state === "closed" || fail(new UserError(PAUSED));
     } catch (error) {
-      audio.close();
+      this.close();
       throw error;
     }
-    return audio;
   }
 
   /** Seconds by which what is heard is late, beside the buffers: the model's, and those that the browser tells of. */
@@ -78,7 +88,8 @@ export class LiveAudio {
 
   close() {
     this.#track?.stop();
-    if (this.#context.state !== "closed") this.#context.close();
+    if (!this.#closing.signal.aborted) this.#context.close();
+    this.#closing.abort();
   }
 
   async #openMicrophone(fail) {
@@ -135,19 +146,24 @@ function levelOf(meter) {
   return 10 * Math.log10(Math.max(power, 1e-12));
 }
 
-/** Lets the worker load a model and listen at a port. */
-function ready(worker, { model, port }, fail) {
+/** Lets the worker load a model and listen at a port; its answers come by a channel of this start's own. */
+function ready(worker, { model, port }, fail, signal) {
+  const { port1: answers, port2 } = new MessageChannel();
   return new Promise((resolve, reject) => {
     const end = (error) => {
       reject(error);
       fail(error); // of no effect before the start
     };
-    worker.onmessage = ({ data: { error } }) => {
+    answers.onmessage = ({ data: { error } }) => {
       if (!error) resolve();
       else end(error.isExpected ? new UserError(error.message) : new Error(error.message));
     };
+    signal.onabort = () => {
+      answers.close();
+      reject(signal.reason);
+    };
     if (worker.broken) return end(new Error(worker.broken));
-    worker.onerror = (event) => end(new Error(event.message || "its files are incomplete"));
-    worker.postMessage({ model, port }, [port]);
+    worker.addEventListener("error", (event) => end(new Error(event.message || "its files are incomplete")), { signal });
+    worker.postMessage({ model, port, answers: port2 }, [port, port2]);
   });
 }

@@ -38,7 +38,8 @@ export function startLive(site, given) {
   let shown = null; // the model of the rows: as listed, and what its manifest says
   let rows = [];
   let worker = null;
-  let audio = null;
+  let opening = null; // the sound of the current start
+  let audio = null; // the same, once it is heard
   let number = 0; // of the current start; older ones end themselves
 
   at("live-sample").hidden = !site.sample;
@@ -114,20 +115,22 @@ export function startLive(site, given) {
     at("live-stop").focus();
     try {
       if (!shown || shown.model.key !== models.chosen?.key) await show();
+      if (run !== number) return; // stopped meanwhile
       worker ??= startSeparator();
       const fail = (error) => {
         if (run !== number || !audio) return;
         stop();
         tellError(error);
       };
-      const started = await LiveAudio.start(shown.live, shown.model, worker, file, { report, fail });
-      if (run !== number) return started.close(); // stopped meanwhile
-      audio = started;
+      opening = new LiveAudio(shown.live);
+      await opening.start(shown.model, worker, file, { report, fail });
+      if (run !== number) return;
+      audio = opening;
       rows.forEach(({ gain }, k) => audio.setGain(k, gain.factor));
       if (file) tell("The sample is separated while it plays.");
       draw(run, Boolean(file), performance.now());
     } catch (error) {
-      if (run !== number) return undefined;
+      if (run !== number) return;
       stop();
       tellError(error);
       if (!(error instanceof UserError)) {
@@ -135,13 +138,12 @@ export function startLive(site, given) {
         worker = null;
       }
     }
-    return undefined;
   }
 
   function stop() {
     number++;
-    audio?.close();
-    audio = null;
+    opening?.close();
+    opening = audio = null;
     for (const { meter } of rows) meter.show(SILENT_DB);
     tell("");
     running(false);

@@ -1,6 +1,6 @@
 // What came of a recording: pictures, a player, and a gain, mute and solo for each source.
 
-import { encodeSamples, wavHeader } from "../lib/index.js";
+import { encodeSamples, numClipped, wavHeader } from "../lib/index.js";
 import { clock, drawSpectrogram, element } from "./draw.js";
 import { Gain } from "./gain.js";
 import { Player } from "./player.js";
@@ -32,7 +32,6 @@ export class Result {
     at("seek").max = SEEK_STEPS;
     at("seek").oninput = () => result.#seek((at("seek").value / SEEK_STEPS) * seconds);
     at("play").onclick = () => result.#toggle();
-    at("download-mix").onclick = () => result.#downloadMix();
     for (const picture of document.querySelectorAll("#result .picture canvas")) {
       picture.onclick = ({ offsetX }) => result.#seek((offsetX / picture.clientWidth) * seconds);
     }
@@ -120,15 +119,24 @@ export class Result {
     this.#frame = requestAnimationFrame(() => this.#draw());
   }
 
-  async #downloadMix() {
+  /**
+   * Downloads the sources at their gains, added up.
+   *
+   * @returns {Promise<number>} How many samples were clipped.
+   * @throws {import("../lib/index.js").UserError} The sources can no longer be read.
+   */
+  async downloadMix() {
     const { sampleRate, numChannels, numSamples, format } = this.#separated;
-    at("download-mix").disabled = true;
     const parts = [wavHeader(sampleRate, numChannels, numSamples, format)];
-    for await (const block of this.#player.mixed(this.#factors())) parts.push(new Blob([encodeSamples(block, format)]));
+    let clipped = 0;
+    for await (const block of this.#player.mixed(this.#factors())) {
+      clipped += numClipped(block, format);
+      parts.push(new Blob([encodeSamples(block, format)]));
+    }
     const url = URL.createObjectURL(new Blob(parts, { type: "audio/wav" }));
     element("a", { href: url, download: `${this.#stem}_remix.wav` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    at("download-mix").disabled = false;
+    return clipped;
   }
 }
 

@@ -105,7 +105,7 @@ export function startSound(client, site, given) {
   }
 
   function again() {
-    if (current) separate(current);
+    if (current && !isBusy()) separate(current);
   }
 
   async function choose(files) {
@@ -122,12 +122,17 @@ export function startSound(client, site, given) {
     }
   }
 
+  /** Lets nothing else begin while the microphone is asked for or recorded. */
+  function reserve(isReserved) {
+    for (const id of ["open", "use-sample"]) at(id).disabled = isReserved;
+    models.disabled = isReserved;
+  }
+
   /** Shows whether the microphone is recorded. */
   function recording(isRecording) {
     at("record").textContent = isRecording ? "Stop and separate" : "Record";
     at("recorded").textContent = "";
-    for (const id of ["open", "use-sample"]) at(id).disabled = isRecording;
-    models.disabled = isRecording;
+    reserve(isRecording);
   }
 
   async function toggleRecording() {
@@ -139,6 +144,7 @@ export function startSound(client, site, given) {
     }
     if (isWaiting) return undefined;
     isWaiting = true;
+    reserve(true);
     tell("Waiting for the microphone…");
     try {
       const ended = () => recorder && toggleRecording();
@@ -151,10 +157,24 @@ export function startSound(client, site, given) {
       recording(true);
       tell("Recording. It is separated when you stop.");
     } catch (error) {
+      reserve(false);
       tellError(error);
     }
     isWaiting = false;
     return undefined;
+  }
+
+  async function downloadMix() {
+    at("download-mix").disabled = true;
+    tell("");
+    try {
+      const clipped = await result.downloadMix();
+      if (clipped > 0) tell(`${clipped} samples of the mix exceeded full scale and were clipped; lower the gains and download it again.`);
+    } catch (error) {
+      tellError(error);
+    } finally {
+      at("download-mix").disabled = false;
+    }
   }
 
   async function sample() {
@@ -168,8 +188,9 @@ export function startSound(client, site, given) {
     given([...at("file").files]);
     at("file").value = "";
   };
-  at("use-sample").onclick = () => separate(sample());
+  at("use-sample").onclick = () => isBusy() || separate(sample());
   at("record").onclick = toggleRecording;
+  at("download-mix").onclick = downloadMix;
   at("cancel").onclick = () => {
     cancelled = true;
     client.cancel();

@@ -1,6 +1,6 @@
 // Everything that takes time, away from the page's own thread: models, separation of recordings and of pictures.
 
-import { encodeSamples, listedFile, Model, openWav, readManifest, Separator, UserError, WavFormat, wavHeader } from "../lib/index.js";
+import { encodeSamples, listedFile, Model, numClipped, openWav, readManifest, Separator, UserError, wavHeader } from "../lib/index.js";
 import { fetched } from "./files.js";
 import { forgetOwn } from "./own-models.js";
 import { Picture, shades } from "./picture.js";
@@ -37,7 +37,8 @@ const TASKS = {
       const hours = (numSamples / sampleRate / 3600).toFixed(1);
       throw new UserError(`${name} lasts ${hours} hours; the page separates up to one, python -m vae_bss_tf.separate any length.`);
     }
-    let done = 0; // samples, of both passes
+    const separator = new Separator(model.run, model.audio, model.numSources);
+    let done = 0; // samples, of all passes
     async function* blocks() {
       const size = Math.ceil(READ_SECONDS * sampleRate);
       for (let start = 0; start < numSamples; start += size) {
@@ -46,12 +47,11 @@ const TASKS = {
         if (cancelled) throw new Cancelled();
         yield block;
         done += block[0].length;
-        report(done / (2 * numSamples));
+        report(done / (separator.numPasses * numSamples));
       }
     }
     const header = wavHeader(sampleRate, numChannels, numSamples, format); // refuses sources too long for a file
     const started = performance.now();
-    const separator = new Separator(model.run, model.audio, model.numSources);
     const { orders, sure } = await separator.findOrders(blocks, sampleRate, name);
     const makePicture = () => new Picture(sampleRate, numSamples, model.audio.sample_rate / 2);
     const mixture = makePicture();
@@ -67,7 +67,7 @@ const TASKS = {
         sources[k].picture.add(channels);
         // A Blob of its own leaves each part to the browser, which may keep it on the disk.
         sources[k].parts.push(new Blob([encodeSamples(channels, format)]));
-        if (format === WavFormat.INT16) clipped += numClipped(channels);
+        clipped += numClipped(channels, format);
       });
     }
     const top = mixture.loudest();
@@ -109,12 +109,6 @@ function energyOf(channels) {
   let sum = 0;
   for (const samples of channels) for (let i = 0; i < samples.length; i++) sum += samples[i] * samples[i];
   return sum;
-}
-
-function numClipped(channels) {
-  let count = 0;
-  for (const samples of channels) for (let i = 0; i < samples.length; i++) count += Math.abs(samples[i]) > 1;
-  return count;
 }
 
 self.onmessage = async ({ data: { id, task, ...given } }) => {

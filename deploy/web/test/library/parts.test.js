@@ -139,6 +139,10 @@ test("a model and a manifest that do not belong together are refused", async () 
   await assert.rejects(checkFile(manifest, file, "a.onnx"), refusedAs(/do not belong together/));
   assert.throws(() => readManifest("text"), refusedAs(/not JSON/));
   assert.throws(() => readManifest("[]"), refusedAs(/not the manifest/));
+  manifest.preset.model.num_sources = 7;
+  assert.throws(() => readManifest(JSON.stringify(manifest)), refusedAs(/a model of 7 sources; the page separates recordings into up to 6/));
+  assert.equal(readManifest(JSON.stringify({ ...manifest, preset: { model: manifest.preset.model } })).preset.model.num_sources, 7);
+  manifest.preset.model.num_sources = 2;
   manifest.preset.audio.n_fft = 63;
   assert.throws(() => readManifest(JSON.stringify(manifest)), refusedAs(/not the manifest/));
 });

@@ -139,6 +139,35 @@ test("the microphone is separated until it is stopped", async (t) => {
   await levels(-60, -60, [0, 1]);
 });
 
+test("a start that is stopped while the model loads closes the microphone, and the next one does not load it again", async () => {
+  let numLoads = 0;
+  let letThrough = null;
+  const isLetThrough = new Promise((resolve) => (letThrough = resolve));
+  await page.context().route("**/live64/float32.onnx", async (route) => {
+    numLoads++;
+    await isLetThrough;
+    await route.continue();
+  });
+  await page.evaluate(() => {
+    const { mediaDevices } = navigator;
+    const open = mediaDevices.getUserMedia.bind(mediaDevices);
+    mediaDevices.getUserMedia = async (constraints) => {
+      const stream = await open(constraints);
+      [globalThis.microphone] = stream.getTracks();
+      return stream;
+    };
+  });
+  const loading = page.waitForRequest(/live64\/float32\.onnx/);
+  await page.click("#live-microphone");
+  await loading;
+  await page.click("#live-stop");
+  assert.equal(await page.evaluate(() => globalThis.microphone.readyState), "ended");
+  await page.click("#live-sample");
+  letThrough();
+  await levels(-45, 0, [0, 1]);
+  assert.equal(numLoads, 1);
+});
+
 test("a recording stands in for the microphone; a source whose gain is off is silent", async () => {
   await page.click("#live-sample");
   await levels(-45, 0, [0, 1]);

@@ -116,6 +116,12 @@ test("sliders and buttons change what is heard and downloaded", async () => {
   await page.getByRole("button", { name: "Solo source 2" }).click();
   await near(0, 1);
   await page.getByRole("button", { name: "Solo source 2" }).click();
+  await slider.fill("12");
+  assert.ok((await mix()).every((value) => Math.abs(value) <= 1));
+  await text(page, "#message", /^[1-9]\d* samples of the mix exceeded full scale and were clipped; lower the gains/);
+  await slider.fill("0");
+  await near(1, 1);
+  assert.equal(await page.textContent("#message"), "");
 
   const mute = async () => {
     for (const k of [1, 2]) await page.getByRole("button", { name: `Mute source ${k}` }).click();
@@ -132,6 +138,10 @@ test("sliders and buttons change what is heard and downloaded", async () => {
   await playing(0.01, 1);
   await page.evaluate(() => document.getElementById("play").textContent === "Pause" && document.getElementById("play").click());
   await heard(page, 0, 0.001);
+  await page.evaluate(() => (Blob.prototype.arrayBuffer = () => Promise.reject(new Error("gone"))));
+  await page.click("#download-mix");
+  await text(page, "#message.error", /can no longer be read/);
+  assert.ok(await page.isEnabled("#download-mix"));
 });
 
 test("recordings that cannot be separated get a sentence each, and the page lives on", async () => {
@@ -233,6 +243,19 @@ test("the microphone is recorded and separated; without one the page says so", a
     await text(page, "#message", pattern);
     assert.ok(await page.isVisible("#message.error"));
   }
+});
+
+test("nothing else begins while the browser asks whether the page may use the microphone", async () => {
+  await page.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => (globalThis.refuse = () => reject(new DOMException("no", "NotAllowedError"))));
+  });
+  const enabled = () => Promise.all(["#open", "#use-sample", "#sound-model-name"].map((id) => page.isEnabled(id)));
+  await page.click("#record");
+  await text(page, "#message", /^Waiting for the microphone/);
+  assert.deepEqual(await enabled(), [false, false, false]);
+  await page.evaluate(() => globalThis.refuse());
+  await text(page, "#message.error", /did not let this page use the microphone/);
+  assert.deepEqual(await enabled(), [true, true, true]);
 });
 
 test("a keyboard reaches everything in its order, and the focus is never lost", async () => {
