@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from vae_bss_tf import pictures
+from vae_bss_tf import audio, pictures
 from vae_bss_tf.arguments import Parser, command, path
-from vae_bss_tf.audio import FORMATS
 from vae_bss_tf.files import files_under
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
@@ -35,8 +34,8 @@ def _separates_pictures(options: argparse.Namespace) -> bool:
 
 
 def _holds_pictures(path: Path) -> bool:
-    if path.is_dir():
-        return bool(files_under(path, pictures.SUFFIXES))
+    if path.is_dir():  # recordings may have the picture of a cover beside them
+        return bool(files_under(path, pictures.SUFFIXES)) and not files_under(path, audio.SUFFIXES)
     return path.suffix.lower() in pictures.SUFFIXES
 
 
@@ -63,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="of each request to a server (default: 60)")
     parser.add_argument("--manifest", type=path, help="manifest.json of the export that the server must be serving")
     parser.add_argument("--output", required=True, type=path, help="folder to write {name}_source{k} files to")
-    parser.add_argument("--format", choices=FORMATS, help="format of the sound files (default: the recording's own)")
+    parser.add_argument(
+        "--format", choices=audio.FORMATS, help="format of the sound files (default: the recording's own)"
+    )
     parser.add_argument(
         "--gains",
         metavar="DB,DB,...",

@@ -1,6 +1,7 @@
 """The command `python -m vae_bss_tf.separate` on pictures: files, folders, patterns, sizes, and bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -164,6 +165,25 @@ def test_a_file_without_its_manifest_is_told_by_what_it_is_given(tmp_path: Path)
     assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "out", tmp_path / "one.png")) == 0
     draw(tmp_path / "more" / "one.png", 28, 28)
     assert separate.main(command(tmp_path / "copied.tflite", tmp_path / "others", tmp_path / "more")) == 0
+
+
+def test_a_folder_of_recordings_with_a_cover_is_one_of_recordings_for_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[str] = []
+    monkeypatch.setattr("vae_bss_tf.audio.command.separate_recordings", lambda *_: kinds.append("sound"))
+    monkeypatch.setattr("vae_bss_tf.pictures.command.separate_pictures", lambda *_: kinds.append("images"))
+    draw(tmp_path / "album" / "cover.png")
+    words = command(Path("x"), tmp_path / "out", tmp_path / "album")
+    words[words.index("x")] = "grpc://127.0.0.1:1/m"
+    assert separate.main(words) == 0
+    (tmp_path / "album" / "one.wav").touch()
+    assert separate.main(words) == 0
+    manifest = tmp_path / "images.json"
+    manifest.write_text((MNIST / "manifest.json").read_text())
+    shutil.copy(REPOSITORY / "saved_models" / "notes" / "manifest.json", tmp_path)
+    assert separate.main([*words, "--manifest", str(manifest)]) == 0
+    assert kinds == ["images", "sound", "images"]
 
 
 def test_the_light_install_separates_the_sample(tmp_path: Path) -> None:

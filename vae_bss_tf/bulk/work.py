@@ -221,15 +221,19 @@ def separates_pictures(model: str, inputs: Sequence[str], output: str) -> bool:
     Raises:
         DataError: It is on another file system, which cannot be reached.
     """
-    from vae_bss_tf.pictures import SUFFIXES
+    from vae_bss_tf import audio, pictures
     from vae_bss_tf.runtime.loading import described
 
     with _model(model) as near:
         preset = described(near)
     if preset is not None:
         return preset.audio is None
-    found = (name for place in inputs for name in storage.find(place, SUFFIXES, output))
-    return any(name.lower().endswith(SUFFIXES) for name in found)
+    suffixes = (*pictures.SUFFIXES, *audio.SUFFIXES)
+    found = [name.lower() for place in inputs for name in storage.find(place, suffixes, output)]
+    # Recordings may have the picture of a cover beside them.
+    return any(name.endswith(pictures.SUFFIXES) for name in found) and not any(
+        name.endswith(audio.SUFFIXES) for name in found
+    )
 
 
 def fingerprint(model: str) -> str:

@@ -85,7 +85,7 @@ def described(model: Path | str) -> Preset | None:
     """Reads the settings of a model without loading it.
 
     Args:
-        model: As `load` takes it.
+        model: As `load` takes it, or the manifest of an export under any name.
 
     Returns:
         The settings in the `config.json` of a run, or in the `manifest.json` in or beside an export; None where there
@@ -95,6 +95,8 @@ def described(model: Path | str) -> Preset | None:
         return None
     path = Path(model)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # `load` says what is wrong
+        if path.is_file() and path.suffix == ".json":
+            return Preset.from_dict(parse_json(path.read_text(encoding="utf-8"))["preset"])
         if (path / MANIFEST).is_file() or not (path / "config.json").is_file():
             found = next(folder for folder in (path, *path.parents[:2]) if (folder / MANIFEST).is_file())
             return Preset.from_dict(parse_json((found / MANIFEST).read_text(encoding="utf-8"))["preset"])
