@@ -24,6 +24,8 @@ from vae_bss_tf.presets import for_size, get_preset
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
+    import keras
+
     from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
@@ -100,7 +102,8 @@ def _command(options: argparse.Namespace) -> None:
     _check_output(output, [*_TABLES, *_LATENTS, *(name for job in jobs for name in job.figures())], options.force)
 
     started = time.perf_counter()
-    _material.cache_clear()
+    for kept in (_material, _model):
+        kept.cache_clear()
     comparisons = [_compare(job, options) for job in jobs]
     _write(comparisons, jobs, output, options, started)
 
@@ -257,6 +260,11 @@ def _material(
     return Material(truth, learning), counting, banks["test"]
 
 
+@functools.lru_cache
+def _model(run: "Run") -> "keras.Model":
+    return run.model()
+
+
 def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     from training.evaluation import judging
     from training.evaluation.report import Comparison
@@ -280,9 +288,9 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     separators = {
         name: (separate, judging.run_budget(run))
         for run in job.runs
-        for name, separate in judging.run_separators(run).items()
+        for name, separate in judging.run_separators(run, _model(run)).items()
     }
-    fits = {name: fit for run in job.runs for name, fit in judging.run_fits(run, material.truth).items()}
+    fits = {name: fit for run in job.runs for name, fit in judging.run_fits(run, _model(run), material.truth).items()}
     results = []
     for system in job.systems:
         if system.kind == "oracle" and not has_truth:
@@ -333,7 +341,7 @@ def _write(
     judged = [(run, comparison) for job, comparison in zip(jobs, comparisons, strict=True) for run in job.runs]
     of_model = next(((run, comparison) for run, comparison in judged if run.system == "vae"), None)
     if of_model is not None:
-        model, comparison = of_model[0].model(), of_model[1]
+        model, comparison = _model(of_model[0]), of_model[1]
         # The map is coloured by true classes and has two dimensions.
         if comparison.has_truth and model.config.latent_dim > 1 and comparison.truth.counts.sum() > _FEWEST_MAPPED:
             save(pictures.latent_map(model, comparison.truth), output / _LATENTS[0])

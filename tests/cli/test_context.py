@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,10 @@ def test_evaluation_judges_what_is_corrected(run: Path, without: Path, two_bands
     assert scores[0] != scores[1]
 
 
-def test_an_export_holds_it_and_corrects_as_the_run_does(run: Path, takes: Path, tmp_path: Path) -> None:
+def test_an_export_holds_it_and_corrects_as_the_run_does(
+    run: Path, takes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.pipeline.converters", lambda: ThreadPoolExecutor(1))
     target = tmp_path / "exported"
     words = ["--run", str(run), "--to", str(target), "--data-dir", str(takes), "--formats", "tflite_float32"]
     assert export.main(words) == 0

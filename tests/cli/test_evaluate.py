@@ -16,6 +16,8 @@ from training.fit import train
 from training.run import Run
 from vae_bss_tf.config import DataConfig, Preset
 from vae_bss_tf.datasets import pipeline
+from vae_bss_tf.files import write_json
+from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.presets import get_preset
 
 
@@ -198,6 +200,14 @@ def test_what_is_no_number_is_told_with_the_option(option: str, capsys: pytest.C
     assert f"argument {option}:" in capsys.readouterr().err.splitlines()[-1]
 
 
+def untrained(preset: Preset, path: Path) -> Run:
+    """A finished run of a model that has learned nothing."""
+    run = Run.create(path, preset, "vae")
+    MultiSourceVAE(preset.model).save(path / "model.keras")
+    write_json(path / "metrics.json", {"mixtures": 1, "seconds": 1, "parameters": 1, "seed": 0})
+    return run
+
+
 def test_what_is_no_run_of_a_separator_is_passed_over(runs: Path, tmp_path: Path) -> None:
     """A live separator's run, which is trained into the same folder, and a damaged one."""
     folder = shutil.copytree(runs, tmp_path / "runs")
@@ -210,7 +220,7 @@ def test_what_is_no_run_of_a_separator_is_passed_over(runs: Path, tmp_path: Path
 
 def test_a_latent_of_one_dimension_and_few_sources_have_no_map(tiny_preset: Preset, runs: Path, tmp_path: Path) -> None:
     narrow = tiny_preset.replace(model=tiny_preset.model.replace(latent_dim=1))
-    run = train(narrow, output=tmp_path / "run")
+    run = untrained(narrow, tmp_path / "run")
     for path, words in ((run.path, ["--num-mixtures", "50"]), (runs / "vae", ["--num-mixtures", "1"])):
         out = tmp_path / path.name / "out"
         assert evaluate.main(["--run", str(path), *words, "--output", str(out)]) == 0
@@ -225,7 +235,7 @@ def test_the_latents_are_drawn_of_the_mixtures_that_their_model_separates(
     three = tiny_preset.replace(
         model=tiny_preset.model.replace(num_sources=3), data=tiny_preset.data.replace(num_mixed=(3,))
     )
-    run, drawn = train(three, output=tmp_path / "run"), []
+    run, drawn = untrained(three, tmp_path / "run"), []
     for name in ("latent_map", "latent_traversal"):
         draw = getattr(figures, name)
         recorded = lambda model, truth, draw=draw: drawn.append((model, truth)) or draw(model, truth)  # noqa: E731

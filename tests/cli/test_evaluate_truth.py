@@ -173,10 +173,14 @@ def test_a_perfect_separation_has_the_best_scores_in_any_order(
     assert mixture.scores["si_sdr"].max() < 5
 
 
-@pytest.mark.parametrize("system", ["mixit", "remixit", "glo", "ae"])
-def test_every_trained_system_is_judged_on_pictures(system: str, tiny_preset: Preset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["mixit", "glo", "ae"])
+def test_every_trained_system_is_judged_on_pictures(
+    system: str, tiny_preset: Preset, golden_runs: Path, tmp_path: Path
+) -> None:
     recipe = tiny_preset.recipe.replace(epochs=2, mixtures_per_epoch=64)
-    run = train(tiny_preset.replace(recipe=recipe), output=tmp_path / "run", system=system)
+    run = Run.load(golden_runs / system)
+    if system == "glo":
+        run = train(tiny_preset.replace(recipe=recipe), output=tmp_path / "run", system=system)
     rng = np.random.default_rng(0)
     (tmp_path / "truth" / "overlay").mkdir(parents=True)
     for name in ("mixture", "source1", "source2"):

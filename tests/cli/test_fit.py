@@ -95,8 +95,6 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_recipe,
         before, after = (getattr(r.model(), part) for r in (tiny_run, run))
         for a, b in zip(before.get_weights(), after.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-    again = fit.train(tiny_recipe.replace(recipe=only_masks), output=tmp_path / "again", init=run.path)
-    np.testing.assert_allclose(again.model().mask_network.head.kernel, run.model().mask_network.head.kernel, atol=1e-6)
     still = changed(tiny_preset, epochs=1, learning_rate=1e-12)
     for changes in ({"hidden_units": (32, 25)}, {"num_sources": 1}):
         other = still.replace(model=still.model.replace(**changes))

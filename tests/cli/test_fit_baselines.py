@@ -26,7 +26,7 @@ def test_a_taught_baseline_goes_through_its_phases_and_resumes_in_them(
     names = ["train", system.replace("-", "_")]
     assert [row["phase"] for row in read_history(whole.path / "history.csv")] == [n for n in names for _ in range(2)]
     assert whole.metrics["mixtures"] == 4 * 256
-    deaths = [1, 3]
+    deaths = [1, 3] if system == "remixit" else [3]  # their first phase is the same
     end_epoch = Backup.end_epoch
 
     def dying(self, done, learner):

@@ -115,7 +115,7 @@ def wait_for(condition: Callable[[], bool], workers: Workers) -> None:
 @pytest.fixture(scope="module")
 def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Workers, Run]:
     folder = tmp_path_factory.mktemp("whole")
-    words = command if KILLS else [*command, "--set", "recipe.epochs=4", "--set", "recipe.mixtures_per_epoch=256"]
+    words = command if KILLS else [*command, "--set", "recipe.epochs=3", "--set", "recipe.mixtures_per_epoch=256"]
     workers = Workers(folder / "logs", folder / "run", words)
     assert workers.wait() == [0, 0], workers.told(0, "err") + workers.told(1, "err")
     return workers, Run.load(folder / "run")
@@ -129,7 +129,7 @@ def test_the_chief_alone_writes_and_reports(whole: tuple[Workers, Run]) -> None:
     assert workers.told(0, "out").startswith("waiting for 2 workers: 127.0.0.1:21003, 127.0.0.1:21004\n")
     assert len(workers.told(1, "out").splitlines()) == 3
     assert run.metrics["device"] == "2 x CPU on 2 workers, mirrored"
-    assert [row["epoch"] for row in read_history(run.path / "history.csv")] == list(range(8 if KILLS else 4))
+    assert [row["epoch"] for row in read_history(run.path / "history.csv")] == list(range(8 if KILLS else 3))
 
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes; VAE_BSS_MULTI_WORKER_KILLS=1 runs it")

@@ -13,6 +13,7 @@ from PIL import Image
 from training import evaluate, fit, results
 from training.context import __main__ as context
 from vae_bss_tf import separate
+from vae_bss_tf.audio.context import ContextConfig
 from vae_bss_tf.datasets import decoded
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "own-mixtures.md"
@@ -53,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(decoded.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(results, "NUM_SCORED", 16)
+    monkeypatch.setattr("training.context.trainer.STEPS_PER_EPOCH", 5)
+    monkeypatch.setattr(context, "ContextConfig", lambda: ContextConfig((6, 8, 12)))
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """One small trained run and one full export of it, shared by all tests of the export."""
 
+import contextlib
 import json
 
 import keras
@@ -8,9 +9,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
+from export import pipeline
 from export.__main__ import main
 from export.devserver.config import ServedModel
 from export.devserver.server import DevelopmentServer
+from export.gate import workers
 from export.writers import saved_model
 from training.run import Run
 from vae_bss_tf.config import ModelConfig, Preset
@@ -40,6 +43,14 @@ def trained(config, mixtures, steps):
     for inputs in mixtures.take(steps):
         step(inputs["mixture"])
     return model
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_pool():
+    """Exports convert in two processes that are there already."""
+    with workers.converters() as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "converters", lambda: contextlib.nullcontext(pool))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The live separators that ship: their files say what their weights say, and they separate the sample."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -19,17 +20,23 @@ FILES = [folder / entry["path"] for folder in FOLDERS
          for entry in json.loads((folder / "manifest.json").read_text())["formats"].values()]  # fmt: skip
 
 
+@functools.cache
+def of_weights(folder):
+    """Five seconds of sound, and what the model of a folder's weights says of them."""
+    model = load_model(folder)
+    sound = gate.program(model.config.sample_rate)[: 5 * 11_025]
+    return sound, gate.offline(model, sound)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_a_file_says_what_the_weights_say(file):
     manifest = json.loads((file.parent / "manifest.json").read_text())
     entry = next(entry for entry in manifest["formats"].values() if entry["path"] == file.name)
     assert sha256(file) == entry["sha256"]
     assert file.stat().st_size < 600_000
-    model = load_model(file.parent)
-    sound = gate.program(model.config.sample_rate)[: 5 * 11_025]
+    sound, expected = of_weights(file.parent)
     separator = LiveSeparator(load(file))
     found = np.concatenate([separator.process(sound), separator.finish()], axis=1)
-    expected = gate.offline(model, sound)
     found = found[:, : expected.shape[1]]
     error = np.sum((found - expected) ** 2) / np.sum(expected**2)
     assert error < (1e-9 if "float32" in file.name else 1e-2)

@@ -21,7 +21,7 @@ await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 const url = `http://127.0.0.1:${server.address().port}/`;
 
 const pages = (await readdir(site, { recursive: true })).filter((name) => name.endsWith(".html") && name !== "404.html");
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
 const wrong = [];
 const page = await browser.newPage();
 let name = "";

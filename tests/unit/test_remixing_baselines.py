@@ -129,7 +129,7 @@ def test_only_the_student_is_trained_and_the_teacher_follows_slowly(system: str)
     student = baselines.build(system, CONFIG)
     learner = baselines.learner(baselines.OBJECTIVES[system][1], student)
     assert {id(v) for v in learner.trainable_variables} == {id(v) for v in student.trainable_variables}
-    learner.compile(keras.optimizers.Adam(1e-2), jit_compile=True, steps_per_execution=2)
+    learner.compile(keras.optimizers.Adam(1e-2), jit_compile=system == "remixit", steps_per_execution=2)
     before = student.get_weights()
     mixtures = np.random.default_rng(0).uniform(size=(64, 4, 4)).astype(np.float32)
     data = tf.data.Dataset.from_tensors({"mixture": mixtures}).repeat()

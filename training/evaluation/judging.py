@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -127,19 +128,17 @@ def run_budget(run: Run) -> Budget:
     return budget
 
 
-def run_separators(run: Run) -> dict[str, Separate]:
-    """Loads a run's model for the systems that are made from it.
+def run_separators(run: Run, model: keras.Model) -> dict[str, Separate]:
+    """The systems that are made from a run's model.
 
     Args:
         run: The run.
+        model: Its model.
 
     Returns:
         For each system that is trained as the run was, float32 `[n, *shape]` to float32 `[n, K, *shape]`.
-
-    Raises:
-        CheckpointError: The model is missing or damaged.
     """
-    model, num_sources = run.model(), run.preset.model.num_sources
+    num_sources = run.preset.model.num_sources
     return {
         name: system.bound(model, num_sources)
         for name, system in systems.of(domain_of(run.preset.audio).kind).items()
@@ -147,16 +146,16 @@ def run_separators(run: Run) -> dict[str, Separate]:
     }
 
 
-def run_fits(run: Run, mixed: EvaluationSet) -> dict[str, MixtureFit]:
+def run_fits(run: Run, model: keras.Model, mixed: EvaluationSet) -> dict[str, MixtureFit]:
     """How well a run's model explains mixtures, for the systems that are made from it; empty for baselines.
 
     Args:
         run: The run.
+        model: Its model.
         mixed: The mixtures.
     """
     if run.system != "vae":
         return {}
-    model = run.model()
     outputs = model.predict({"mixture": mixed.mixtures}, batch_size=BATCH, verbose=0)
     fit = mixture_fit(model, outputs, mixed, run.preset.recipe.final_kl_weight)
     return {} if fit is None else {"vae": fit, "vaem": fit}

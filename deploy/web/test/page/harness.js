@@ -13,7 +13,7 @@ import { encodeSamples, wavHeader, WavFormat } from "../../lib/index.js";
 const DIST = fileURLToPath(new URL("../../dist", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json" };
 const PATIENCE = 90_000; // ms that a condition is waited for; on a machine that is busy everything takes longer
-const FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"];
 
 /** Serves `dist/` as any server of files does. */
 export async function serve() {
