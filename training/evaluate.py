@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training import systems, tables
 from training.memory import keep_freed_memory
 from training.systems import Material, System
 from vae_bss_tf.arguments import Parser, command, counts, path
 from vae_bss_tf.checks import check, check_choice
-from vae_bss_tf.config import DataConfig, ModelConfig, Preset
+from vae_bss_tf.config import ModelConfig, Preset
 from vae_bss_tf.datasets import DATASETS, pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
@@ -24,8 +24,6 @@ from vae_bss_tf.presets import for_size, get_preset
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
-    import keras
-
     from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
@@ -102,8 +100,7 @@ def _command(options: argparse.Namespace) -> None:
     _check_output(output, [*_TABLES, *_LATENTS, *(name for job in jobs for name in job.figures())], options.force)
 
     started = time.perf_counter()
-    for kept in (_material, _model):
-        kept.cache_clear()
+    _material.cache_clear()
     comparisons = [_compare(job, options) for job in jobs]
     _write(comparisons, jobs, output, options, started)
 
@@ -172,7 +169,8 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
         if options.dataset:
             check_choice("data set", options.dataset, DATASETS)
             data = preset.data.replace(dataset=options.dataset, max_shift=0, mirror=False, min_gain=1.0)
-            if options.dataset != preset.data.dataset and options.num_mixed in (None, (1,)) and _are_mixed(data):
+            are_mixed = get_preset(options.dataset).data.num_mixed == (1,) != preset.data.num_mixed
+            if are_mixed and options.dataset != preset.data.dataset and options.num_mixed in (None, (1,)):
                 data = data.replace(num_mixed=(1,))
             preset = dataclasses.replace(preset, data=data)
         num_sources = preset.model.num_sources
@@ -188,11 +186,6 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
             )
         )
     return jobs
-
-
-def _are_mixed(data: DataConfig) -> bool:
-    """Whether the items of a data set are mixtures, unless it is said that they are mixed."""
-    return get_preset(data.dataset).data.num_mixed == (1,)
 
 
 def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[System]:
@@ -260,11 +253,6 @@ def _material(
     return Material(truth, learning), counting, banks["test"]
 
 
-@functools.lru_cache
-def _model(run: "Run") -> "keras.Model":
-    return run.model()
-
-
 def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
     from training.evaluation import judging
     from training.evaluation.report import Comparison
@@ -277,6 +265,8 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
         preset, job.num_mixed, learns, options.data_dir, options.num_mixtures, options.test_seed
     )
     has_truth = bank.has_truth
+    separators: dict[str, tuple[Any, Any]] = {}
+    fits: dict[str, Any] = {}
     for run in job.runs:
         judged_on = run.metrics.get("data", {"test": bank.fingerprint()})
         if run.preset.data.dataset == bank.name and judged_on != {"test": bank.fingerprint()}:
@@ -285,12 +275,9 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
                 "files were added, removed or moved since, it may hold some that were trained on.",
                 file=sys.stderr,
             )
-    separators = {
-        name: (separate, judging.run_budget(run))
-        for run in job.runs
-        for name, separate in judging.run_separators(run, _model(run)).items()
-    }
-    fits = {name: fit for run in job.runs for name, fit in judging.run_fits(run, _model(run), material.truth).items()}
+        spent, model = judging.run_budget(run), run.model()
+        separators |= {name: (separate, spent) for name, separate in judging.run_separators(run, model).items()}
+        fits |= judging.run_fits(run, model, material.truth)
     results = []
     for system in job.systems:
         if system.kind == "oracle" and not has_truth:
@@ -341,7 +328,7 @@ def _write(
     judged = [(run, comparison) for job, comparison in zip(jobs, comparisons, strict=True) for run in job.runs]
     of_model = next(((run, comparison) for run, comparison in judged if run.system == "vae"), None)
     if of_model is not None:
-        model, comparison = _model(of_model[0]), of_model[1]
+        model, comparison = of_model[0].model(), of_model[1]
         # The map is coloured by true classes and has two dimensions.
         if comparison.has_truth and model.config.latent_dim > 1 and comparison.truth.counts.sum() > _FEWEST_MAPPED:
             save(pictures.latent_map(model, comparison.truth), output / _LATENTS[0])

@@ -75,7 +75,7 @@ def train(
     started = time.perf_counter() if started is None else started
     preset = completed(preset, check_choice("system", system, systems.trained()))
     if init is not None:
-        preset = _as_many_sources(preset, init)
+        preset = _begun_from(preset, init)
     if resume is None and init is None and preset.recipe.phases[0].remixes:
         raise ConfigError(
             f"the phase {preset.recipe.phases[0].name} remixes what a model separates, and an untrained one separates "
@@ -181,11 +181,14 @@ def completed(preset: Preset, system: str) -> Preset:
     return preset.replace(model=model, recipe=preset.recipe.replace(phases=phases))
 
 
-def _as_many_sources(preset: Preset, init: Path) -> Preset:
-    """The preset without phases of fewer sources than the run has that the training begins with."""
+def _begun_from(preset: Preset, init: Path) -> Preset:
+    """The preset without phases of fewer sources than the run has that the training begins with, and with its prior."""
     from training.run import Run
 
-    if Run.load(init).preset.model.num_sources <= preset.data.max_mixed:
+    theirs = Run.load(init).preset
+    if not any(phase.objective.endswith("elbo") for phase in preset.recipe.phases):
+        preset = preset.replace(recipe=preset.recipe.replace(prior_weight=theirs.recipe.final_kl_weight))
+    if theirs.model.num_sources <= preset.data.max_mixed:
         return preset
     return _of_all_sources(preset)
 

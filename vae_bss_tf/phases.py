@@ -149,6 +149,8 @@ class Recipe(Settings):
             objective, or "remixing", which is, in phases that remix, the score that needs no true sources
             (`metrics.consistency`).
         seed: Seed of initialisation, mixtures and noise; below 2**31 - 2**24.
+        prior_weight: Weight of the prior where no phase has an ELBO that says it, as where a mask network alone is
+            trained on: `--init` takes it from the run that it begins with; >= 0.
         phases: The phases, in order; their names differ.
 
     Example:
@@ -162,12 +164,13 @@ class Recipe(Settings):
     early_stopping: int = 0
     choose_by: str = "objective"
     seed: int = 0
+    prior_weight: float = 1.0
     phases: tuple[Phase, ...] = (Phase(),)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "mixtures_per_epoch", "validation_mixtures"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("early_stopping", "seed"):
+        for name in ("early_stopping", "seed", "prior_weight"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         check_choice("choose_by", self.choose_by, CHOOSERS)
         are_paired = self.choose_by == "remixing" or any(phase.objective == "masked_remix" for phase in self.phases)
@@ -190,5 +193,6 @@ class Recipe(Settings):
 
     @property
     def final_kl_weight(self) -> float:
-        """The KL weight that the last phase with an ELBO ends with; 1 where there is none."""
-        return next((p.final_kl_weight for p in reversed(self.phases) if p.objective.endswith("elbo")), 1.0)
+        """The KL weight that the last phase with an ELBO ends with; `prior_weight` where there is none."""
+        of_elbo = (p.final_kl_weight for p in reversed(self.phases) if p.objective.endswith("elbo"))
+        return next(of_elbo, self.prior_weight)

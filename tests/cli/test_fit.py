@@ -91,6 +91,7 @@ def test_a_training_begins_with_the_weights_of_another(tiny_preset, tiny_recipe,
     only_masks = tiny_recipe.recipe.replace(epochs=1, phases=(masks.replace(learning_rate=1e-12),))
     run = fit.train(tiny_recipe.replace(recipe=only_masks), output=tmp_path / "next", init=tiny_run.path)
     assert (run.init, Run.load(run.path)) == (str(tiny_run.path), run)
+    assert run.model().prior_weight == tiny_run.model().prior_weight < 1
     for part in ("encoder", "decoder"):
         before, after = (getattr(r.model(), part) for r in (tiny_run, run))
         for a, b in zip(before.get_weights(), after.get_weights(), strict=True):

@@ -138,6 +138,7 @@ def test_a_recipe_knows_the_kl_weight_that_it_ends_with():
     assert recipe.final_kl_weight == 0.25
     assert Recipe(phases=(separate, masks)).final_kl_weight == 0.2
     assert Recipe(phases=(masks,)).final_kl_weight == 1.0
+    assert Recipe(phases=(masks,), prior_weight=0.3).final_kl_weight == 0.3
 
 
 def test_no_preset_begins_with_a_phase_that_needs_a_trained_model():
