@@ -1,4 +1,4 @@
-"""Several workers train as one process with the same batches does, for every objective.
+"""Two replicas and several workers train as one process with the same batches does, for every objective.
 
 TensorFlow's workers listen on every interface, whatever TF_CONFIG says: they run in a network namespace of their own.
 """
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ALL = os.environ.get("VAE_BSS_MULTI_WORKER") == "all"
 STEPS, EPOCHS, WORKERS = (50, 50, (2, 4)) if ALL else (10, 2, (2,))
 SCRIPT = """
-import json, os, sys
+import json, sys
 from training import loop
-from training.strategy import make_strategy
-strategy = make_strategy("multi-worker" if "TF_CONFIG" in os.environ else "single")
+from training.strategy import can_jit_compile, make_strategy
+strategy = make_strategy(sys.argv[1])
 import keras
 from training.learner import Learner
 from training.cluster import spans_hosts
@@ -36,7 +37,7 @@ from vae_bss_tf.objectives import Elbo, MaskedRemix, Noise, RemixedElbo
 import numpy as np
 import tensorflow as tf
 
-steps, epochs = map(int, sys.argv[1:])
+steps, epochs = map(int, sys.argv[2:])
 config = ModelConfig(
     input_shape=(8, 8), num_sources=2, latent_dim=4, hidden_units=(16, 12), convolutions=(4,), encoder_units=(12,),
     mask_channels=(3, 4),
@@ -86,7 +87,8 @@ for name, (make, parts, rate) in objectives.items():
         found[f"{name} {kind.__name__}"] = {
             "logs": losses.logs, "weights": after.tolist(), "moved": float(np.abs(after - before).max())
         }
-print(json.dumps(found))
+replicas = strategy.num_replicas_in_sync
+print(json.dumps({"replicas": replicas, "can_jit_compile": can_jit_compile(strategy), "found": found}))
 """
 RUN_ALL = """
 ip link set lo up
@@ -111,23 +113,41 @@ needs_isolation = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def one() -> dict[str, dict]:
+def trained(strategy: str) -> dict[str, Any]:
     """What one process finds."""
-    words = [sys.executable, "-c", SCRIPT, str(STEPS), str(EPOCHS)]
+    words = [sys.executable, "-c", SCRIPT, strategy, str(STEPS), str(EPOCHS)]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=1_200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def one() -> dict[str, dict]:
+    return trained("single")["found"]
+
+
 def together(count: int, folder: Path) -> list[dict[str, dict]]:
     """What each of several workers finds."""
     addresses = json.dumps([f"127.0.0.1:{21_001 + index}" for index in range(count)])
-    words = [str(count), addresses, sys.executable, SCRIPT, f"{STEPS} {EPOCHS}", str(folder)]
+    words = [str(count), addresses, sys.executable, SCRIPT, f"multi-worker {STEPS} {EPOCHS}", str(folder)]
     command = ["unshare", "-n", "bash", "-c", RUN_ALL, "run", *words]
     done = subprocess.run(command, cwd=REPOSITORY, check=False, timeout=1_200)
     assert done.returncode == 0, [file.read_text()[-2000:] for file in sorted(folder.glob("*.err"))]
-    return [json.loads((folder / f"{index}.json").read_text().splitlines()[-1]) for index in range(count)]
+    printed = [(folder / f"{index}.json").read_text().splitlines()[-1] for index in range(count)]
+    return [json.loads(line)["found"] for line in printed]
+
+
+def test_two_replicas_of_one_process_train_as_one_does(one: dict[str, dict]) -> None:
+    mirrored = trained("mirrored")
+    assert mirrored["replicas"] == 2
+    assert not mirrored["can_jit_compile"]  # by XLA, on a CPU
+    for name, expected in one.items():
+        found = mirrored["found"][name]
+        if not name.endswith("Adam"):  # which hides a gradient that is too large by a factor
+            assert expected["moved"] > 1e-3, name
+            np.testing.assert_allclose(found["weights"], expected["weights"], atol=2e-5)
+            for logs, other in zip(expected["logs"], found["logs"], strict=True):
+                assert other == pytest.approx(logs, rel=1e-4), name
 
 
 @needs_isolation
