@@ -37,14 +37,21 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """The teacher's folder, and beside it what it has separated."""
+    path = tmp_path_factory.mktemp("taught")
+    (path / "teacher").mkdir()
+    (path / "teacher/manifest.json").write_text("{}")
+    return path
+
+
 @pytest.fixture
-def teacher(monkeypatch, tmp_path):
+def teacher(monkeypatch, taught):
     """The teacher's folder, which `Separator.load` knows."""
-    monkeypatch.setenv("VAE_BSS_TF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VAE_BSS_TF_CACHE", str(taught / "cache"))
     monkeypatch.setattr(stems.Separator, "load", lambda path: Halves())
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher/manifest.json").write_text("{}")
-    return tmp_path / "teacher"
+    return taught / "teacher"
 
 
 def test_stems_are_what_the_teacher_finds_with_their_pitch(folder, teacher):

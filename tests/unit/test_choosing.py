@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training import fit, truth_free
+from training import fit, results, truth_free
 from training.backup import Backup
 from training.callbacks import RemixScore
 from training.history import read_history
@@ -26,6 +26,11 @@ def test_callbacks_after_it_see_the_score() -> None:
     score = RemixScore(lambda separate: float(separate(np.float32(7))))
     model.fit(np.zeros((4, 1)), np.zeros((4, 1)), epochs=2, verbose=0, callbacks=[score, note])
     assert seen == [7.0, 7.0]
+
+
+@pytest.fixture(autouse=True)
+def few_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "NUM_SCORED", 100)
 
 
 @pytest.fixture
