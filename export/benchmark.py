@@ -137,11 +137,12 @@ def _command(options: argparse.Namespace) -> None:
 
 def _keras_rows(run: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     from training.run import Run  # it loads TensorFlow, which --help needs not
+    from vae_bss_tf.config import Preset
 
     model = run.resolve() / "model.keras"
     if not model.is_file():
         raise CheckpointError(f"{run} has no model.keras; give --run the run that the export was made from.")
-    if Run.load(run).preset.config_hash() != manifest["config_hash"]:
+    if Run.load(run).preset != Preset.from_dict(manifest["preset"]):
         raise ConfigError(f"{run} has other settings than the run that the export was made from; give --run that one.")
     scores = {f"{score}_db": manifest["reference"]["scores_db"].get(score) for score in ("si_sdr", "psnr")}
     size, path = model.stat().st_size, run.resolve()

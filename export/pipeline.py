@@ -73,7 +73,7 @@ def export_run(
     """
     check_target(target, live=False, force=force)
     run = Run.load(run_path)
-    with exclusive(run.path):
+    with exclusive(run.path, shared=True):
         if not run.metrics:
             raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
         if run.preset.audio is not None and (run.path / FOLDER).is_dir():

@@ -20,7 +20,7 @@ from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.files import refuse_existing, write_json, write_text
 from vae_bss_tf.phases import Recipe
-from vae_bss_tf.presets import for_size, get_preset
+from vae_bss_tf.presets import PRESETS, for_size, get_preset
 from vae_bss_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -169,10 +169,9 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
         if options.dataset:
             check_choice("data set", options.dataset, DATASETS)
             data = preset.data.replace(dataset=options.dataset, max_shift=0, mirror=False, min_gain=1.0)
-            are_mixed = get_preset(options.dataset).data.num_mixed == (1,) != preset.data.num_mixed
-            if are_mixed and options.dataset != preset.data.dataset and options.num_mixed in (None, (1,)):
-                data = data.replace(num_mixed=(1,))
             preset = dataclasses.replace(preset, data=data)
+        if _are_mixtures(options, run):
+            preset = dataclasses.replace(preset, data=preset.data.replace(num_mixed=(1,)))
         num_sources = preset.model.num_sources
         jobs.append(
             _Job(
@@ -186,6 +185,14 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
             )
         )
     return jobs
+
+
+def _are_mixtures(options: argparse.Namespace, run: "Run") -> bool:
+    """Whether the items of the data set are taken as mixtures: as they are unless the run or the command mixes them."""
+    dataset = options.dataset or run.preset.data.dataset
+    is_other = dataset != run.preset.data.dataset and options.num_mixed is None
+    own = PRESETS.get(dataset)
+    return own is not None and own.data.num_mixed == (1,) and (is_other or options.num_mixed == (1,))
 
 
 def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[System]:

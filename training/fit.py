@@ -19,7 +19,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError, run_command
-from vae_bss_tf.phases import MODEL_OBJECTIVES
+from vae_bss_tf.phases import MODEL_OBJECTIVES, Recipe
 from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
 
@@ -186,7 +186,8 @@ def _begun_from(preset: Preset, init: Path) -> Preset:
     from training.run import Run
 
     theirs = Run.load(init).preset
-    if not any(phase.objective.endswith("elbo") for phase in preset.recipe.phases):
+    of_elbo = any(phase.objective.endswith("elbo") for phase in preset.recipe.phases)
+    if not of_elbo and preset.recipe.prior_weight == Recipe.prior_weight:
         preset = preset.replace(recipe=preset.recipe.replace(prior_weight=theirs.recipe.final_kl_weight))
     if theirs.model.num_sources <= preset.data.max_mixed:
         return preset
@@ -256,6 +257,8 @@ def _resumed(output: Path, preset: Preset, system: str, init: Path | None, *, pl
 
     run = Run.load(output)
     wanted, found = with_resolved_precision(preset, run.preset), run.preset
+    if init is None and run.init is not None:  # as it was when it was given
+        wanted = wanted.replace(recipe=wanted.recipe.replace(prior_weight=found.recipe.prior_weight))
     if planned_in_minutes:
         budget = {"epochs": found.recipe.epochs, "mixtures_per_epoch": found.recipe.mixtures_per_epoch}
         wanted = wanted.replace(recipe=wanted.recipe.replace(**budget))

@@ -181,15 +181,21 @@ def within_minutes(recipe: Recipe, minutes: float, speeds: Mapping[str, Speed], 
     compiling = sum(speeds[phase.name].start_up * phase.rounds for phase in recipe.phases)
     between = max(speed.between_epochs for speed in speeds.values())
     available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
-    costs = [1 / speeds[phase.name].mixtures_per_second for phase in recipe.phases]
+
+    def costs(mixtures_per_epoch: int) -> list[float]:
+        """Seconds that a mixture takes in each phase, in epochs of so many; steps are rounded up to whole calls."""
+        planned = recipe.replace(mixtures_per_epoch=mixtures_per_epoch)
+        seconds = [
+            steps_per_epoch(planned, phase) * phase.batch_size / speeds[phase.name].mixtures_per_second + between
+            for phase in recipe.phases
+        ]
+        return [of_epoch / mixtures_per_epoch for of_epoch in seconds]
 
     def epochs_of(mixtures_per_epoch: int) -> int:
         """How many epochs of so many mixtures fit."""
-        pauses = between / mixtures_per_epoch
-        amounts = _amounts(recipe.phases, max(available, 0.0), costs=[cost + pauses for cost in costs])
+        amounts = _amounts(recipe.phases, max(available, 0.0), costs=costs(mixtures_per_epoch))
         return int(sum(amounts) / mixtures_per_epoch)
 
-    # Steps are rounded up to whole compiled calls: an epoch of whole calls costs what is planned.
     call = max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
     length = max(recipe.mixtures_per_epoch // call, 2) * call
     while length > 2 * call and epochs_of(length) < _LEAST_EPOCHS:
@@ -197,9 +203,9 @@ def within_minutes(recipe: Recipe, minutes: float, speeds: Mapping[str, Speed], 
     epochs = epochs_of(length)
     if epochs < len(recipe.phases):
         total = sum(phase.share for phase in recipe.phases)
-        seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs, strict=True))
-        seconds_an_epoch = length * seconds_a_mixture + between
-        needed = (spent + compiling + _FIXED_SECONDS + len(recipe.phases) * seconds_an_epoch) / (1 - _RESERVE) / 60
+        seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs(length), strict=True))
+        seconds = spent + compiling + _FIXED_SECONDS + len(recipe.phases) * length * seconds_a_mixture
+        needed = seconds / (1 - _RESERVE) / 60
         raise ConfigError(
             f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."
         )

@@ -51,11 +51,12 @@ def _empty(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds a run folder for one training at a time; one that is killed holds it no more.
 
     Args:
         path: The folder, which must be there.
+        shared: Whether it is only read, as others may do at the same time.
 
     Yields:
         None.
@@ -65,7 +66,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(path, wait=False))
+            stack.enter_context(held(path, wait=False, shared=shared))
         except BlockingIOError as error:
             raise OutputExistsError(
                 f"{path} is being trained or exported by another process; wait for it to end."

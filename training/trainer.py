@@ -32,7 +32,7 @@ from vae_bss_tf.model import MultiSourceVAE
 from vae_bss_tf.objectives import Elbo, MaskedRemix, Noise, Objective, RemixedElbo
 
 _PICTURED = 10
-_COPIES_ON_DISK = 12  # two states and one being written, each with both moments of Adam, and models beside them
+_COPIES_ON_DISK = 14  # two states and one being written, each with both moments of Adam, and five models beside them
 
 
 class Trainer:
@@ -270,8 +270,8 @@ class Trainer:
 
     def _validation_data(self, planned: PlannedPhase) -> tf.data.Dataset:
         replicas = self.distribution.num_replicas_in_sync
-        pairs = 2 * replicas  # of each replica's mixtures, which a phase that remixes needs
-        batch = min(planned.phase.batch_size, len(self.validation) // pairs * pairs or 1)
+        each = replicas * (2 if planned.phase.remixes else 1)  # every replica's mixtures are paired
+        batch = min(planned.phase.batch_size, len(self.validation) // each * each or 1)
         even = replicas > 1 or planned.phase.remixes
         return (
             tf.data.Dataset.from_tensor_slices({"mixture": self.validation}).batch(batch, drop_remainder=even).cache()

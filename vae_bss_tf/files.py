@@ -20,12 +20,13 @@ _LONGEST_NAME = 255  # bytes
 
 
 @contextlib.contextmanager
-def held(folder: Path, *, wait: bool) -> Iterator[None]:
+def held(folder: Path, *, wait: bool, shared: bool = False) -> Iterator[None]:
     """Locks a folder; the lock ends with the process, however it ends.
 
     Args:
         folder: The folder, which must exist.
         wait: Whether to wait until no other process holds the lock.
+        shared: Whether others may hold it too, if they share it as well.
 
     Yields:
         None.
@@ -35,7 +36,8 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

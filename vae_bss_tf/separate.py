@@ -30,13 +30,13 @@ def _separates_pictures(options: argparse.Namespace) -> bool:
     preset = described(options.manifest or options.model)
     if preset is not None:
         return preset.audio is None
-    return any(_holds_pictures(path) for path in options.inputs)
+    # Recordings may have the picture of a cover beside them.
+    found = [_holds(path, audio.SUFFIXES) for path in options.inputs]
+    return not any(found) and any(_holds(path, pictures.SUFFIXES) for path in options.inputs)
 
 
-def _holds_pictures(path: Path) -> bool:
-    if path.is_dir():  # recordings may have the picture of a cover beside them
-        return bool(files_under(path, pictures.SUFFIXES)) and not files_under(path, audio.SUFFIXES)
-    return path.suffix.lower() in pictures.SUFFIXES
+def _holds(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return bool(files_under(path, suffixes)) if path.is_dir() else path.suffix.lower() in suffixes
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:

@@ -290,3 +290,19 @@ def test_overlays_are_mixtures_for_a_run_on_single_pictures_too(runs: Path, tmp_
         assert found["mixtures"] < 20  # each of the test split once
     assert evaluate.main([*words, "--num-mixed", "2", "--output", str(tmp_path / "mixed")]) == 0
     assert json.loads((tmp_path / "mixed" / "comparison.json").read_text())["comparisons"][0]["has_truth"]
+    run = Run.load(runs / "vae")
+    on_pictures = untrained(run.preset.replace(data=DataConfig("images", (2,))), tmp_path / "on pictures")
+    words[1] = str(on_pictures.path)
+    for name, more, has_truth in (("single", ["--num-mixed", "1"], False), ("as trained", [], True)):
+        assert evaluate.main([*words, *more, "--output", str(tmp_path / name)]) == 0
+        found = json.loads((tmp_path / name / "comparison.json").read_text())["comparisons"]
+        assert found[0]["has_truth"] == has_truth
+
+
+def test_a_data_set_that_has_no_preset_is_judged_on(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(runs / "vae"), "--dataset", "fashion-mnist", "--data-dir", str(tmp_path)]
+    assert evaluate.main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "preset" not in (error := capsys.readouterr().err)
+    assert str(tmp_path) in error

@@ -174,7 +174,7 @@ def test_a_perfect_separation_has_the_best_scores_in_any_order(
 
 
 @pytest.mark.parametrize("system", ["mixit", "glo", "ae"])
-def test_every_trained_system_is_judged_on_pictures(
+def test_trained_systems_of_each_model_are_judged_on_pictures(
     system: str, tiny_preset: Preset, golden_runs: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_preset.recipe.replace(epochs=2, mixtures_per_epoch=64)

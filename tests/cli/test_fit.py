@@ -281,6 +281,35 @@ def test_of_several_rounds_the_last_is_measured_whose_teacher_has_a_mask_network
     assert taught == [True]
 
 
+def test_the_run_that_a_training_begins_with_is_what_is_measured(tiny_preset, tiny_run, tmp_path, monkeypatch):
+    source, begun = tiny_run.model(), []
+
+    def learner(self, planned, model):
+        begun.append(model.get_weights())
+        return make_learner(self, planned, model)
+
+    make_learner = Trainer.learner
+    monkeypatch.setattr(Trainer, "learner", learner)
+    trial = Trainer(
+        Run(tmp_path, tiny_run.preset, "vae"),
+        pipeline.load_banks(tiny_run.preset, None),
+        tf.distribute.get_strategy(),
+        quiet=True,
+    )
+    speed.measured(trial, source, seconds=0.1)
+    for one, other in zip(begun[0], source.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_mask_network_that_was_trained_on_is_resumed_without_its_run(tiny_recipe, tiny_run, tmp_path):
+    masks = tiny_recipe.recipe.phases[2].replace(rounds=1)
+    preset = tiny_recipe.replace(recipe=tiny_recipe.recipe.replace(epochs=1, phases=(masks,)))
+    run = fit.train(preset, output=tmp_path / "run", init=tiny_run.path)
+    assert fit.train(preset, output=tmp_path / "run", resume="latest").preset == run.preset
+    chosen = preset.replace(recipe=preset.recipe.replace(prior_weight=0.7))
+    assert fit.train(chosen, output=tmp_path / "chosen", init=tiny_run.path).model().prior_weight == 0.7
+
+
 def test_a_phase_that_gains_nothing_any_more_ends_and_the_next_begins(tiny_recipe, tmp_path, monkeypatch):
     """Every validation has the same score here: a phase ends with the second epoch after its first."""
 

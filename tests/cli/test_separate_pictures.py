@@ -127,12 +127,14 @@ def test_a_damaged_picture_among_others_is_left_out_and_told(
     folder = tmp_path / "in"
     for name in ("a", "c"):
         draw(folder / f"{name}.png")
-    (folder / "b.png").write_text("text")
+    for name in ("b.png", "b.npy"):
+        (folder / name).write_text("text")
     assert separate.main(command(run, tmp_path / "out", folder)) == 2
-    told, error = capsys.readouterr().err.splitlines()
-    assert told.startswith("left out: ")
-    assert "b.png" in told
-    assert error == "error: 1 of 3 pictures were left out; see above."
+    *told, error = capsys.readouterr().err.splitlines()
+    for name, line in zip(("b.npy", "b.png"), told, strict=True):
+        assert line.startswith("left out: ")
+        assert name in line
+    assert error == "error: 2 of 4 pictures or arrays were left out; see above."
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{name}_source{k}.png" for name in ("a", "c") for k in (1, 2)
     }

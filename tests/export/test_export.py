@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -18,7 +19,8 @@ from PIL import Image
 
 from export import pipeline
 from export.__main__ import main
-from export.formats import FORMATS, check_libraries, get_formats
+from export.formats import FORMATS, ExportError, check_libraries, get_formats
+from export.gate.workers import converters
 from export.manifest import training_command
 from export.pipeline import export_run
 from export.writers import saved_model, tflite
@@ -392,3 +394,8 @@ def test_the_training_command_of_more_sources_than_remixing_takes(tmp_path):
     preset = options.resolve(options.parser().parse_args(words))[1]
     command = shlex.split(training_command(Run(tmp_path, preset, "vae")))
     assert options.resolve(options.parser().parse_args(command[3:]))[1] == preset
+
+
+def test_a_converter_that_is_ended_from_outside_is_told():
+    with pytest.raises(ExportError, match="a converter was ended from outside"), converters() as pool:
+        pool.submit(os._exit, 1).result()

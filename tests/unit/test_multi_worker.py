@@ -137,6 +137,7 @@ def together(count: int, folder: Path) -> list[dict[str, dict]]:
     return [json.loads(line)["found"] for line in printed]
 
 
+@pytest.mark.timeout(2_400)
 def test_two_replicas_of_one_process_train_as_one_does(one: dict[str, dict]) -> None:
     mirrored = trained("mirrored")
     assert mirrored["replicas"] == 2
@@ -145,7 +146,7 @@ def test_two_replicas_of_one_process_train_as_one_does(one: dict[str, dict]) -> 
         found = mirrored["found"][name]
         if not name.endswith("Adam"):  # which hides a gradient that is too large by a factor
             assert expected["moved"] > 1e-3, name
-            np.testing.assert_allclose(found["weights"], expected["weights"], atol=2e-5)
+            np.testing.assert_allclose(found["weights"], expected["weights"], atol=1e-3 if ALL else 2e-5)
             for logs, other in zip(expected["logs"], found["logs"], strict=True):
                 assert other == pytest.approx(logs, rel=1e-4), name
 

@@ -56,6 +56,8 @@ def _command(options: argparse.Namespace) -> None:
 
     if options.minutes is not None:
         check_minutes(options.minutes)
+        if options.epochs is not None:
+            raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     run = Run.load(options.run)
     if (run.path / MANIFEST).exists():
         raise OutputExistsError(f"{run.path} is an export, which no training changes; give the run it was made of.")

@@ -57,6 +57,8 @@ def _command(options: argparse.Namespace) -> None:
 
     if options.minutes is not None:
         check_minutes(options.minutes)
+        if options.epochs is not None:
+            raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     if options.resume:
         trainer.check_resumable(output)
         config, training, sources = trainer.settings_of(output)

@@ -131,7 +131,7 @@ def fetched_tree(place: str) -> Iterator[Path]:
         is_whole = any(f"{place}/{name}" in found for name in (MANIFEST, context.CONFIG))  # an export or a run
         export = None if is_whole else _export_of(place)
         if found and export is not None:
-            found += [shared for name in _SHARED if FileSystems.exists(shared := f"{export}/{name}")]
+            found += [shared for name in _SHARED if _may_be_read(shared := f"{export}/{name}")]
     if not found:
         raise DataError(f"there is nothing at {place}; check the place.")
     root = export or place.rsplit("/", 1)[0]
@@ -150,9 +150,17 @@ def _export_of(place: str) -> str | None:
         place = place.rpartition("/")[0]
         if place.endswith("/"):  # the rest of the scheme
             return None
-        if FileSystems.exists(f"{place}/{MANIFEST}"):
+        if _may_be_read(f"{place}/{MANIFEST}"):
             return place
     return None
+
+
+def _may_be_read(place: str) -> bool:
+    """Whether there is a file; one that its file system does not let be looked for is none."""
+    try:
+        return bool(FileSystems.exists(place))
+    except (BeamIOError, OSError):
+        return False
 
 
 @contextlib.contextmanager

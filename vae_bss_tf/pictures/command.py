@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from vae_bss_tf.errors import ConfigError, DataError
 from vae_bss_tf.files import refuse_existing
-from vae_bss_tf.pictures.reading import find, pictures_in
+from vae_bss_tf.pictures.reading import Picture, find, pictures_in
 from vae_bss_tf.pictures.separator import PictureSeparator, places
 from vae_bss_tf.runtime.remote.options import ServerOptions
 from vae_bss_tf.startup import silenced
@@ -34,7 +34,7 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for recordings, and the model is one of images; leave it out."
             )
-    pictures = [picture for path in _inputs(options.inputs, options.output) for picture in pictures_in(path)]
+    pictures, unreadable = _pictures(_inputs(options.inputs, options.output))
     with silenced():
         separator = PictureSeparator.load(options.model, server)
     files = [places(picture, options.output, separator.num_sources) for picture in pictures]
@@ -45,12 +45,12 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
         )
     refuse_existing([file for names in files for file in names], force=options.force)
     print(f"model: {options.model}, {separator.num_sources} sources\nwriting to: {options.output}", flush=True)
-    left_out = 0
+    left_out = unreadable
     for picture in tqdm(pictures, "separating", unit="picture", disable=options.quiet or len(pictures) < 2):
         try:
             result = separator.separate_file(picture, options.output, force=options.force)
         except DataError as error:
-            if len(pictures) == 1:
+            if len(pictures) == 1 and not unreadable:
                 raise
             left_out += 1
             tqdm.write(f"left out: {error}", file=sys.stderr)
@@ -61,8 +61,23 @@ def separate_pictures(options: argparse.Namespace, server: ServerOptions | None)
         for file, share in zip(result.files, result.shares, strict=True):
             tqdm.write(f"  {file}  {100 * share:.0f} % of the brightness")
     if left_out:
-        raise DataError(f"{left_out} of {len(pictures)} pictures were left out; see above.")
+        raise DataError(f"{left_out} of {len(pictures) + unreadable} pictures or arrays were left out; see above.")
     print(f"next: look at {options.output}")
+
+
+def _pictures(paths: Sequence[Path]) -> tuple[list[Picture], int]:
+    """The pictures of files, and how many arrays among these cannot be read."""
+    pictures: list[Picture] = []
+    unreadable = 0
+    for path in paths:
+        try:
+            pictures += pictures_in(path)
+        except DataError as error:
+            if len(paths) == 1 or not path.exists():
+                raise
+            unreadable += 1
+            print(f"left out: {error}", file=sys.stderr)
+    return pictures, unreadable
 
 
 def _inputs(given: Sequence[Path], output: Path) -> list[Path]:

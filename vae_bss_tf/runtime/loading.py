@@ -85,7 +85,7 @@ def described(model: Path | str) -> Preset | None:
     """Reads the settings of a model without loading it.
 
     Args:
-        model: As `load` takes it, or the manifest of an export under any name.
+        model: As `load` takes it, or the manifest of an export, `NAME.json`.
 
     Returns:
         The settings in the `config.json` of a run, or in the `manifest.json` in or beside an export; None where there

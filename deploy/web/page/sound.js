@@ -47,7 +47,7 @@ export function startSound(client, site, given) {
 
   function busy(isBusy) {
     at("working").hidden = !isBusy;
-    for (const id of ["open", "use-sample", "record"]) at(id).disabled = isBusy;
+    for (const id of ["open", "use-sample", "record", "download-mix"]) at(id).disabled = isBusy;
     models.disabled = isBusy;
     at("drop").setAttribute("aria-busy", String(isBusy));
   }
@@ -124,7 +124,7 @@ export function startSound(client, site, given) {
 
   /** Lets nothing else begin while the microphone is asked for or recorded. */
   function reserve(isReserved) {
-    for (const id of ["open", "use-sample"]) at(id).disabled = isReserved;
+    for (const id of ["open", "use-sample", "download-mix"]) at(id).disabled = isReserved;
     models.disabled = isReserved;
   }
 
