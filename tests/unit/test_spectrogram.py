@@ -1,8 +1,5 @@
 """The spectrogram against librosa and scipy, in NumPy and in TensorFlow, and through TFLite and ONNX."""
 
-import json
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import librosa
 import numpy as np
 import pytest
 import scipy.signal
+import tensorflow as tf
 
 from export.writers.tflite import operations
 from vae_bss_tf.audio import spectrogram
@@ -126,35 +124,24 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, object]) -> No
         TINY.replace(**changes)
 
 
-CONVERT = """
-import json, sys
-import keras, numpy as np, tensorflow as tf, tf2onnx
-from vae_bss_tf.audio import spectrogram
-from vae_bss_tf.config import AudioConfig
-
-config = AudioConfig.from_dict(json.loads(sys.argv[1]))
-weights = np.linspace(0.1, 1, 2 * config.num_bins, dtype=np.float32).reshape(1, 2, 1, config.num_bins)
-
-@tf.function(input_signature=[tf.TensorSpec([1, config.num_samples], tf.float32, name="mixture")])
-def separate(mixture):
-    def model(mixtures):
-        return keras.ops.expand_dims(mixtures, 1) * weights
-    return {"sources": spectrogram.separate_waveforms(mixture, model, config, keras.ops, fft=False)}
-
-converter = tf.lite.TFLiteConverter.from_concrete_functions([separate.get_concrete_function()])
-open("model.tflite", "wb").write(converter.convert())
-tf2onnx.convert.from_function(separate, separate.input_signature, opset=18, output_path="model.onnx")
-"""
-
-
 def test_waveform_to_waveform_converts_with_builtin_operations(tmp_path: Path) -> None:
     import onnxruntime
+    import tf2onnx
     from ai_edge_litert.interpreter import Interpreter
 
-    settings = json.dumps(TINY.to_dict())
-    subprocess.run([sys.executable, "-c", CONVERT, settings], cwd=tmp_path, check=True, capture_output=True)
-    mixture = np.random.default_rng(4).uniform(-1, 1, (1, TINY.num_samples)).astype(np.float32)
     weights = np.linspace(0.1, 1, 2 * TINY.num_bins, dtype=np.float32).reshape(1, 2, 1, -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, TINY.num_samples], tf.float32, name="mixture")])
+    def separate(mixture: tf.Tensor) -> dict[str, tf.Tensor]:
+        def model(mixtures: tf.Tensor) -> tf.Tensor:
+            return keras.ops.expand_dims(mixtures, 1) * weights
+
+        return {"sources": spectrogram.separate_waveforms(mixture, model, TINY, keras.ops, fft=False)}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([separate.get_concrete_function()])
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+    tf2onnx.convert.from_function(separate, separate.input_signature, opset=18, output_path=tmp_path / "model.onnx")
+    mixture = np.random.default_rng(4).uniform(-1, 1, (1, TINY.num_samples)).astype(np.float32)
     expected = spectrogram.separate_waveforms(mixture, lambda x: x[:, None] * weights, TINY)
 
     interpreter = Interpreter(str(tmp_path / "model.tflite"))
