@@ -260,8 +260,10 @@ def _resumed(output: Path, preset: Preset, system: str, init: Path | None, *, pl
     if init is None and run.init is not None:  # as it was when it was given
         wanted = wanted.replace(recipe=wanted.recipe.replace(prior_weight=found.recipe.prior_weight))
     if planned_in_minutes:
+        rounds = {phase.name: phase.rounds for phase in found.recipe.phases}
+        phases = tuple(p.replace(rounds=rounds.get(p.name, p.rounds)) for p in wanted.recipe.phases)
         budget = {"epochs": found.recipe.epochs, "mixtures_per_epoch": found.recipe.mixtures_per_epoch}
-        wanted = wanted.replace(recipe=wanted.recipe.replace(**budget))
+        wanted = wanted.replace(recipe=wanted.recipe.replace(**budget, phases=phases))
     if run.system != system or found != wanted:
         stored, given = {"system": run.system, **found.to_dict()}, {"system": system, **wanted.to_dict()}
         raise CheckpointError(

@@ -10,6 +10,7 @@ from vae_bss_tf.phases import Phase, Recipe
 
 _LEAST_EPOCHS = 24  # of a training planned in minutes, so that every phase has some
 _RESERVE = 0.06  # share of the minutes for backups, pictures and what a measured speed leaves out
+_LEAST_OF_A_ROUND = 16_000  # mixtures, of which shorter rounds gain less than fewer longer ones
 _FIXED_SECONDS = 25.0  # for reading the data, scoring the model and drawing pictures
 
 
@@ -167,46 +168,55 @@ def within_minutes(recipe: Recipe, minutes: float, speeds: Mapping[str, Speed], 
     """Gives a recipe the budget that ends in time, at speeds that were measured.
 
     Args:
-        recipe: The recipe; the phases' shares and limits are kept.
+        recipe: The recipe; the phases' shares and limits are kept, and as many of their rounds as are long enough.
         minutes: How long the whole command may take; > 0.
         speeds: The speed of each phase, by name.
         spent: Seconds that the command has taken so far.
 
     Returns:
-        The recipe with another number of epochs and of mixtures an epoch.
+        The recipe with another number of epochs, of mixtures an epoch and of rounds.
 
     Raises:
         ConfigError: The minutes do not suffice to compile the phases' steps.
     """
-    compiling = sum(speeds[phase.name].start_up * phase.rounds for phase in recipe.phases)
-    between = max(speed.between_epochs for speed in speeds.values())
-    available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent - compiling
+    available = 60 * minutes * (1 - _RESERVE) - _FIXED_SECONDS - spent
+    for rounds in range(max(phase.rounds for phase in recipe.phases), 0, -1):
+        phases = tuple(phase.replace(rounds=min(phase.rounds, rounds)) for phase in recipe.phases)
+        length, epochs = _epochs_within(recipe.replace(phases=phases), available, speeds)
+        if epochs >= len(phases):
+            found = recipe.replace(epochs=epochs, mixtures_per_epoch=length, phases=phases)
+            if all(call.rounds == 1 or call.num_mixtures >= _LEAST_OF_A_ROUND for call in plan(found)):
+                return found
+    shares, costs = [phase.share for phase in phases], _costs(phases, length, speeds)
+    an_epoch = length * sum(share * cost for share, cost in zip(shares, costs, strict=True)) / sum(shares)
+    seconds = spent + _FIXED_SECONDS + _compiling(phases, speeds) + len(phases) * an_epoch
+    raise ConfigError(
+        f"--minutes {minutes:g} is too short for this recipe on this machine; give at least "
+        f"{seconds / (1 - _RESERVE) / 60 + 0.5:.1f}."
+    )
 
-    def costs(mixtures_per_epoch: int) -> list[float]:
-        """Seconds that a mixture takes in each phase, in epochs of so many; steps are rounded up to whole calls."""
-        planned = recipe.replace(mixtures_per_epoch=mixtures_per_epoch)
-        seconds = [
-            steps_per_epoch(planned, phase) * phase.batch_size / speeds[phase.name].mixtures_per_second + between
-            for phase in recipe.phases
-        ]
-        return [of_epoch / mixtures_per_epoch for of_epoch in seconds]
 
-    def epochs_of(mixtures_per_epoch: int) -> int:
-        """How many epochs of so many mixtures fit."""
-        amounts = _amounts(recipe.phases, max(available, 0.0), costs=costs(mixtures_per_epoch))
-        return int(sum(amounts) / mixtures_per_epoch)
+def _epochs_within(recipe: Recipe, seconds: float, speeds: Mapping[str, Speed]) -> tuple[int, int]:
+    """The length of an epoch, whole compiled calls of mixtures, and how many epochs fit into a time."""
+    seconds = max(0.0, seconds - _compiling(recipe.phases, speeds))
+
+    def epochs_of(length: int) -> int:
+        amounts = _amounts(recipe.phases, seconds, costs=_costs(recipe.phases, length, speeds))
+        return int(sum(amounts) / length)
 
     call = max(phase.batch_size * phase.steps_per_execution for phase in recipe.phases)
     length = max(recipe.mixtures_per_epoch // call, 2) * call
     while length > 2 * call and epochs_of(length) < _LEAST_EPOCHS:
         length -= call
-    epochs = epochs_of(length)
-    if epochs < len(recipe.phases):
-        total = sum(phase.share for phase in recipe.phases)
-        seconds_a_mixture = sum(p.share / total * cost for p, cost in zip(recipe.phases, costs(length), strict=True))
-        seconds = spent + compiling + _FIXED_SECONDS + len(recipe.phases) * length * seconds_a_mixture
-        needed = seconds / (1 - _RESERVE) / 60
-        raise ConfigError(
-            f"--minutes {minutes:g} is too short for this recipe on this machine; give at least {needed + 0.5:.1f}."
-        )
-    return recipe.replace(epochs=epochs, mixtures_per_epoch=length)
+    return length, epochs_of(length)
+
+
+def _costs(phases: Sequence[Phase], length: int, speeds: Mapping[str, Speed]) -> list[float]:
+    """Seconds that a mixture takes in each phase, in epochs of a length; steps are rounded up to whole calls."""
+    planned = Recipe(mixtures_per_epoch=length)
+    of_phases = [(speeds[phase.name], steps_per_epoch(planned, phase) * phase.batch_size) for phase in phases]
+    return [(mixtures / speed.mixtures_per_second + speed.between_epochs) / length for speed, mixtures in of_phases]
+
+
+def _compiling(phases: Sequence[Phase], speeds: Mapping[str, Speed]) -> float:
+    return sum(speeds[phase.name].start_up * phase.rounds for phase in phases)
