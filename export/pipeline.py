@@ -18,7 +18,7 @@ from export.writers import onnx, saved_model, tflite
 from training import figures
 from training.context.trainer import scores_of
 from training.history import read_history
-from training.run import OF_AN_EXPORT, WEIGHTS, Run, exclusive
+from training.run import OF_AN_EXPORT, WEIGHTS, Run, unchanged
 from vae_bss_tf.audio import spectrogram
 from vae_bss_tf.audio.context import FOLDER, OF_A_CONTEXT
 from vae_bss_tf.config import Preset
@@ -73,7 +73,7 @@ def export_run(
     """
     check_target(target, live=False, force=force)
     run = Run.load(run_path)
-    with exclusive(run.path, shared=True):
+    with unchanged(run.path):
         if not run.metrics:
             raise CheckpointError(f"{run_path} is not finished: it has no metrics.json; finish it with --resume.")
         if run.preset.audio is not None and (run.path / FOLDER).is_dir():

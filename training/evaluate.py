@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training import systems, tables
 from training.memory import keep_freed_memory
-from training.systems import Material, System
+from training.systems import Budget, Material, System
 from vae_bss_tf.arguments import Parser, command, counts, path
 from vae_bss_tf.checks import check, check_choice
 from vae_bss_tf.config import ModelConfig, Preset
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from training.evaluation.judging import Float32
     from training.evaluation.report import Comparison
     from training.run import Run
+    from training.truth_free import MixtureFit
     from vae_bss_tf.datasets import SourceBank
     from vae_bss_tf.datasets.image_mixtures import EvaluationSet
 
@@ -190,9 +191,8 @@ def _jobs_of_runs(options: argparse.Namespace) -> list[_Job]:
 def _are_mixtures(options: argparse.Namespace, run: "Run") -> bool:
     """Whether the items of the data set are taken as mixtures: as they are unless the run or the command mixes them."""
     dataset = options.dataset or run.preset.data.dataset
-    is_other = dataset != run.preset.data.dataset and options.num_mixed is None
-    own = PRESETS.get(dataset)
-    return own is not None and own.data.num_mixed == (1,) and (is_other or options.num_mixed == (1,))
+    counts = options.num_mixed or (run.preset.data.num_mixed if dataset == run.preset.data.dataset else (1,))
+    return counts == (1,) and dataset in PRESETS and get_preset(dataset).data.num_mixed == (1,)
 
 
 def _systems_of_run(run: "Run", kind: str, names: Sequence[str] | None) -> list[System]:
@@ -272,8 +272,8 @@ def _compare(job: _Job, options: argparse.Namespace) -> "Comparison":
         preset, job.num_mixed, learns, options.data_dir, options.num_mixtures, options.test_seed
     )
     has_truth = bank.has_truth
-    separators: dict[str, tuple[Any, Any]] = {}
-    fits: dict[str, Any] = {}
+    separators: dict[str, tuple[judging.Separate, Budget]] = {}
+    fits: dict[str, MixtureFit] = {}
     for run in job.runs:
         judged_on = run.metrics.get("data", {"test": bank.fingerprint()})
         if run.preset.data.dataset == bank.name and judged_on != {"test": bank.fingerprint()}:

@@ -14,7 +14,7 @@ from training.memory import keep_freed_memory
 from training.options import default_output, parser, resolve
 from vae_bss_tf.arguments import parsed
 from vae_bss_tf.baselines import OBJECTIVES
-from vae_bss_tf.checks import check_choice, check_minutes
+from vae_bss_tf.checks import check_budget, check_choice, check_minutes
 from vae_bss_tf.config import Preset
 from vae_bss_tf.datasets import pipeline
 from vae_bss_tf.domains import domain_of
@@ -302,8 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace, started: float) -> None:
     name, preset = resolve(options)
-    if options.epochs is not None and options.minutes is not None:
-        raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
+    check_budget(options.epochs, options.minutes)
     if options.resume == "":
         raise ConfigError("--resume names no backup; leave the name out for the latest.")
     if options.resume is not None and options.force:

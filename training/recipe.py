@@ -98,7 +98,7 @@ def plan(recipe: Recipe) -> list[PlannedPhase]:
                 number + 1,
                 rounds,
                 epochs // rounds + (number < epochs % rounds),
-                steps_per_epoch(recipe, phase),
+                steps_per_epoch(recipe.mixtures_per_epoch, phase),
                 epochs_before,
                 steps_before,
                 mixtures_before,
@@ -157,9 +157,9 @@ def _amounts(
         full |= over
 
 
-def steps_per_epoch(recipe: Recipe, phase: Phase) -> int:
-    """Steps an epoch of a phase: its mixtures over the batch size, rounded up to whole compiled calls."""
-    steps = math.ceil(recipe.mixtures_per_epoch / phase.batch_size)
+def steps_per_epoch(mixtures: int, phase: Phase) -> int:
+    """Steps of a phase in an epoch of so many mixtures: these over the batch size, in whole compiled calls."""
+    steps = math.ceil(mixtures / phase.batch_size)
     calls = math.ceil(steps / phase.steps_per_execution)
     return calls * min(phase.steps_per_execution, steps)
 
@@ -213,8 +213,7 @@ def _epochs_within(recipe: Recipe, seconds: float, speeds: Mapping[str, Speed]) 
 
 def _costs(phases: Sequence[Phase], length: int, speeds: Mapping[str, Speed]) -> list[float]:
     """Seconds that a mixture takes in each phase, in epochs of a length; steps are rounded up to whole calls."""
-    planned = Recipe(mixtures_per_epoch=length)
-    of_phases = [(speeds[phase.name], steps_per_epoch(planned, phase) * phase.batch_size) for phase in phases]
+    of_phases = [(speeds[phase.name], steps_per_epoch(length, phase) * phase.batch_size) for phase in phases]
     return [(mixtures / speed.mixtures_per_second + speed.between_epochs) / length for speed, mixtures in of_phases]
 
 

@@ -30,7 +30,7 @@ from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError, OutputExistsError
 from vae_bss_tf.files import PARTIAL, held, parse_json, write_json
 from vae_bss_tf.runtime.manifest import MANIFEST
-from vae_bss_tf.saved import load_keras_model, load_weights
+from vae_bss_tf.saved import load_keras_model, load_weights, read_settings
 
 WEIGHTS = "weights.npz"
 BUDGET = ("mixtures", "seconds", "parameters", "seed")  # what a training took, in `metrics.json`
@@ -51,12 +51,11 @@ def _empty(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, shared: bool = False) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Holds a run folder for one training at a time; one that is killed holds it no more.
 
     Args:
         path: The folder, which must be there.
-        shared: Whether it is only read, as others may do at the same time.
 
     Yields:
         None.
@@ -64,6 +63,29 @@ def exclusive(path: Path, *, shared: bool = False) -> Iterator[None]:
     Raises:
         OutputExistsError: Another process holds it.
     """
+    with _held(path, shared=False):
+        yield
+
+
+@contextlib.contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Holds a run folder as it is: others may read it meanwhile, and none trains it.
+
+    Args:
+        path: The folder, which must be there.
+
+    Yields:
+        None.
+
+    Raises:
+        OutputExistsError: Another process trains it.
+    """
+    with _held(path, shared=True):
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, *, shared: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(held(path, wait=False, shared=shared))
@@ -159,12 +181,10 @@ class Run:
         """
         path = Path(path)
         try:
-            content = parse_json((path / _CONFIG).read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.get("system") == "live":
-                raise CheckpointError(f"{path} is a live separator: python -m vae_bss_tf.live takes it.")
+            content = read_settings(path)
             preset, init = Preset.from_dict(content), content.get("init")
             check(init is None or isinstance(init, str), "init", init, "the name of a run")
-            return cls(path, preset, check_choice("system", content.get("system"), systems.trained()), init)
+            return cls(path, preset, check_choice("system", content.get("system", ""), systems.trained()), init)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(
                 f"{path} is no run folder: it has no config.json. Train one: python -m training.fit"

@@ -3,9 +3,9 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vae_bss_tf.errors import EXIT_USER_ERROR, run_command
 
@@ -71,6 +71,16 @@ def parsed(
         if word.startswith("--") and word.endswith("=--"):
             parser.error(f"{word} names no value")
     return parser.parse_args(words)
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The values of those options that were given.
+
+    Args:
+        options: What was parsed; an option that was not given is None.
+        names: The options' names.
+    """
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def path(text: str) -> Path:

@@ -73,6 +73,22 @@ def check_minutes(minutes: float) -> None:
     check(0 < minutes <= MOST_MINUTES, "--minutes", minutes, f"above 0 and at most {MOST_MINUTES:,.0f}")
 
 
+def check_budget(epochs: int | None, minutes: float | None) -> None:
+    """Refuses options that say how long to train twice, or as no training takes.
+
+    Args:
+        epochs: The value of `--epochs`; None where it is not given.
+        minutes: The value of `--minutes`; None where it is not given.
+
+    Raises:
+        ConfigError: Both are given, or the minutes are out of their range.
+    """
+    if epochs is not None and minutes is not None:
+        raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
+    if minutes is not None:
+        check_minutes(minutes)
+
+
 def check_kind(name: str, value: Any, default: Any) -> None:
     """Refuses a value of another kind than a setting's default, which is what JSON and `--set` may bring.
 

@@ -1,4 +1,4 @@
-"""A trained model's files, `model.keras` and `weights.npz`: only what fits the run's settings is loaded."""
+"""A trained model's files, `config.json`, `model.keras` and `weights.npz`: only what fits the settings is loaded."""
 
 import io
 import math
@@ -15,6 +15,28 @@ from vae_bss_tf.weights import halved, read_weights, write_weights
 
 _FLOAT_BYTES = 4
 _HALF_BYTES = 2
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """Reads the `config.json` of a run, whose values are not checked yet.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        Its content.
+
+    Raises:
+        CheckpointError: It is a run of a live separator.
+        OSError: It cannot be read.
+        ValueError: It is no JSON object.
+    """
+    content = parse_json((run / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    if content.get("system") == "live":
+        raise CheckpointError(f"{run} is a live separator: python -m vae_bss_tf.live takes it.")
+    return content
 
 
 def save_weights(model: Any, path: Path) -> None:

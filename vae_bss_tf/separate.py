@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from vae_bss_tf import audio, pictures
-from vae_bss_tf.arguments import Parser, command, path
+from vae_bss_tf.arguments import Parser, command, given, path
 from vae_bss_tf.files import files_under
 from vae_bss_tf.runtime.loading import described
 from vae_bss_tf.runtime.manifest import MANIFEST
@@ -40,8 +40,8 @@ def _holds(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions | None:
-    given = {name: getattr(options, name) for name in ("deadline", "manifest") if getattr(options, name) is not None}
-    return ServerOptions(**given) if given else None
+    values = given(options, ("deadline", "manifest"))
+    return ServerOptions(**values) if values else None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -61,8 +61,8 @@ def test_fewer_epochs_than_phases_train_the_first_ones() -> None:
 
 def test_an_epoch_is_a_whole_number_of_compiled_calls() -> None:
     phase = Phase(batch_size=32, steps_per_execution=32)
-    assert steps_per_epoch(Recipe(mixtures_per_epoch=30_000), phase) == 960
-    assert steps_per_epoch(Recipe(mixtures_per_epoch=100), phase) == 4
+    assert steps_per_epoch(30_000, phase) == 960
+    assert steps_per_epoch(100, phase) == 4
 
 
 SPEEDS = {"separate": Speed(4_000.0, 10.0, 1.0), "remix": Speed(2_000.0, 20.0, 2.0), "masks": Speed(500.0, 5.0, 2.0)}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.arguments import Parser, command, path
+from vae_bss_tf.arguments import Parser, command, given, path
 from vae_bss_tf.audio.context import FOLDER, ContextConfig
-from vae_bss_tf.checks import check_minutes
+from vae_bss_tf.checks import check_budget
 from vae_bss_tf.errors import CheckpointError, ConfigError, OutputExistsError
 from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
@@ -49,15 +49,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(options: argparse.Namespace) -> None:
     started = time.perf_counter()
+    check_budget(options.epochs, options.minutes)
     keep_freed_memory()
     import_tensorflow()
     from training.run import Run, exclusive
     from vae_bss_tf.runtime import MANIFEST
 
-    if options.minutes is not None:
-        check_minutes(options.minutes)
-        if options.epochs is not None:
-            raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     run = Run.load(options.run)
     if (run.path / MANIFEST).exists():
         raise OutputExistsError(f"{run.path} is an export, which no training changes; give the run it was made of.")
@@ -78,16 +75,15 @@ def _train(options: argparse.Namespace, run: "Run", started: float) -> dict[str,
 
     model, audio = _model(run)
     folder = run.path / FOLDER
-    given = {name: vars(options)[name] for name in ("epochs", "remixes", "batch_size", "learning_rate", "seed")}
-    given = {name: value for name, value in given.items() if value is not None}
-    config, training = ContextConfig(), trainer.ContextTraining(**given)
+    settings = given(options, ("epochs", "remixes", "batch_size", "learning_rate", "seed"))
+    config, training = ContextConfig(), trainer.ContextTraining(**settings)
     teacher = None if options.teacher is None else str(options.teacher)
     if options.resume:
         wanted = teacher
         trainer.check_resumable(folder)
         config, training, teacher = trainer.settings_of(folder)
         stored = {**training.to_dict(), "teacher": teacher}
-        _check_same(options, {**stored, **given, **({} if wanted is None else {"teacher": wanted})}, stored)
+        _check_same(options, {**stored, **settings, **({} if wanted is None else {"teacher": wanted})}, stored)
     elif folder.exists() and not options.force:
         raise OutputExistsError(f"{folder} exists; resume its training by --resume, or replace it by --force.")
     if not config.fits(audio):

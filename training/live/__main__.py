@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from training.memory import keep_freed_memory
-from vae_bss_tf.arguments import Parser, command, path
-from vae_bss_tf.checks import check_minutes
+from vae_bss_tf.arguments import Parser, command, given, path
+from vae_bss_tf.checks import check_budget
 from vae_bss_tf.errors import CheckpointError, ConfigError, DataError
 from vae_bss_tf.live.config import LATENCIES, LiveConfig
 from vae_bss_tf.settings import first_difference
 from vae_bss_tf.startup import import_tensorflow
 
-# Options, and the settings that they give.
-_OF_MODEL = {"latency": "latency_ms", "sample_rate": "sample_rate", "channels": "channels"}
-_OF_TRAINING = {name: name for name in ("epochs", "batch_size", "learning_rate", "seed")}
+_OF_MODEL = ("latency_ms", "sample_rate", "channels")
+_OF_TRAINING = ("epochs", "batch_size", "learning_rate", "seed")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
                         "mixtures; may be given several times, each with a teacher of its own")  # fmt: skip
     parser.add_argument("--teacher", action="append", type=path, metavar="MODEL", help="run or export of the model "
                         "that separates them, offline or live")  # fmt: skip
-    parser.add_argument("--latency", type=float, help=f"ms, one of {LATENCIES} (default: 16)")
+    parser.add_argument(
+        "--latency", dest="latency_ms", type=float, metavar="MS", help=f"one of {LATENCIES} (default: 16)"
+    )
     parser.add_argument("--sample-rate", type=float, help="Hz that the model works at (default: 11025)")
     parser.add_argument("--channels", type=int, help="units of the hidden layers (default: 96)")
     parser.add_argument("--epochs", type=int, help="epochs of 100 steps (default: 60)")
@@ -47,18 +48,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(options: argparse.Namespace) -> None:
     started = time.perf_counter()
-    of_model, of_training = _given(options, _OF_MODEL), _given(options, _OF_TRAINING)
+    of_model, of_training = given(options, _OF_MODEL), given(options, _OF_TRAINING)
     config = LiveConfig(**of_model)
     output = options.output or Path(f"runs/live-{config.latency_ms:g}ms-seed{of_training.get('seed', 0)}")
+    check_budget(options.epochs, options.minutes)
     keep_freed_memory()
     import_tensorflow()
     from training.live import stems, trainer
     from training.run import exclusive
 
-    if options.minutes is not None:
-        check_minutes(options.minutes)
-        if options.epochs is not None:
-            raise ConfigError("--epochs and --minutes both say how long to train; give one of them.")
     if options.resume:
         trainer.check_resumable(output)
         config, training, sources = trainer.settings_of(output)
@@ -93,14 +91,10 @@ def _command(options: argparse.Namespace) -> None:
           f"next: python -m export.live --run {output} --to exported/live")  # fmt: skip
 
 
-def _given(options: argparse.Namespace, settings: dict[str, str]) -> dict[str, Any]:
-    return {name: value for option, name in settings.items() if (value := getattr(options, option)) is not None}
-
-
 def _check_same(
     options: argparse.Namespace,
     output: Path,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     stored: dict[str, Any],
     sources: list[dict[str, str]],
 ) -> None:
@@ -108,7 +102,7 @@ def _check_same(
     if options.force:
         raise ConfigError("--resume goes on with what --force deletes; give one of them.")
     stored = {**stored, "learned_from": sources}
-    wanted = stored | given
+    wanted = stored | settings
     if options.data_dir or options.teacher:
         wanted["learned_from"] = _sources(options.data_dir, options.teacher)
     if wanted != stored:

@@ -11,7 +11,6 @@ import numpy as np
 
 from vae_bss_tf.config import Preset
 from vae_bss_tf.errors import CheckpointError
-from vae_bss_tf.files import parse_json
 from vae_bss_tf.runtime.base import (
     INPUT,
     SIGNATURE,
@@ -50,13 +49,10 @@ class KerasRun(_TensorFlowModel):
     def __init__(self, path: Path) -> None:
         tensorflow = import_library("tensorflow", "train")
         from vae_bss_tf.model import MultiSourceVAE
-        from vae_bss_tf.saved import load_keras_model
+        from vae_bss_tf.saved import load_keras_model, read_settings
 
         with refusing_damage(path, passing=CheckpointError):
-            content = parse_json((path / "config.json").read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.get("system") == "live":
-                raise CheckpointError(f"{path} is a live separator: python -m vae_bss_tf.live takes it.")
-            preset = Preset.from_dict(content)
+            preset = Preset.from_dict(read_settings(path))
             if not (path / "model.keras").is_file():
                 raise CheckpointError(f"{path} has no model.keras; end its training first.")
             self._model = load_keras_model(path / "model.keras", preset.model)

@@ -209,7 +209,7 @@ async function* checked(blocks, name) {
   }
   if (loudest < SILENCE) throw new UserError(`${name} is silent; there is nothing to separate.`);
   if (loudestMean < CANCELLED * loudest) {
-    throw new UserError(`The channels of ${name} cancel each other out; take one of them alone.`);
+    throw new UserError(`${name}: its channels cancel each other out; take one of them alone.`);
   }
 }
 

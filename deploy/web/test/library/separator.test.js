@@ -86,7 +86,7 @@ test("refuses what cannot be separated", async () => {
     assert.rejects(separator.separate(channels, rate), (error) => error instanceof UserError && reason.test(error.message));
   await refused([new Float32Array(8000)], 8000, /silent/);
   const ones = new Float32Array(8000).fill(1);
-  await refused([ones, ones.map((value) => -value)], 8000, /channels of The waveform cancel each other out; take one of them alone/);
+  await refused([ones, ones.map((value) => -value)], 8000, /The waveform: its channels cancel each other out; take one of them alone/);
   await refused([ones, ones.map((value) => 2 ** -15 - value)], 8000, /cancel each other out/); // what rounding leaves
   await refused([new Float32Array(8000).fill(NaN)], 8000, /no numbers/);
   await refused([new Float32Array(8000).fill(1e30)], 8000, /scale it/);
